@@ -1,0 +1,3 @@
+"""A llama.cpp server in Python that speaks Ollama's, OpenAI's and Anthropic's HTTP APIs."""
+
+__version__ = "0.1.0"

@@ -1,0 +1,14 @@
+"""The table of commands: name, where it lives, and its one-line help (kept here so that --help imports nothing)."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+
+class Entry(NamedTuple):
+    module: str
+    attribute: str
+    help: str
+
+
+COMMANDS: dict[str, Entry] = {}

@@ -1,4 +1,4 @@
-"""The table of commands: name, where it lives, and its one-line help (kept here so that --help imports nothing)."""
+"""The table of commands: name, home, one-line help (kept here so that --help imports nothing)."""
 
 from __future__ import annotations
 

@@ -103,7 +103,8 @@ def main(argv: list[str] | None = None) -> None:
         # `stackctl logs | head`: not an error, but stdout must not be flushed again at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(0)
-    except Exception as error:  # noqa: BLE001 - last line of defence: a bug is reported, not dumped
+    except Exception as error:
+        # Last line of defence: a bug is reported, not dumped.
         if debug:
             raise
         click.echo(f"error: unexpected {type(error).__name__}: {error}", err=True)

@@ -1,0 +1,25 @@
+"""What can keep a request from getting its model."""
+
+from __future__ import annotations
+
+
+class SchedulerError(Exception):
+    """The text is for the client."""
+
+
+class Busy(SchedulerError):
+    """All waiting places are taken."""
+
+    def __init__(self, queued: int, retry_after: int) -> None:
+        super().__init__("server busy, please try again.  maximum pending requests exceeded")
+        self.queued = queued
+        self.retry_after = retry_after
+
+
+class LoadError(SchedulerError):
+    """The model could not be loaded."""
+
+
+class ShuttingDown(SchedulerError):
+    def __init__(self) -> None:
+        super().__init__("the server is shutting down")

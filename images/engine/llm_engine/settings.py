@@ -1,0 +1,167 @@
+"""What the server was told: Ollama's environment variables with their own meaning, and the engine's own
+beside them.
+
+Read once at start; everything else receives the frozen result. A number that cannot be read is reported
+and its default used, as Ollama does; a flag that cannot be read counts as true.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from llm_engine.durations import FOREVER, InvalidDuration, parse_duration
+
+log = logging.getLogger("llm_engine.settings")
+
+
+@dataclass(frozen=True)
+class Settings:
+    host: str = "127.0.0.1"
+    port: int = 11434
+    models: Path = field(default_factory=lambda: Path.home() / ".ollama" / "models")
+    keep_alive: float = 300.0
+    load_timeout: float = 300.0
+    max_loaded_models: int = 0
+    max_queue: int = 512
+    num_parallel: int = 0
+    context_length: int = 0
+    origins: tuple[str, ...] = ()
+    debug: bool = False
+    flash_attention: bool | None = None
+    kv_cache_type: str = "f16"
+    gpu_overhead: int = 0
+    sched_spread: bool = False
+    noprune: bool = False
+    go_template: bool = True
+    no_cloud: bool = True
+    # Ours: what Ollama has no setting for.
+    keys_file: Path | None = None
+    tls_cert: Path | None = None
+    tls_key: Path | None = None
+    max_body: int = 256 * 1024 * 1024
+    preload: tuple[str, ...] = ()
+    pin: tuple[str, ...] = ()
+    log_prompts: bool = False
+    shutdown_grace: float = 5.0
+
+    @property
+    def loopback(self) -> bool:
+        return self.host in ("localhost", "::1") or self.host.startswith("127.")
+
+    @property
+    def url(self) -> str:
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        scheme = "https" if self.tls_cert else "http"
+        return f"{scheme}://{host}:{self.port}"
+
+
+def from_env(env: Mapping[str, str] | None = None) -> Settings:
+    reader = _Reader(os.environ if env is None else env)
+    host, port = split_host(reader.text("OLLAMA_HOST"))
+    default = Settings()
+    return Settings(
+        host=host,
+        port=port,
+        models=reader.path("OLLAMA_MODELS") or default.models,
+        keep_alive=reader.duration("OLLAMA_KEEP_ALIVE", default.keep_alive),
+        load_timeout=reader.duration("OLLAMA_LOAD_TIMEOUT", default.load_timeout) or FOREVER,
+        max_loaded_models=reader.number("OLLAMA_MAX_LOADED_MODELS", 0),
+        max_queue=reader.number("OLLAMA_MAX_QUEUE", default.max_queue),
+        num_parallel=reader.number("OLLAMA_NUM_PARALLEL", 0),
+        context_length=reader.number("OLLAMA_CONTEXT_LENGTH", 0),
+        origins=reader.words("OLLAMA_ORIGINS"),
+        debug=reader.flag("OLLAMA_DEBUG", False),
+        flash_attention=reader.flag("OLLAMA_FLASH_ATTENTION", True)
+        if reader.text("OLLAMA_FLASH_ATTENTION")
+        else None,
+        kv_cache_type=reader.text("OLLAMA_KV_CACHE_TYPE") or "f16",
+        gpu_overhead=reader.number("OLLAMA_GPU_OVERHEAD", 0),
+        sched_spread=reader.flag("OLLAMA_SCHED_SPREAD", False),
+        noprune=reader.flag("OLLAMA_NOPRUNE", False),
+        go_template=reader.flag("OLLAMA_GO_TEMPLATE", True),
+        keys_file=reader.path("LLM_ENGINE_KEYS_FILE"),
+        tls_cert=reader.path("LLM_ENGINE_TLS_CERT"),
+        tls_key=reader.path("LLM_ENGINE_TLS_KEY"),
+        max_body=reader.number("LLM_ENGINE_MAX_BODY", default.max_body),
+        preload=reader.words("LLM_ENGINE_PRELOAD"),
+        pin=reader.words("LLM_ENGINE_PIN"),
+        log_prompts=reader.flag("LLM_ENGINE_LOG_PROMPTS", False),
+        shutdown_grace=reader.duration("LLM_ENGINE_SHUTDOWN_GRACE", default.shutdown_grace),
+    )
+
+
+def split_host(value: str) -> tuple[str, int]:
+    """`OLLAMA_HOST`: host, host:port, or a URL; an unusable port falls back to Ollama's."""
+    text = value.strip()
+    port = 11434
+    if "://" in text:
+        scheme, _, text = text.partition("://")
+        port = {"http": 80, "https": 443}.get(scheme, 11434)
+    text = text.split("/", 1)[0]
+    if text.isdigit():
+        return "127.0.0.1", int(text)
+    try:
+        parts = urlsplit(f"//{text}")
+        host, given = parts.hostname or "", parts.port
+    except ValueError:
+        log.warning("invalid port in OLLAMA_HOST, using default", extra={"data": {"value": value}})
+        host, given = text.rsplit(":", 1)[0], None
+    return host.strip("[]") or "127.0.0.1", port if given is None else given
+
+
+class _Reader:
+    def __init__(self, env: Mapping[str, str]) -> None:
+        self.env = env
+
+    def text(self, name: str) -> str:
+        return self.env.get(name, "").strip().strip("\"'").strip()
+
+    def path(self, name: str) -> Path | None:
+        text = self.text(name)
+        return Path(text).expanduser() if text else None
+
+    def words(self, name: str) -> tuple[str, ...]:
+        return tuple(word.strip() for word in self.text(name).split(",") if word.strip())
+
+    def flag(self, name: str, default: bool) -> bool:
+        text = self.text(name)
+        if not text:
+            return default
+        return text.lower() not in ("0", "f", "false")
+
+    def number(self, name: str, default: int) -> int:
+        text = self.text(name)
+        if not text:
+            return default
+        try:
+            value = int(text)
+        except ValueError:
+            value = -1
+        if value < 0:
+            log.warning(
+                "invalid environment variable, using default", extra={"data": {"name": name, "value": text}}
+            )
+            return default
+        return value
+
+    def duration(self, name: str, default: float) -> float:
+        text = self.text(name)
+        if not text:
+            return default
+        try:
+            seconds = float(int(text))
+        except ValueError:
+            try:
+                seconds = parse_duration(text)
+            except InvalidDuration:
+                log.warning(
+                    "invalid environment variable, using default",
+                    extra={"data": {"name": name, "value": text}},
+                )
+                return default
+        return FOREVER if seconds < 0 else seconds

@@ -1,0 +1,1 @@
+"""stack.yaml: read, validated and frozen."""

@@ -1,0 +1,1 @@
+"""Carries confirmed changes to people: what (`message`), when (`dispatch`), how (one module per channel)."""

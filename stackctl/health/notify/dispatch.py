@@ -1,0 +1,129 @@
+"""Decides what is sent now, what waits for the digest, and keeps at it until a channel took it.
+
+- a change is written to the state file before it is sent and struck out after: a crash in between repeats
+  one message at worst, and loses none;
+- at most `rate_limit.messages` go out per `rate_limit.per`; what is over is held and comes as one digest;
+- several changes in one run come as one digest, too;
+- a channel that fails is tried again at the next runs for a day, without delaying the others.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from stackctl.config.notify import AnyChannel, NotifyConfig
+from stackctl.health.model import Status, badness
+from stackctl.health.moment import Moment
+from stackctl.health.notify.message import Message, digest
+from stackctl.health.state import Memory
+
+_MOST_AT_ONCE = 3
+_GIVE_UP = 86400.0
+
+
+class NotDelivered(Exception):
+    """A channel did not take the message; the text says why."""
+
+
+Send = Callable[[AnyChannel, Message], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Delivery:
+    """What happened to one message on one channel."""
+
+    channel: str
+    subject: str
+    problem: str | None
+
+
+def queue_up(memory: Memory, messages: list[Message], config: NotifyConfig, now: Moment) -> None:
+    """Move new and held messages to the outbox as far as the rate limit lets them."""
+    if not config.channels:
+        memory.held.clear()
+        return
+    memory.sent = [at for at in memory.sent if (now.since(at) or 0.0) < config.rate_limit.per]
+    room = config.rate_limit.messages - len(memory.sent)
+    waiting = [*(Message.load(data) for data in memory.held), *messages]
+    if not waiting:
+        return
+    if room <= 0:
+        memory.held = [part.dump() for part in _merged(waiting)]
+        return
+    one_by_one = not memory.held and len(waiting) <= min(room, _MOST_AT_ONCE)
+    leaving = waiting if one_by_one else [digest(waiting)] if len(waiting) > 1 else waiting
+    memory.held = []
+    for message in leaving:
+        labels = [label for label, channel in _labelled(config) if _carries(channel, message)]
+        if labels:
+            memory.outbox.append({"message": message.dump(), "to": labels, "since": now.dump()})
+            memory.sent.append(now)
+
+
+def _merged(waiting: list[Message]) -> list[Message]:
+    """What is held stays as small as the number of checks, however long it is held."""
+    return list(digest(waiting).parts)
+
+
+def deliver(memory: Memory, config: NotifyConfig, send: Send, now: Moment) -> list[Delivery]:
+    """Try every channel of every waiting message, channels side by side; what fails stays in the outbox."""
+    channels = dict(_labelled(config))
+    deliveries: list[Delivery] = []
+    lanes: dict[str, list[dict[str, Any]]] = {}
+    for entry in memory.outbox:
+        entry["to"] = [label for label in entry["to"] if label in channels]
+        for label in entry["to"]:
+            lanes.setdefault(label, []).append(entry)
+    threads = []
+    for label, entries in lanes.items():
+        args = (channels[label], label, entries, send, deliveries)
+        threads.append(threading.Thread(target=_lane, args=args, daemon=True))
+        threads[-1].start()
+    for thread, label in zip(threads, lanes, strict=True):
+        thread.join(channels[label].timeout * len(lanes[label]) + 1)
+    done = list(deliveries)
+    taken = {(delivery.channel, delivery.subject) for delivery in done if delivery.problem is None}
+    for entry in memory.outbox:
+        subject = Message.load(entry["message"]).subject
+        entry["to"] = [label for label in entry["to"] if (label, subject) not in taken]
+    memory.outbox = [entry for entry in memory.outbox if entry["to"] and not _too_old(entry, now)]
+    return done
+
+
+def _lane(
+    channel: AnyChannel, label: str, entries: list[dict[str, Any]], send: Send, deliveries: list[Delivery]
+) -> None:
+    for entry in list(entries):
+        message = Message.load(entry["message"])
+        deadline = time.monotonic() + channel.timeout
+        try:
+            send(channel, message)
+            deliveries.append(Delivery(label, message.subject, None))
+        except NotDelivered as error:
+            deliveries.append(Delivery(label, message.subject, str(error)))
+            if time.monotonic() >= deadline:
+                # A dead channel must cost its time limit once per run, not once per message.
+                return
+
+
+def _labelled(config: NotifyConfig) -> list[tuple[str, AnyChannel]]:
+    """Labels are unique, so that a retry reaches the right one of two channels of a kind."""
+    seen: dict[str, int] = {}
+    labelled = []
+    for channel in config.channels:
+        count = seen[channel.label] = seen.get(channel.label, 0) + 1
+        labelled.append((channel.label if count == 1 else f"{channel.label}-{count}", channel))
+    return labelled
+
+
+def _carries(channel: AnyChannel, message: Message) -> bool:
+    return message.weight >= badness(Status[channel.min_severity.upper()])
+
+
+def _too_old(entry: dict[str, Any], now: Moment) -> bool:
+    elapsed = now.since(Moment.load(entry["since"]))
+    return elapsed is not None and elapsed > _GIVE_UP

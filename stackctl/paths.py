@@ -20,6 +20,16 @@ def state_dir(stack: str) -> Path:
     return state_root() / stack
 
 
+def data_dir(stack: str) -> Path:
+    """`$XDG_DATA_HOME/stackctl/<stack>`: models and databases; root keeps them beside the state."""
+    xdg = os.environ.get("XDG_DATA_HOME")
+    if xdg:
+        return Path(xdg) / "stackctl" / stack
+    if os.geteuid() == 0:
+        return state_dir(stack) / "data"
+    return Path.home() / ".local" / "share" / "stackctl" / stack
+
+
 def config_home() -> Path:
     """`$XDG_CONFIG_HOME/stackctl`: the user's own files, such as hosts.yaml."""
     xdg = os.environ.get("XDG_CONFIG_HOME")

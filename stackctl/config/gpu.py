@@ -1,0 +1,21 @@
+"""The `gpu:` section of stack.yaml: which way containers get the GPU."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from stackctl.config.section import Section
+
+GpuMode = Literal["auto", "nvidia", "nvidia-runtime", "cdi", "rocm", "none"]
+
+
+class GpuConfig(Section):
+    mode: GpuMode = Field(
+        "auto",
+        description="auto looks at the host; nvidia reserves devices, nvidia-runtime uses the older runtime, "
+        "cdi names devices by the Container Device Interface, rocm is AMD, none is the CPU",
+    )
+    require_gpu: bool = Field(False, description="refuse to come up on the CPU instead of warning")
+    devices: tuple[str, ...] = Field((), description="GPU indexes or UUIDs; empty is all of them")

@@ -1,0 +1,55 @@
+"""What every section of stack.yaml has in common: frozen, and an unknown key is an error."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo
+
+
+class Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True)
+
+
+def _resolve(value: Path, info: ValidationInfo) -> Path:
+    """Relative paths are relative to the stack file, wherever stackctl is started from."""
+    base = (info.context or {}).get("base")
+    path = value.expanduser()
+    return path if path.is_absolute() or base is None else Path(base, path).absolute()
+
+
+HostPath = Annotated[Path, AfterValidator(_resolve)]
+
+_UNITS = {"": 1, "b": 1, "k": 2**10, "m": 2**20, "g": 2**30, "t": 2**40}
+
+
+def parse_size(text: str) -> int:
+    """Bytes in `512m`, `48g`, `1.5GiB`; raises ValueError that shows what would have been right."""
+    squeezed = text.strip().lower().replace("ib", "").replace(" ", "")
+    if len(squeezed) > 1 and squeezed[-1] == "b" and squeezed[-2] in "kmgt":
+        squeezed = squeezed[:-1]
+    number = squeezed.rstrip("bkmgt")
+    unit = squeezed[len(number) :]
+    try:
+        return int(float(number) * _UNITS[unit])
+    except (ValueError, KeyError):
+        raise ValueError(f"'{text}' is not a size; write it like 512m, 48g or 1.5g") from None
+
+
+def format_size(size: int | float) -> str:
+    """`1.5 GiB`; whole numbers lose the fraction."""
+    value = float(size)
+    units = ["B", "KiB", "MiB", "GiB", "TiB"]
+    while abs(value) >= 1024 and len(units) > 1:
+        value /= 1024
+        units.pop(0)
+    return f"{value:.1f}".removesuffix(".0") + f" {units[0]}"
+
+
+def _size(value: Any) -> Any:
+    return parse_size(value) if isinstance(value, str) else value
+
+
+Size = Annotated[int, Field(gt=0), BeforeValidator(_size, json_schema_input_type=str | int)]
+Port = Annotated[int, Field(ge=1, le=65535)]

@@ -1,0 +1,172 @@
+"""The one seam for outside commands: argv in, result out, always with a time limit.
+
+Each command is logged as it would be typed (`-v` shows that log), with secrets taken out. A command that
+fails raises CommandError, which carries the last lines of what it said.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import shlex
+import subprocess
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+from stackctl.errors import StackctlError
+from stackctl.redact import redacted
+
+log = logging.getLogger("stackctl.command")
+
+# What a child may see of our environment: a stray COMPOSE_FILE or DOCKER_CONTEXT must not change its meaning.
+_CLEAN = (
+    "PATH",
+    "HOME",
+    "USER",
+    "LOGNAME",
+    "LANG",
+    "LC_ALL",
+    "TERM",
+    "TMPDIR",
+    "XDG_RUNTIME_DIR",
+    "DOCKER_HOST",
+    "DOCKER_CONFIG",
+    "DOCKER_CERT_PATH",
+    "DOCKER_TLS_VERIFY",
+    "SSH_AUTH_SOCK",
+    "HTTP_PROXY",
+    "HTTPS_PROXY",
+    "NO_PROXY",
+    "http_proxy",
+    "https_proxy",
+    "no_proxy",
+)
+
+
+@dataclass(frozen=True)
+class CommandResult:
+    argv: tuple[str, ...]
+    returncode: int
+    stdout: str
+    stderr: str
+    duration: float
+
+
+class CommandError(StackctlError):
+    """An outside command failed, was not found, or ran out of time (returncode 127 and 124)."""
+
+    def __init__(self, what: str, result: CommandResult, *, fix: str | None = None) -> None:
+        super().__init__(what, fix=fix)
+        self.result = result
+
+
+def clean_environment(extra: Mapping[str, str] | None = None) -> dict[str, str]:
+    return {name: os.environ[name] for name in _CLEAN if name in os.environ} | dict(extra or {})
+
+
+def run(
+    argv: Sequence[str],
+    *,
+    timeout: float,
+    env: Mapping[str, str] | None = None,
+    input: str | None = None,
+    check: bool = True,
+    cwd: str | os.PathLike[str] | None = None,
+    on_line: Callable[[str], None] | None = None,
+) -> CommandResult:
+    """Run to the end. `env` replaces the clean environment; `on_line` hears each line of stderr as it
+    comes."""
+    typed = redacted(shlex.join(argv))
+    log.info("%s", typed)
+    started = time.monotonic()
+    child_env = dict(env) if env is not None else clean_environment()
+    try:
+        process = subprocess.Popen(
+            argv,
+            stdin=subprocess.PIPE if input is not None else subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            errors="replace",
+            env=child_env,
+            cwd=cwd,
+        )
+    except OSError as error:
+        result = CommandResult(tuple(argv), 127, "", error.strerror or str(error), 0.0)
+        if check:
+            raise CommandError(f"cannot run {argv[0]}: {result.stderr}", result) from error
+        return result
+    code = None
+    try:
+        if on_line is None:
+            out, err = process.communicate(input, timeout=timeout)
+        else:
+            out, err = _follow(process, on_line, started + timeout)
+        code = process.returncode
+    except subprocess.TimeoutExpired:
+        _stop(process)
+        out, err = process.communicate()
+        code, err = 124, err + f"\nstopped after {timeout:g} s"
+    except BaseException:
+        # Ctrl-C: do not leave the child behind, and do not hide why we stop.
+        _stop(process)
+        raise
+    result = CommandResult(tuple(argv), code, out, err, time.monotonic() - started)
+    log.debug("exit %d after %.2f s", code, result.duration)
+    if check and code != 0:
+        raise failed(result)
+    return result
+
+
+def failed(result: CommandResult) -> CommandError:
+    said = redacted(tail(result.stderr) or tail(result.stdout) or "it said nothing")
+    name = shlex.join(result.argv[:3]) + (" …" if len(result.argv) > 3 else "")
+    return CommandError(f"{redacted(name)}: exit {result.returncode}: {said}", result)
+
+
+def tail(text: str, lines: int = 5) -> str:
+    return "\n".join([line for line in text.strip().splitlines() if line.strip()][-lines:])
+
+
+def _stop(process: subprocess.Popen[str]) -> None:
+    process.terminate()
+    try:
+        process.wait(timeout=10)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+
+
+def _follow(
+    process: subprocess.Popen[str], on_line: Callable[[str], None], deadline: float
+) -> tuple[str, str]:
+    """Read both pipes, telling of stderr's lines as they come."""
+    import threading
+
+    assert process.stdout is not None and process.stderr is not None
+    out: list[str] = []
+    err: list[str] = []
+
+    def read_err() -> None:
+        assert process.stderr is not None
+        for line in process.stderr:
+            err.append(line)
+            on_line(redacted(line.rstrip("\n")))
+
+    def read_out() -> None:
+        assert process.stdout is not None
+        out.extend(process.stdout)
+
+    threads = [threading.Thread(target=target, daemon=True) for target in (read_err, read_out)]
+    for thread in threads:
+        thread.start()
+    try:
+        process.wait(timeout=max(0.0, deadline - time.monotonic()))
+    except subprocess.TimeoutExpired:
+        _stop(process)
+        process.returncode = 124
+        err.append("stopped: out of time\n")
+    for thread in threads:
+        thread.join(timeout=5)
+    return "".join(out), "".join(err)

@@ -1,0 +1,158 @@
+"""Numbered, complete renderings of a stack on disk, and which of them is in force.
+
+`generations/0007/` holds the rendered file (`compose.yaml` or `processes.yaml`), `lock.json` (image reference
+-> pinned digest or image id) and `meta.json`. A generation appears whole or not at all (written aside, then
+renamed), and is never changed. `current` and `previous` are links, swapped by rename.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from stackctl import paths
+
+
+@dataclass(frozen=True)
+class Generation:
+    number: int
+    path: Path
+
+    @property
+    def runtime(self) -> str:
+        return str(self.meta["runtime"])
+
+    @property
+    def file(self) -> Path:
+        """The rendered file, as the runtime takes it."""
+        return self.path / ("compose.yaml" if self.runtime == "docker" else "processes.yaml")
+
+    @property
+    def compose_path(self) -> Path:
+        return self.file
+
+    @property
+    def meta(self) -> dict[str, Any]:
+        found: dict[str, Any] = json.loads((self.path / "meta.json").read_text())
+        return found
+
+    @property
+    def lock(self) -> dict[str, str]:
+        found: dict[str, str] = json.loads((self.path / "lock.json").read_text())
+        return found
+
+
+class GenerationStore:
+    def __init__(self, stack: str) -> None:
+        self.stack = stack
+        self.root = paths.state_dir(stack) / "generations"
+
+    def all(self) -> list[Generation]:
+        if not self.root.is_dir():
+            return []
+        return sorted(
+            (
+                Generation(int(entry.name), entry)
+                for entry in self.root.iterdir()
+                if re.fullmatch(r"\d{4,}", entry.name)
+            ),
+            key=lambda generation: generation.number,
+        )
+
+    def get(self, number: int) -> Generation | None:
+        return next((generation for generation in self.all() if generation.number == number), None)
+
+    def current(self) -> Generation | None:
+        return self._linked("current")
+
+    def previous(self) -> Generation | None:
+        return self._linked("previous")
+
+    def next_number(self) -> int:
+        return max((generation.number for generation in self.all()), default=0) + 1
+
+    def write(
+        self, files: Mapping[str, str], *, runtime: str, lock: Mapping[str, str], meta: Mapping[str, Any]
+    ) -> Generation:
+        """A new generation with these files. It is not in force until `activate`."""
+        self.root.mkdir(parents=True, exist_ok=True, mode=0o700)
+        for leftover in self.root.glob(".new-*"):
+            shutil.rmtree(leftover, ignore_errors=True)  # a writer that was killed; the stack lock is ours
+        aside = Path(tempfile.mkdtemp(prefix=".new-", dir=self.root))
+        number = self.next_number()
+        about = {
+            "number": number,
+            "runtime": runtime,
+            "created": datetime.now(UTC).isoformat(timespec="seconds"),
+        }
+        contents = {
+            **files,
+            "lock.json": json.dumps(dict(lock), indent=2, sort_keys=True) + "\n",
+            "meta.json": json.dumps({**meta, **about}, indent=2, sort_keys=True) + "\n",
+        }
+        for name, text in contents.items():
+            target = aside / name
+            target.parent.mkdir(parents=True, exist_ok=True)
+            with target.open("w", encoding="utf-8") as file:
+                file.write(text)
+                file.flush()
+                os.fsync(file.fileno())
+        aside.chmod(0o755)  # containers read the configuration files in it; secrets are elsewhere
+        final = self.root / f"{number:04d}"
+        aside.rename(final)
+        _sync_folder(self.root)
+        return Generation(number, final)
+
+    def activate(self, generation: Generation) -> None:
+        """Put `generation` in force; what was in force becomes `previous`."""
+        current = self.current()
+        if current and current.number == generation.number:
+            return
+        if current:
+            self._link("previous", current)
+        self._link("current", generation)
+
+    def prune(self, keep: int) -> list[Generation]:
+        """Remove all but the newest `keep`; current and previous always stay."""
+        spared = {found.number for found in (self.current(), self.previous()) if found}
+        removed = [old for old in self.all()[: -keep or None] if old.number not in spared]
+        for old in removed:
+            shutil.rmtree(old.path)
+        return removed
+
+    def forget(self) -> None:
+        """Nothing is in force any more (after `down`); the generations stay for a later `up` or rollback."""
+        current = self.current()
+        if current:
+            self._link("previous", current)
+            (self.root / "current").unlink()
+
+    def _linked(self, name: str) -> Generation | None:
+        try:
+            target = os.readlink(self.root / name)
+        except OSError:
+            return None
+        return self.get(int(target)) if target.isdigit() else None
+
+    def _link(self, name: str, generation: Generation) -> None:
+        aside = self.root / f".{name}.{os.getpid()}"
+        aside.unlink(missing_ok=True)
+        aside.symlink_to(generation.path.name)
+        aside.rename(self.root / name)
+        _sync_folder(self.root)
+
+
+def _sync_folder(folder: Path) -> None:
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

@@ -1,3 +1,3 @@
 """Fixtures that every room may use."""
 
-pytest_plugins = ["tests.support.models"]
+pytest_plugins = ["tests.support.models", "tests.support.gates", "tests.support.images"]

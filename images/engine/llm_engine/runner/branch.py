@@ -1,0 +1,104 @@
+"""One continuation being generated: its tokens, its sampler, its text, and where it stands.
+
+A request for `n` answers is `n` branches; they share the prompt through the prefix cache like any other two
+requests.
+"""
+
+from __future__ import annotations
+
+import enum
+import time
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from llm_engine.runner.messages import GenerateRequest, Usage
+from llm_engine.runner.sampling import Sampler
+from llm_engine.runner.text import TextStream
+from llm_engine.runner.vocab import TokenArray
+
+
+class State(enum.Enum):
+    WAITING = "waiting"
+    READING = "reading"
+    WRITING = "writing"
+    OVER = "over"
+
+
+@dataclass(eq=False)
+class Branch:
+    """`tokens[:filled]` are in the cache; `tokens[computed:count]` still have to be computed."""
+
+    request_id: int
+    index: int
+    request: GenerateRequest
+    prompt: TokenArray
+    seed: int
+    arrived: float
+    deadline: float | None
+    state: State = State.WAITING
+    sequence: int = -1
+    computed: int = 0
+    """How many tokens are in the cache."""
+    count: int = 0
+    shared_upto: int = 0
+    """How far the prefix tree knows this sequence; -1 once a shift made it unlike any prompt."""
+    tokens: TokenArray = field(default_factory=lambda: np.empty(0, dtype=np.int32))
+    sampler: Sampler | None = None
+    text: TextStream = field(default_factory=TextStream)
+    cached: int = 0
+    generated: int = 0
+    drafted: int = 0
+    accepted: int = 0
+    proposal: list[int] = field(default_factory=list)
+    row: int = -1
+    """Where this turn's logits of the branch begin, or -1."""
+    fed: int = 0
+    """How many tokens of this branch are in this turn's batch."""
+    admitted: float = 0.0
+    first_token: float = 0.0
+    follows: Branch | None = None
+    """Another branch is computing a prefix this one shares: wait until it has `follow_upto` tokens."""
+    follow_upto: int = 0
+    position_told: int = -1
+
+    def begin(self) -> None:
+        """Room for the prompt and some tokens; grows by doubling."""
+        self.tokens = np.empty(len(self.prompt) + 256, dtype=np.int32)
+        self.tokens[: len(self.prompt)] = self.prompt
+        self.count = len(self.prompt)
+
+    def append(self, token: int) -> None:
+        if self.count == len(self.tokens):
+            self.tokens = np.concatenate((self.tokens, np.empty(len(self.tokens), dtype=np.int32)))
+        self.tokens[self.count] = token
+        self.count += 1
+
+    @property
+    def pending(self) -> int:
+        return self.count - self.computed
+
+    def following(self) -> bool:
+        """Whether to go on waiting for the branch that computes a shared prefix."""
+        leader = self.follows
+        if leader is None:
+            return False
+        if leader.state is State.READING and leader.computed < self.follow_upto:
+            return True
+        self.follows = None
+        return False
+
+    def usage(self) -> Usage:
+        now = time.monotonic()
+        admitted = self.admitted or now
+        first = self.first_token or now
+        return Usage(
+            prompt_tokens=len(self.prompt),
+            cached_tokens=self.cached,
+            completion_tokens=self.generated,
+            queue_seconds=admitted - self.arrived,
+            prompt_seconds=first - admitted,
+            generate_seconds=now - first,
+            drafted_tokens=self.drafted,
+            accepted_tokens=self.accepted,
+        )

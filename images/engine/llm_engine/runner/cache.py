@@ -1,0 +1,165 @@
+"""The context's cells: which sequence holds what, and what may be forgotten to make room.
+
+Joins the radix tree (what is known) with llama.cpp's memory (what is stored): every change to one is made to
+the other here and nowhere else. Where a model's memory can be cut at will this gives prefix sharing by
+reference; where it cannot, sequences keep to themselves (`sharing` is False) and only a whole sequence is
+ever dropped.
+"""
+
+from __future__ import annotations
+
+from llm_engine.runner.library import lib
+from llm_engine.runner.model import Context
+from llm_engine.runner.prefix import Cut, PrefixTree
+from llm_engine.runner.vocab import TokenArray
+
+# Trimming a few cells at a time would scan the cache every turn for nothing.
+TRIM = 256
+
+
+class Cache:
+    """Hands out sequence ids and keeps count of cells."""
+
+    def __init__(self, context: Context, *, sharing: bool) -> None:
+        self._memory = context.memory
+        self.cells = context.cells
+        self.sharing = sharing
+        self.tree = PrefixTree()
+        self._free = list(range(context.sequences - 1, -1, -1))
+        self._private: dict[int, int] = {}
+        """Cells of running sequences that the tree does not know."""
+        self.evictions = 0
+
+    @property
+    def used(self) -> int:
+        return self.tree.cells + sum(self._private.values())
+
+    @property
+    def sequences(self) -> int:
+        return len(self.tree.tails)
+
+    @property
+    def active_cells(self) -> int:
+        """Cells that running sequences stand on."""
+        running = self.tree.running
+        shared = sum(len(node.tokens) for node in self.tree.nodes() if node.holders & running)
+        return shared + sum(self._private.values())
+
+    def open(self, tokens: TokenArray) -> tuple[int, int] | None:
+        """A sequence that already holds the longest cached prefix of `tokens`: (id, length).
+
+        None where no sequence is free.
+
+        The last token is left to compute even where it is cached: its logits are not.
+        """
+        found = self.tree.match(tokens[:-1]) if self.sharing else None
+        if not self._free:
+            protect = found.source if found else -1
+            self._drop_one(protect)
+            if not self._free:
+                return None
+        sequence = self._free.pop()
+        self.tree.add(sequence, running=True)
+        self._private[sequence] = 0
+        if found is None:
+            return sequence, 0
+        lib.llama_memory_seq_cp(self._memory, found.source, sequence, 0, found.length)
+        self.tree.extend(sequence, tokens[: found.length])
+        return sequence, found.length
+
+    def _drop_one(self, protect: int) -> None:
+        running = self.tree.running
+        running_before = protect in running
+        if protect >= 0 and not running_before:
+            running.add(protect)
+        cut = self.tree.evict_sequence()
+        if protect >= 0 and not running_before:
+            running.discard(protect)
+        if cut is not None:
+            self._apply(cut)
+
+    def wrote(self, sequence: int, count: int) -> None:
+        """`count` more cells of a sequence are filled, unknown to the tree."""
+        self._private[sequence] += count
+
+    def publish(self, sequence: int, tokens: TokenArray) -> None:
+        """Let others share `tokens`, which are the next that this sequence has computed."""
+        if not self.sharing or not len(tokens):
+            return
+        self._private[sequence] -= len(tokens)
+        for overlap in self.tree.extend(sequence, tokens):
+            # Somebody else stored the same tokens: use theirs, free ours.
+            lib.llama_memory_seq_rm(self._memory, sequence, overlap.start, overlap.end)
+            lib.llama_memory_seq_cp(self._memory, overlap.source, sequence, overlap.start, overlap.end)
+
+    def rewind(self, sequence: int, length: int, dropped: int) -> bool:
+        """Forget the last `dropped` private cells, leaving `length`."""
+        if not lib.llama_memory_seq_rm(self._memory, sequence, length, -1):
+            return False
+        self._private[sequence] -= dropped
+        return True
+
+    def discard_from(self, sequence: int, length: int) -> None:
+        """Forget cells from `length` on that were never counted: those of a batch that failed half-way."""
+        lib.llama_memory_seq_rm(self._memory, sequence, length, -1)
+
+    def shift(self, sequence: int, keep: int, dropped: int) -> bool:
+        """Forget `dropped` tokens after the first `keep` and move the rest down; False where it cannot be.
+
+        Moving changes cells in place, so it is refused while another sequence stands on any of them.
+        """
+        if not self.sharing or not lib.llama_memory_can_shift(self._memory):
+            return False
+        known = self.tree.length(sequence)
+        if known > keep:
+            if not self.tree.truncate(sequence, keep):
+                return False
+            self._private[sequence] += known - keep
+        lib.llama_memory_seq_rm(self._memory, sequence, keep, keep + dropped)
+        lib.llama_memory_seq_add(self._memory, sequence, keep + dropped, -1, -dropped)
+        self._private[sequence] -= dropped
+        return True
+
+    def close(self, sequence: int, *, keep: bool) -> None:
+        """A running sequence is over; what the tree knows of it is kept for later if `keep`."""
+        known = self.tree.length(sequence)
+        if self._private.pop(sequence):
+            if known:
+                lib.llama_memory_seq_rm(self._memory, sequence, known, -1)
+            else:
+                lib.llama_memory_seq_rm(self._memory, sequence, -1, -1)
+        if keep and self.sharing and self.tree.retire(sequence):
+            return
+        if sequence in self.tree.tails:
+            self.tree.remove(sequence)
+        lib.llama_memory_seq_rm(self._memory, sequence, -1, -1)
+        self._free.append(sequence)
+
+    def make_room(self, cells: int) -> bool:
+        """Forget what was used least recently until `cells` are free. False: running sequences hold too
+        many.
+        """
+        missing = self.used + cells - self.cells
+        if missing <= 0:
+            return True
+        self.evict(max(missing, TRIM))
+        return self.used + cells <= self.cells
+
+    def evict(self, cells: int) -> int:
+        """Forget about `cells` cells of idle sequences; tells how many that freed."""
+        before = self.tree.cells
+        for cut in self.tree.evict(cells):
+            self._apply(cut)
+        return before - self.tree.cells
+
+    def _apply(self, cut: Cut) -> None:
+        self.evictions += 1
+        if cut.gone:
+            lib.llama_memory_seq_rm(self._memory, cut.sequence, -1, -1)
+            self._free.append(cut.sequence)
+        else:
+            lib.llama_memory_seq_rm(self._memory, cut.sequence, cut.start, -1)
+
+    def forget_all(self) -> None:
+        """Drop everything idle."""
+        self.evict(self.cells)

@@ -1,0 +1,84 @@
+"""What happens to a sampled token: accept it, turn it into text, decide whether the answer is over."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from llm_engine.runner.branch import Branch
+from llm_engine.runner.messages import TokenLogprob
+from llm_engine.runner.outbox import Outbox
+from llm_engine.runner.sampling import GrammarError, best, log_softmax
+from llm_engine.runner.vocab import Vocab
+
+Rows = NDArray[np.float32]
+
+
+class Emitter:
+    """Samples a branch's rows and sends what came of it."""
+
+    def __init__(self, vocab: Vocab, outbox: Outbox) -> None:
+        self.vocab = vocab
+        self._outbox = outbox
+        self._ends = vocab.end_tokens
+
+    def take(self, branch: Branch, rows: Rows, proposal: list[int]) -> tuple[str | None, int]:
+        """Sample one token per row for as long as they confirm the proposal.
+
+        Returns why the branch is over (None: it goes on; `!text`: it failed) and how many proposed tokens
+        held.
+        """
+        sampler = branch.sampler
+        assert sampler is not None
+        text: list[str] = []
+        ids: list[int] = []
+        logprobs: list[TokenLogprob] = []
+        hits = 0
+        reason: str | None = None
+        for at, row in enumerate(rows):
+            try:
+                token = sampler.sample(row)
+            except GrammarError as error:
+                reason = f"!{error}"
+                break
+            sampler.accept(token)
+            if token in self._ends:
+                reason = "stop"
+                break
+            branch.append(token)
+            branch.generated += 1
+            held = at < len(proposal) and token == proposal[at]
+            hits += held
+            piece = self.vocab.piece(token, special=branch.request.special)
+            text.append(branch.text.push(piece))
+            if branch.request.echo_tokens:
+                ids.append(token)
+            if branch.request.logprobs is not None:
+                logprobs.append(self._logprob(token, row, branch.request.logprobs))
+            if branch.text.matched is not None:
+                reason = "stop_string"
+            elif branch.generated == branch.request.max_tokens:
+                reason = "length"
+            if reason is not None or not held:
+                break
+        joined = "".join(text)
+        if joined or ids or logprobs:
+            self._outbox.tokens(branch, joined, ids, logprobs)
+        return reason, hits
+
+    def _logprob(self, token: int, row: Any, count: int) -> TokenLogprob:
+        values = log_softmax(row)
+        piece = self.vocab.piece
+        top = [(i, piece(i, special=True), float(values[i])) for i in best(values, count)]
+        return TokenLogprob(token, piece(token, special=True), float(values[token]), top)
+
+    def finish(self, branch: Branch, reason: str) -> None:
+        """The branch is over: send what text was held back, and why it ended."""
+        rest = branch.text.finish()
+        if rest:
+            self._outbox.tokens(branch, rest, [], [])
+        if reason != "stop_string" and branch.text.matched is not None:
+            reason = "stop_string"
+        self._outbox.done(branch, reason)

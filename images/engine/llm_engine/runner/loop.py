@@ -1,0 +1,428 @@
+"""The loop that owns the context: admit, make room, build one batch, decode, sample, emit.
+
+Invariants, between turns: every running branch has a sequence of its own; `branch.tokens[:branch.computed]`
+are exactly the cells of that sequence; the cache never counts fewer cells than llama.cpp holds. One thread
+calls all methods.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from dataclasses import dataclass
+
+import numpy as np
+
+from llm_engine.runner.batch import Batch, logits_matrix
+from llm_engine.runner.branch import Branch, State
+from llm_engine.runner.cache import Cache
+from llm_engine.runner.emit import Emitter
+from llm_engine.runner.messages import Stats
+from llm_engine.runner.model import Context
+from llm_engine.runner.outbox import Outbox
+from llm_engine.runner.pace import Pace
+from llm_engine.runner.speculate import Speculator
+from llm_engine.runner.waiting import Queue
+
+# Beside its prompt, a newcomer is given room for this many tokens before it is admitted.
+HEADROOM = 64
+
+
+@dataclass(frozen=True)
+class Part:
+    """One branch's share of a batch: tokens [start, end), its first row of logits, and how many rows."""
+
+    branch: Branch
+    start: int
+    end: int
+    row: int
+    rows: int
+
+
+@dataclass
+class Counters:
+    turns: int = 0
+    prompt_tokens: int = 0
+    cached_tokens: int = 0
+    generated_tokens: int = 0
+    drafted_tokens: int = 0
+    accepted_tokens: int = 0
+    preemptions: int = 0
+    cancelled: int = 0
+    decode_failures: int = 0
+    decode_seconds: float = 0.0
+    busy_seconds: float = 0.0
+
+
+class Loop:
+    """Continuous batching over one llama.cpp context."""
+
+    def __init__(
+        self,
+        context: Context,
+        cache: Cache,
+        queue: Queue,
+        outbox: Outbox,
+        emitter: Emitter,
+        speculator: Speculator,
+        *,
+        parallel: int,
+        n_ctx: int,
+        gap_seconds: float,
+        chunk: int,
+    ) -> None:
+        self._context = context
+        self.cache = cache
+        self.queue = queue
+        self.outbox = outbox
+        self._emitter = emitter
+        self._speculator = speculator
+        self._parallel = parallel
+        self._n_ctx = n_ctx
+        self._chunk = chunk
+        self._batch = Batch(context.batch)
+        self._pace = Pace(gap_seconds, chunk)
+        self._width = emitter.vocab.size
+        self.running: list[Branch] = []
+        self.counters = Counters()
+
+    # Requests
+
+    @property
+    def busy(self) -> bool:
+        return bool(self.running or self.queue.waiting)
+
+    def submit(self, branches: list[Branch]) -> None:
+        if self.queue.full:
+            text = f"the queue of this model is full ({self.queue.limit} requests are waiting)"
+            self.outbox.failed(branches[0].request_id, "busy", text)
+            return
+        for branch in branches:
+            self.queue.add(branch)
+
+    def cancel(self, request_id: int) -> None:
+        """The client is gone: stop within this turn, keep what was computed for others."""
+        mine = [b for b in (*self.running, *self.queue.waiting) if b.request_id == request_id]
+        self.counters.cancelled += bool(mine)
+        for branch in mine:
+            self._retire(branch)
+
+    def fail(self, branch: Branch, kind: str, text: str) -> None:
+        """End all branches of a request with an error."""
+        self.outbox.failed(branch.request_id, kind, text)
+        for other in (*self.running, *self.queue.waiting):
+            if other.request_id == branch.request_id:
+                self._retire(other)
+
+    def _retire(self, branch: Branch) -> None:
+        """Take a branch out, whatever state it is in."""
+        if branch.state is State.OVER:
+            return
+        if branch.state is State.WAITING:
+            self.queue.waiting.remove(branch)
+        else:
+            self.running.remove(branch)
+            self._release(branch)
+        branch.state = State.OVER
+        if branch.sampler is not None:
+            branch.sampler.close()
+        self._speculator.forget(branch)
+
+    def _release(self, branch: Branch) -> None:
+        """Give the sequence back, leaving in the cache what it computed."""
+        if branch.shared_upto >= 0:
+            self.cache.publish(branch.sequence, branch.tokens[branch.shared_upto : branch.computed])
+        self.cache.close(branch.sequence, keep=branch.request.cache)
+        branch.sequence = -1
+        branch.computed = branch.shared_upto = 0
+
+    # A turn
+
+    def turn(self, *, admit: bool = True) -> None:
+        """One step for every running branch. Ends with all events of the turn sent."""
+        started = time.monotonic()
+        self._expire(started)
+        if admit or not self.running:
+            self._admit()
+        parts = self._build()
+        if parts:
+            self._decode(parts)
+        self.outbox.flush()
+        self.counters.turns += 1
+        self.counters.busy_seconds += time.monotonic() - started
+
+    def _expire(self, now: float) -> None:
+        for branch in (*self.running, *self.queue.waiting):
+            if branch.deadline is not None and branch.deadline <= now:
+                self._finish(branch, "deadline")
+
+    def _finish(self, branch: Branch, reason: str) -> None:
+        self._emitter.finish(branch, reason)
+        self._retire(branch)
+
+    def _admit(self) -> None:
+        queue, at, moved = self.queue, 0, False
+        while at < len(queue.waiting) and len(self.running) < self._parallel:
+            branch = queue.waiting[at]
+            if branch.following() or self._should_follow(branch):
+                at += 1
+            elif self._start(branch):
+                queue.waiting.pop(at)
+                moved = True
+            else:
+                break
+        if queue.waiting and (moved or queue.waiting[-1].position_told < 0):
+            for branch, position in queue.positions():
+                self.outbox.queued(branch, position)
+
+    def _should_follow(self, branch: Branch) -> bool:
+        if not self.cache.sharing or not any(other.state is State.READING for other in self.running):
+            return False
+        found = self.cache.tree.match(branch.tokens[: branch.count - 1])
+        return self.queue.follow(branch, self.running, found.length if found else 0)
+
+    def _start(self, branch: Branch) -> bool:
+        """Give a waiting branch a sequence, if its prompt will fit beside the running ones."""
+        tokens = branch.tokens[: branch.count]
+        opened = self.cache.open(tokens)
+        if opened is None:
+            return False
+        sequence, cached = opened
+        promised = sum(other.pending for other in self.running)
+        need = self.cache.active_cells + promised + (len(tokens) - cached) + HEADROOM
+        if need > self.cache.cells and self.running:
+            self.cache.close(sequence, keep=True)
+            return False
+        branch.sequence = sequence
+        branch.computed = branch.shared_upto = cached
+        branch.state = State.READING
+        if not branch.admitted:
+            branch.admitted = time.monotonic()
+            branch.cached = cached
+            self.counters.cached_tokens += cached
+            self.counters.prompt_tokens += branch.count
+        self.running.append(branch)
+        return True
+
+    # Building the batch
+
+    def _build(self) -> list[Part]:
+        while self.running:
+            needed = self._plan()
+            if self.cache.make_room(needed):
+                break
+            if not self._give_way():
+                return []
+        self._batch.clear()
+        parts = []
+        for branch in self.running:
+            if branch.fed == 0:
+                continue
+            tokens = branch.tokens[branch.computed : branch.computed + branch.fed]
+            last = branch.computed + branch.fed == branch.count
+            if branch.state is State.WRITING and branch.proposal:
+                tokens = np.append(tokens, np.array(branch.proposal, dtype=np.int32))
+            rows = (1 + len(branch.proposal)) if last else 0
+            start = self._batch.size
+            row = self._batch.put(branch.sequence, branch.computed, tokens, outputs=rows)
+            parts.append(Part(branch, start, self._batch.size, row, rows))
+        return parts
+
+    def _plan(self) -> int:
+        """Decide how many tokens each branch gets this turn; the sum."""
+        writing = [b for b in self.running if b.state is State.WRITING]
+        reading = [b for b in self.running if b.state is State.READING]
+        room = self._context.batch
+        for branch in writing:
+            branch.fed = 1
+        room -= len(writing)
+        self._speculator.propose(writing, self._n_ctx, room if not reading else 0)
+        proposed = sum(len(branch.proposal) for branch in writing)
+        budget = min(room - proposed, self._pace.budget(len(writing)))
+        self._share(reading, budget)
+        return len(writing) + proposed + sum(branch.fed for branch in reading)
+
+    @staticmethod
+    def _share(reading: list[Branch], budget: int) -> None:
+        """Half to whoever has waited longest, so no prompt starves; the rest to the shortest, so short
+        ones are quick.
+        """
+        if not reading:
+            return
+        for branch in reading:
+            branch.fed = 0
+        oldest = min(reading, key=lambda b: b.arrived)
+        first = budget if len(reading) == 1 else (budget + 1) // 2
+        oldest.fed = min(oldest.pending, first)
+        budget -= oldest.fed
+        for branch in sorted(reading, key=lambda b: b.pending):
+            give = min(branch.pending - branch.fed, budget)
+            branch.fed += give
+            budget -= give
+
+    def _give_way(self) -> bool:
+        """The running branches need more cells than there are: the youngest goes back to the queue.
+
+        A branch that is alone and does not fit never will, and fails.
+        """
+        youngest = max(self.running, key=lambda b: (b.arrived, b.index))
+        if len(self.running) == 1:
+            text = f"the context is full: {youngest.count} tokens do not fit into {self.cache.cells} cells"
+            self.fail(youngest, "context", text)
+            return False
+        self.counters.preemptions += 1
+        self.running.remove(youngest)
+        self._release(youngest)
+        youngest.proposal = []
+        youngest.fed = 0
+        youngest.state = State.WAITING
+        self.queue.put_back(youngest)
+        return True
+
+    # Computing it
+
+    def _decode(self, parts: list[Part]) -> None:
+        started = time.monotonic()
+        verdict = self._batch.decode(self._context.handle)
+        if verdict != 0:
+            self._recover(parts, verdict)
+            return
+        logits = (
+            logits_matrix(self._context.handle, self._batch.outputs, self._width)
+            if self._batch.outputs
+            else None
+        )
+        seconds = time.monotonic() - started
+        self.counters.decode_seconds += seconds
+        writing = sum(1 for part in parts if part.branch.state is State.WRITING)
+        prompt_tokens = sum(part.end - part.start for part in parts if part.branch.state is State.READING)
+        self._pace.measured(seconds, writing, prompt_tokens)
+        for part in parts:
+            self._advance(part)
+        for part in parts:
+            if part.rows and logits is not None:
+                self._sample(part, logits[part.row : part.row + part.rows])
+
+    def _advance(self, part: Part) -> None:
+        """The cells of this part are filled. What was read is shared at once; what was written, when it
+        ends.
+        """
+        branch = part.branch
+        self.cache.wrote(branch.sequence, part.end - part.start)
+        branch.computed += branch.fed
+        if branch.state is State.READING and branch.shared_upto >= 0 and branch.request.cache:
+            self.cache.publish(branch.sequence, branch.tokens[branch.shared_upto : branch.computed])
+            branch.shared_upto = branch.computed
+
+    def _sample(self, part: Part, logits: np.ndarray[tuple[int, int], np.dtype[np.float32]]) -> None:
+        branch = part.branch
+        if branch.state is State.READING:
+            branch.state = State.WRITING
+            branch.first_token = branch.first_token or time.monotonic()
+        proposal, branch.proposal = branch.proposal, []
+        before = branch.generated
+        reason, hits = self._emitter.take(branch, logits, proposal)
+        branch.computed += hits
+        self.counters.generated_tokens += branch.generated - before
+        if proposal:
+            branch.drafted += len(proposal)
+            branch.accepted += hits
+            self.counters.drafted_tokens += len(proposal)
+            self.counters.accepted_tokens += hits
+            self._speculator.learn(branch, len(proposal), hits)
+            if hits < len(proposal):
+                self.cache.rewind(branch.sequence, branch.computed, len(proposal) - hits)
+        if reason is not None:
+            if reason.startswith("!"):
+                self.fail(branch, "internal", reason[1:])
+            else:
+                self._finish(branch, reason)
+        elif branch.count >= self._n_ctx:
+            self._overflow(branch)
+
+    def _overflow(self, branch: Branch) -> None:
+        """The sequence is as long as it may be: forget its oldest half, or end it."""
+        keep = max(0, min(branch.request.keep, self._n_ctx // 2))
+        if not branch.request.shift:
+            self._finish(branch, "length")
+            return
+        dropped = (branch.count - keep) // 2
+        kept = np.concatenate((branch.tokens[:keep], branch.tokens[keep + dropped : branch.count]))
+        if self.cache.shift(branch.sequence, keep, dropped):
+            branch.computed -= dropped
+            branch.shared_upto = -1
+        else:
+            self.running.remove(branch)
+            self._release(branch)
+            branch.state = State.WAITING
+            self.queue.put_back(branch)
+        branch.tokens[: len(kept)] = kept
+        branch.count = len(kept)
+
+    # When llama.cpp refuses
+
+    def _recover(self, parts: list[Part], verdict: int) -> None:
+        """Nothing of this batch counts as computed. Make room and try again, or find the branch that
+        breaks it.
+        """
+        self.counters.decode_failures += 1
+        print(f"llama_decode returned {verdict} for {self._batch.size} tokens", file=sys.stderr, flush=True)
+        for part in parts:
+            self.cache.discard_from(part.branch.sequence, part.branch.computed)
+            part.branch.proposal = []
+        if verdict in (1, 2):
+            if not self.cache.evict(max(256, 2 * self._batch.size)):
+                self._give_way()
+            return
+        if len(parts) == 1:
+            self.fail(
+                parts[0].branch, "internal", f"llama.cpp failed to compute this request (code {verdict})"
+            )
+            return
+        for part in parts:
+            if part.branch.state is not State.OVER:
+                self._alone(part)
+
+    def _alone(self, part: Part) -> None:
+        """Compute one branch by itself, so that only the guilty one fails."""
+        branch = part.branch
+        last = branch.computed + branch.fed == branch.count
+        self._batch.clear()
+        tokens = branch.tokens[branch.computed : branch.computed + branch.fed]
+        rows = 1 if last else 0
+        self._batch.put(branch.sequence, branch.computed, tokens, outputs=rows)
+        verdict = self._batch.decode(self._context.handle)
+        if verdict != 0:
+            self.cache.discard_from(branch.sequence, branch.computed)
+            self.fail(branch, "internal", f"llama.cpp failed to compute this request (code {verdict})")
+            return
+        logits = logits_matrix(self._context.handle, rows, self._width) if rows else None
+        alone = Part(branch, 0, self._batch.size, 0, rows)
+        self._advance(alone)
+        if logits is not None:
+            self._sample(alone, logits)
+
+    def stats(self) -> Stats:
+        c = self.counters
+        active = self.cache.active_cells
+        return Stats(
+            running=sum(1 for b in self.running if b.state is State.WRITING),
+            prefilling=sum(1 for b in self.running if b.state is State.READING),
+            queued=len(self.queue),
+            cells=self.cache.cells,
+            cells_active=active,
+            cells_cached=self.cache.used - active,
+            sequences=self.cache.sequences,
+            turns=c.turns,
+            prompt_tokens=c.prompt_tokens,
+            cached_tokens=c.cached_tokens,
+            generated_tokens=c.generated_tokens,
+            drafted_tokens=c.drafted_tokens,
+            accepted_tokens=c.accepted_tokens,
+            evictions=self.cache.evictions,
+            preemptions=c.preemptions,
+            cancelled=c.cancelled,
+            decode_failures=c.decode_failures,
+            decode_seconds=c.decode_seconds,
+            busy_seconds=c.busy_seconds,
+        )

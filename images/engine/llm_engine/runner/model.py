@@ -1,0 +1,230 @@
+"""A model file in memory, and the context that computes with it.
+
+Loading reports progress and may be abandoned from the progress callback. All failures are `LoadError` with a
+text fit for the person who asked; the details llama.cpp printed are on standard error.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+from collections.abc import Callable
+from typing import Any
+
+import psutil
+
+from llm_engine.runner.library import errors, lib, memory_log
+from llm_engine.runner.messages import LoadSpec
+
+KV_TYPES = {
+    "f32": 0,
+    "f16": 1,
+    "q4_0": 2,
+    "q4_1": 3,
+    "q5_0": 6,
+    "q5_1": 7,
+    "q8_0": 8,
+    "iq4_nl": 20,
+    "bf16": 30,
+}
+FLASH_ATTN = {"auto": -1, "off": 0, "on": 1}
+SPLIT_MODES = {"none": 0, "layer": 1, "row": 2, "tensor": 3}
+NUMA = {"distribute": 1, "isolate": 2, "numactl": 3, "mirror": 4}
+POOLING = {"none": 0, "mean": 1, "cls": 2, "last": 3, "rank": 4}
+POOLING_NAMES = {number: name for name, number in POOLING.items()}
+MAX_SEQUENCES = 256
+# llama.cpp keeps a row of logits for every sequence there could be, so idle prefixes do not get all of them.
+IDLE_SEQUENCES = 56
+# Models that keep one state per sequence pay for every sequence there could be, so they get few.
+SPARE_STATES = 4
+
+
+class LoadError(Exception):
+    """The model could not be loaded; the text says why."""
+
+
+def _choice(what: str, table: dict[str, int], value: str) -> int:
+    if value not in table:
+        raise LoadError(f"{what} {value!r} is not one of {', '.join(table)}")
+    return table[value]
+
+
+def _because() -> str:
+    """The first thing llama.cpp complained about; what follows it is usually an echo."""
+    said = next((line for line in errors if line), "")
+    return f": {said.split(': ', 1)[-1]}" if said else ""
+
+
+def default_threads() -> int:
+    """Physical cores: a second thread per core slows matrix work down. Limits of the container count."""
+    allowed = len(os.sched_getaffinity(0))
+    physical = psutil.cpu_count(logical=False) or allowed
+    return max(1, min(allowed, physical))
+
+
+class Model:
+    """Weights, vocabulary and adapters; contexts are made from it."""
+
+    def __init__(self, spec: LoadSpec, on_progress: Callable[[float], bool]) -> None:
+        self.spec = spec
+        if not os.path.isfile(spec.model_path):
+            raise LoadError(f"no model file at {spec.model_path}")
+        if spec.numa:
+            lib.llama_numa_init(_choice("numa", NUMA, spec.numa))
+        self._keep: list[Any] = []
+        self.handle = self._load(spec.model_path, on_progress)
+        self.adapters = [self._adapter(adapter.path) for adapter in spec.adapters]
+
+    def _load(self, path: str, on_progress: Callable[[float], bool]) -> Any:
+        spec = self.spec
+        params = lib.llama_model_default_params()
+        params.n_gpu_layers = spec.num_gpu
+        params.main_gpu = spec.main_gpu
+        params.split_mode = _choice("split_mode", SPLIT_MODES, spec.split_mode)
+        params.load_mode = {(True, False): 1, (True, True): 3, (False, True): 2, (False, False): 0}[
+            spec.mmap, spec.mlock
+        ]
+        if spec.tensor_split:
+            room = lib.llama_max_devices()
+            shares = (ctypes.c_float * room)(*list(spec.tensor_split)[:room])
+            params.tensor_split = shares
+            self._keep.append(shares)
+        callback = lib.llama_progress_callback(lambda fraction, _data: bool(on_progress(float(fraction))))
+        self._keep.append(callback)
+        params.progress_callback = callback
+        model = lib.llama_model_load_from_file(path.encode(), params)
+        if not model:
+            raise LoadError(f"llama.cpp could not load {path}{_because()}")
+        return model
+
+    def _adapter(self, path: str) -> Any:
+        if not os.path.isfile(path):
+            raise LoadError(f"no adapter file at {path}")
+        adapter = lib.llama_adapter_lora_init(self.handle, path.encode())
+        if not adapter:
+            raise LoadError(f"the adapter {path} does not fit this model{_because()}")
+        return adapter
+
+    def meta(self, key: str) -> str | None:
+        buffer = ctypes.create_string_buffer(256)
+        count = lib.llama_model_meta_val_str(self.handle, key.encode(), buffer, len(buffer))
+        if count < 0:
+            return None
+        if count >= len(buffer):
+            buffer = ctypes.create_string_buffer(count + 1)
+            lib.llama_model_meta_val_str(self.handle, key.encode(), buffer, len(buffer))
+        return buffer.value.decode("utf-8", "replace")
+
+    @property
+    def description(self) -> str:
+        buffer = ctypes.create_string_buffer(256)
+        lib.llama_model_desc(self.handle, buffer, len(buffer))
+        return buffer.value.decode("utf-8", "replace")
+
+    @property
+    def architecture(self) -> str:
+        return self.meta("general.architecture") or ""
+
+    @property
+    def trained_context(self) -> int:
+        return int(lib.llama_model_n_ctx_train(self.handle))
+
+    @property
+    def width(self) -> int:
+        return int(lib.llama_model_n_embd_out(self.handle))
+
+    @property
+    def chat_template(self) -> str | None:
+        raw = lib.llama_model_chat_template(self.handle, None)
+        return raw.decode("utf-8", "replace") if raw else None
+
+    @property
+    def pooling(self) -> str:
+        """The pooling kind the file names; `none` for a model that generates."""
+        value = self.meta(f"{self.architecture}.pooling_type")
+        return POOLING_NAMES.get(int(value), "none") if value and value.lstrip("-").isdigit() else "none"
+
+    @property
+    def stateful(self) -> bool:
+        """Whether memory of a sequence is one state that cannot be cut at will."""
+        return bool(lib.llama_model_is_recurrent(self.handle) or lib.llama_model_is_hybrid(self.handle))
+
+    @property
+    def sliding_window(self) -> int:
+        return int(lib.llama_model_n_swa(self.handle))
+
+    @property
+    def encoder_only(self) -> bool:
+        return not lib.llama_model_has_decoder(self.handle)
+
+    def free(self) -> None:
+        lib.llama_model_free(self.handle)
+
+
+class Context:
+    """A llama.cpp context: the cache cells and the compute buffers."""
+
+    def __init__(
+        self,
+        model: Model,
+        *,
+        cells: int,
+        batch: int,
+        sequences: int,
+        outputs: int = 0,
+        ubatch: int = 512,
+        pooling: str | None = None,
+    ) -> None:
+        spec = model.spec
+        params = lib.llama_context_default_params()
+        params.n_ctx = cells
+        params.n_batch = batch
+        params.n_ubatch = min(batch, ubatch)
+        params.n_seq_max = sequences
+        params.n_outputs_max = max(outputs, sequences) if outputs else 0
+        threads = spec.threads or default_threads()
+        params.n_threads = threads
+        params.n_threads_batch = spec.threads_batch or threads
+        params.flash_attn_type = _choice("flash_attn", FLASH_ATTN, spec.flash_attn)
+        params.type_k = params.type_v = _choice("kv_type", KV_TYPES, spec.kv_type)
+        params.rope_freq_base = spec.rope_freq_base
+        params.rope_freq_scale = spec.rope_freq_scale
+        params.kv_unified = True
+        params.no_perf = True
+        if pooling is not None:
+            params.embeddings = True
+            params.pooling_type = _choice("pooling", POOLING, pooling)
+        self.handle = lib.llama_init_from_model(model.handle, params)
+        if not self.handle:
+            what = f"a context of {cells} tokens with {spec.kv_type} cache"
+            raise LoadError(f"no memory for {what}, or a setting this model lacks{_because()}")
+        self.memory = lib.llama_get_memory(self.handle)
+        self.cells = int(lib.llama_n_ctx(self.handle))
+        self.batch = int(lib.llama_n_batch(self.handle))
+        self.ubatch = int(lib.llama_n_ubatch(self.handle))
+        self.sequences = int(lib.llama_n_seq_max(self.handle))
+        self._apply_adapters(model)
+
+    def _apply_adapters(self, model: Model) -> None:
+        if not model.adapters:
+            return
+        count = len(model.adapters)
+        handles = (lib.llama_adapter_lora_p_ctypes * count)(*model.adapters)
+        scales = (ctypes.c_float * count)(*[adapter.scale for adapter in model.spec.adapters])
+        if lib.llama_set_adapters_lora(self.handle, handles, count, scales) != 0:
+            raise LoadError("llama.cpp refused the adapters")
+
+    @property
+    def pooling(self) -> str:
+        return POOLING_NAMES.get(int(lib.llama_pooling_type(self.handle)), "none")
+
+    def free(self) -> None:
+        lib.llama_free(self.handle)
+
+
+def memory_by_device() -> tuple[dict[str, int], int, int]:
+    """Bytes by device, in all, and on devices other than the processor's own memory."""
+    totals = memory_log.totals()
+    on_host = ("CPU", "Host")
+    vram = sum(size for device, size in totals.items() if not any(word in device for word in on_host))
+    return totals, sum(totals.values()), vram

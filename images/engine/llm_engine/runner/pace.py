@@ -1,0 +1,43 @@
+"""How much of the waiting prompts to read in one turn, so that running streams keep their pace.
+
+A turn's time is modelled as a base (the running streams' own tokens) plus a cost per prompt token, both
+measured as turns go by. The budget is what fits into the allowed gap. A quarter of an estimate moves per
+turn, so a change of context length or load is followed within a few turns and one slow turn does not upset
+it.
+"""
+
+from __future__ import annotations
+
+_WEIGHT = 0.25
+
+
+class Pace:
+    """`budget` before a turn, `measured` after it."""
+
+    def __init__(self, gap_seconds: float, capacity: int) -> None:
+        self._gap = gap_seconds
+        self._capacity = capacity
+        self._base = 0.0
+        self._per_token = 0.0
+        self._least = min(capacity, 16)
+
+    def budget(self, running: int) -> int:
+        """Prompt tokens for the next turn, given how many streams run."""
+        if running == 0:
+            return self._capacity
+        if self._per_token == 0.0:
+            return min(self._capacity, 64)
+        tokens = int((self._gap - self._base) / self._per_token)
+        return max(self._least, min(self._capacity, tokens))
+
+    def measured(self, seconds: float, running: int, prompt_tokens: int) -> None:
+        if prompt_tokens == 0:
+            if running:
+                self._base = _blend(self._base, seconds)
+        elif prompt_tokens >= self._least:
+            base = self._base if running else 0.0
+            self._per_token = _blend(self._per_token, max(0.0, seconds - base) / prompt_tokens)
+
+
+def _blend(old: float, new: float) -> float:
+    return new if old == 0.0 else old + _WEIGHT * (new - old)

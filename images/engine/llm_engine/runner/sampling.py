@@ -1,0 +1,228 @@
+"""Choosing the next token: llama.cpp's sampler chain, in llama.cpp's order, as one request asked for it.
+
+The chain owns its random generator and its memory of past tokens, so what a request samples depends on its
+own logits and seed alone. A grammar costs little because it is consulted last: a token is sampled freely and
+only checked; the whole vocabulary is put through the grammar only when that token was refused.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import secrets
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from llm_engine.runner.library import lib
+from llm_engine.runner.messages import SamplingParams
+from llm_engine.runner.vocab import TokenArray, Vocab
+
+Logits = NDArray[np.float32]
+_candidate = np.dtype([("id", np.int32), ("logit", np.float32), ("p", np.float32)])
+_NEVER = float("-inf")
+
+
+class GrammarError(Exception):
+    """The grammar cannot go on: no token of the vocabulary is allowed."""
+
+
+class Sampler:
+    """One sequence's sampler. `close` frees it; using it afterwards is an error."""
+
+    def __init__(
+        self,
+        vocab: Vocab,
+        params: SamplingParams,
+        n_ctx_train: int,
+        seed: int,
+        grammar: Callable[[], Any] | None = None,
+    ) -> None:
+        self._vocab = vocab
+        self.params = params
+        self._handle: Any = None
+        self._grammar: Any = grammar() if grammar is not None else None
+        bias = {int(token): float(value) for token, value in params.logit_bias.items()}
+        if params.ignore_eos:
+            bias.update(dict.fromkeys(vocab.end_tokens, _NEVER))
+        greedy = params.temperature <= 0
+        self.history = _history_length(params, n_ctx_train)
+        """How many past tokens the samplers look at."""
+        self.plain_greedy = greedy and not bias and not self.history and self._grammar is None
+        """Nothing but the largest logit matters."""
+        self._candidates: NDArray[Any] | None = None
+        if not self.plain_greedy:
+            self._handle = _chain(vocab, params, bias, n_ctx_train, seed)
+
+    def accept(self, token: int) -> None:
+        """The sequence was continued with `token`."""
+        if self._grammar is not None:
+            lib.llama_sampler_accept(self._grammar, token)
+        if self.history:
+            lib.llama_sampler_accept(self._handle, token)
+
+    def accept_prompt(self, tokens: TokenArray) -> None:
+        """Let the penalties see the end of the prompt; the grammar must not."""
+        if self.history:
+            accept, handle = lib.llama_sampler_accept, self._handle
+            for token in tokens[-self.history :].tolist():
+                if token >= 0:
+                    accept(handle, token)
+
+    def sample(self, logits: Logits) -> int:
+        """The next token; not yet accepted, so a caller may drop it."""
+        if self.plain_greedy:
+            return int(logits.argmax())
+        candidates, array = self._fill(logits)
+        lib.llama_sampler_apply(self._handle, ctypes.byref(array))
+        token = int(candidates_of(array, candidates)["id"][array.selected])
+        if self._grammar is None or self._allowed(token):
+            return token
+        candidates, array = self._fill(logits)
+        lib.llama_sampler_apply(self._grammar, ctypes.byref(array))
+        if not bool(np.isfinite(candidates["logit"]).any()):
+            raise GrammarError("the grammar allows no token here")
+        lib.llama_sampler_apply(self._handle, ctypes.byref(array))
+        token = int(candidates_of(array, candidates)["id"][array.selected])
+        if not self._allowed(token):
+            raise GrammarError("the grammar allows no token here")
+        return token
+
+    def _allowed(self, token: int) -> bool:
+        one = np.zeros(1, dtype=_candidate)
+        one["id"] = token
+        one["logit"] = 1.0
+        array = lib.llama_token_data_array(one.ctypes.data_as(lib.llama_token_data_p), 1, -1, False)
+        lib.llama_sampler_apply(self._grammar, ctypes.byref(array))
+        return bool(np.isfinite(one["logit"][0]))
+
+    def _fill(self, logits: Logits) -> tuple[NDArray[Any], Any]:
+        candidates = self._candidates
+        if candidates is None:
+            candidates = self._candidates = np.empty(self._vocab.size, dtype=_candidate)
+        candidates["id"] = _ids(self._vocab.size)
+        candidates["logit"] = logits
+        array = lib.llama_token_data_array(
+            candidates.ctypes.data_as(lib.llama_token_data_p), len(candidates), -1, False
+        )
+        return candidates, array
+
+    def close(self) -> None:
+        for handle in (self._handle, self._grammar):
+            if handle is not None:
+                lib.llama_sampler_free(handle)
+        self._handle = self._grammar = None
+
+
+_id_cache: dict[int, TokenArray] = {}
+
+
+def _ids(size: int) -> TokenArray:
+    if size not in _id_cache:
+        _id_cache[size] = np.arange(size, dtype=np.int32)
+    return _id_cache[size]
+
+
+def candidates_of(array: Any, candidates: NDArray[Any]) -> NDArray[Any]:
+    """The candidates after sampling: samplers may have moved them to memory of their own."""
+    address = ctypes.addressof(array.data.contents)
+    if address == candidates.ctypes.data:
+        return candidates
+    raw = (ctypes.c_char * (array.size * _candidate.itemsize)).from_address(address)
+    return np.frombuffer(raw, dtype=_candidate)
+
+
+def new_seed() -> int:
+    return secrets.randbelow(0xFFFFFFFF)
+
+
+def _history_length(params: SamplingParams, n_ctx_train: int) -> int:
+    last_n = n_ctx_train if params.repeat_last_n < 0 else params.repeat_last_n
+    penalises = params.repeat_penalty != 1.0 or params.presence_penalty != 0 or params.frequency_penalty != 0
+    dry = n_ctx_train if params.dry_penalty_last_n < 0 else params.dry_penalty_last_n
+    return max(last_n if penalises else 0, dry if params.dry_multiplier > 0 else 0)
+
+
+def _chain(vocab: Vocab, params: SamplingParams, bias: dict[int, float], n_ctx_train: int, seed: int) -> Any:
+    chain = lib.llama_sampler_chain_init(lib.llama_sampler_chain_default_params())
+
+    def add(sampler: Any) -> None:
+        lib.llama_sampler_chain_add(chain, sampler)
+
+    if bias:
+        entries = (lib.llama_logit_bias * len(bias))(
+            *[lib.llama_logit_bias(token, value) for token, value in bias.items()]
+        )
+        add(lib.llama_sampler_init_logit_bias(vocab.size, len(bias), entries))
+    last_n = n_ctx_train if params.repeat_last_n < 0 else params.repeat_last_n
+    if last_n and (
+        params.repeat_penalty != 1.0 or params.presence_penalty != 0 or params.frequency_penalty != 0
+    ):
+        add(
+            lib.llama_sampler_init_penalties(
+                vocab.size, last_n, params.repeat_penalty, params.frequency_penalty, params.presence_penalty
+            )
+        )
+    if params.dry_multiplier > 0:
+        add(_dry(vocab, params, n_ctx_train))
+    if params.temperature <= 0:
+        add(lib.llama_sampler_init_greedy())
+        return chain
+    if params.mirostat:
+        add(lib.llama_sampler_init_temp(params.temperature))
+        if params.mirostat == 1:
+            add(
+                lib.llama_sampler_init_mirostat(
+                    vocab.size, seed, params.mirostat_tau, params.mirostat_eta, 100
+                )
+            )
+        else:
+            add(lib.llama_sampler_init_mirostat_v2(seed, params.mirostat_tau, params.mirostat_eta))
+        return chain
+    if params.top_n_sigma > 0:
+        add(lib.llama_sampler_init_top_n_sigma(params.top_n_sigma))
+    if params.top_k > 0:
+        add(lib.llama_sampler_init_top_k(params.top_k))
+    if params.typical_p < 1.0:
+        add(lib.llama_sampler_init_typical(params.typical_p, 1))
+    if params.top_p < 1.0:
+        add(lib.llama_sampler_init_top_p(params.top_p, 1))
+    if params.min_p > 0:
+        add(lib.llama_sampler_init_min_p(params.min_p, 1))
+    if params.xtc_probability > 0:
+        add(lib.llama_sampler_init_xtc(params.xtc_probability, params.xtc_threshold, 1, seed))
+    add(lib.llama_sampler_init_temp(params.temperature))
+    add(lib.llama_sampler_init_dist(seed))
+    return chain
+
+
+def _dry(vocab: Vocab, params: SamplingParams, n_ctx_train: int) -> Any:
+    breakers = [text.encode() for text in params.dry_sequence_breakers]
+    array = (ctypes.c_char_p * len(breakers))(*breakers)
+    last_n = n_ctx_train if params.dry_penalty_last_n < 0 else params.dry_penalty_last_n
+    return lib.llama_sampler_init_dry(
+        vocab.handle,
+        params.dry_multiplier,
+        params.dry_base,
+        params.dry_allowed_length,
+        last_n,
+        array,
+        len(breakers),
+    )
+
+
+def log_softmax(logits: Logits) -> Logits:
+    shifted = logits - logits.max()
+    result: Logits = shifted - np.log(np.exp(shifted).sum())
+    return result
+
+
+def best(values: Logits, count: int) -> list[int]:
+    """The indices of the `count` largest values, largest first; ties by lower index."""
+    count = min(count, len(values))
+    if count <= 0:
+        return []
+    top = np.argpartition(-values, count - 1)[:count]
+    order = np.lexsort((top, -values[top]))
+    return [int(i) for i in top[order]]

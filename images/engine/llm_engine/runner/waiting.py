@@ -1,0 +1,64 @@
+"""Who waits, and for what.
+
+First come, first served, with one exception that delays nobody: a request whose prompt begins with what a
+running request is reading at this moment waits for that to be computed instead of computing it a second time,
+and requests behind it may pass.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from llm_engine.runner.branch import Branch, State
+from llm_engine.runner.prefix import common_prefix
+
+# Below this many tokens computing them again is cheaper than a turn's wait.
+WORTH_WAITING = 32
+
+
+class Queue:
+    """Branches that are not running."""
+
+    def __init__(self, limit: int) -> None:
+        self.limit = limit
+        self.waiting: list[Branch] = []
+
+    def __len__(self) -> int:
+        return len(self.waiting)
+
+    @property
+    def full(self) -> bool:
+        return len(self.waiting) >= self.limit
+
+    def add(self, branch: Branch) -> None:
+        self.waiting.append(branch)
+
+    def put_back(self, branch: Branch) -> None:
+        """A branch that had to give up its place runs again before anyone younger."""
+        at = 0
+        while at < len(self.waiting) and self.waiting[at].arrived < branch.arrived:
+            at += 1
+        self.waiting.insert(at, branch)
+
+    def follow(self, branch: Branch, running: Iterable[Branch], cached: int) -> bool:
+        """Whether `branch` should wait for somebody who is reading a prefix of its prompt."""
+        best, leader = cached + WORTH_WAITING, None
+        ours = branch.tokens[: branch.count - 1]
+        for other in running:
+            if other.state is not State.READING:
+                continue
+            shared = common_prefix(ours, other.tokens[: other.count])
+            if shared > max(best, other.computed):
+                best, leader = shared, other
+        branch.follows = leader
+        branch.follow_upto = best if leader else 0
+        return leader is not None
+
+    def positions(self) -> list[tuple[Branch, int]]:
+        """Branches whose place in the queue (from 1) is not the one they were told last."""
+        changed = []
+        for at, branch in enumerate(self.waiting, 1):
+            if branch.index == 0 and branch.position_told != at:
+                branch.position_told = at
+                changed.append((branch, at))
+        return changed

@@ -13,9 +13,9 @@ import threading
 import time
 import uuid
 
-from stackctl.config.health import PingConfig
 from stackctl.health.http import HttpError, Reply, request
 from stackctl.health.model import Status
+from stackctl.health.plan import Ping
 
 _DEFAULT_LIMIT = 10_000
 
@@ -23,7 +23,7 @@ _DEFAULT_LIMIT = 10_000
 class Pinger:
     """The pings of one run. `finish` waits at most the configured time; everything else returns at once."""
 
-    def __init__(self, config: PingConfig) -> None:
+    def __init__(self, config: Ping) -> None:
         self._config = config
         self._run = str(uuid.uuid4())
         self._limit = _DEFAULT_LIMIT

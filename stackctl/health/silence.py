@@ -18,8 +18,8 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from stackctl.config.health import Maintenance, Window
 from stackctl.health.moment import Moment
+from stackctl.health.plan import Maintenance, Window
 from stackctl.health.state import write_atomically
 
 _DAYS = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")

@@ -15,10 +15,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from stackctl.config.notify import AnyChannel, NotifyConfig
 from stackctl.health.model import Status, badness
 from stackctl.health.moment import Moment
 from stackctl.health.notify.message import Message, digest
+from stackctl.health.plan import Channel, Notify
 from stackctl.health.state import Memory
 
 _MOST_AT_ONCE = 3
@@ -29,7 +29,7 @@ class NotDelivered(Exception):
     """A channel did not take the message; the text says why."""
 
 
-Send = Callable[[AnyChannel, Message], None]
+Send = Callable[[Channel, Message], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +41,7 @@ class Delivery:
     problem: str | None
 
 
-def queue_up(memory: Memory, messages: list[Message], config: NotifyConfig, now: Moment) -> None:
+def queue_up(memory: Memory, messages: list[Message], config: Notify, now: Moment) -> None:
     """Move new and held messages to the outbox as far as the rate limit lets them."""
     if not config.channels:
         memory.held.clear()
@@ -69,7 +69,7 @@ def _merged(waiting: list[Message]) -> list[Message]:
     return list(digest(waiting).parts)
 
 
-def deliver(memory: Memory, config: NotifyConfig, send: Send, now: Moment) -> list[Delivery]:
+def deliver(memory: Memory, config: Notify, send: Send, now: Moment) -> list[Delivery]:
     """Try every channel of every waiting message, channels side by side; what fails stays in the outbox."""
     channels = dict(_labelled(config))
     deliveries: list[Delivery] = []
@@ -95,7 +95,7 @@ def deliver(memory: Memory, config: NotifyConfig, send: Send, now: Moment) -> li
 
 
 def _lane(
-    channel: AnyChannel, label: str, entries: list[dict[str, Any]], send: Send, deliveries: list[Delivery]
+    channel: Channel, label: str, entries: list[dict[str, Any]], send: Send, deliveries: list[Delivery]
 ) -> None:
     for entry in list(entries):
         message = Message.load(entry["message"])
@@ -110,7 +110,7 @@ def _lane(
                 return
 
 
-def _labelled(config: NotifyConfig) -> list[tuple[str, AnyChannel]]:
+def _labelled(config: Notify) -> list[tuple[str, Channel]]:
     """Labels are unique, so that a retry reaches the right one of two channels of a kind."""
     seen: dict[str, int] = {}
     labelled = []
@@ -120,7 +120,7 @@ def _labelled(config: NotifyConfig) -> list[tuple[str, AnyChannel]]:
     return labelled
 
 
-def _carries(channel: AnyChannel, message: Message) -> bool:
+def _carries(channel: Channel, message: Message) -> bool:
     return message.weight >= badness(Status[channel.min_severity.upper()])
 
 

@@ -7,17 +7,17 @@ import ssl
 from email.message import EmailMessage
 from email.utils import formatdate, make_msgid
 
-from stackctl.config.notify import SmtpChannel
 from stackctl.health.notify.dispatch import NotDelivered
 from stackctl.health.notify.message import Message
 from stackctl.health.notify.ntfy import read_secret
+from stackctl.health.plan import Channel
 
 
-def send(channel: SmtpChannel, message: Message) -> None:
+def send(channel: Channel, message: Message) -> None:
     mail = EmailMessage()
     mail["Subject"] = message.subject
-    mail["From"] = channel.sender
-    mail["To"] = ", ".join(channel.to)
+    mail["From"] = channel.sender or ""
+    mail["To"] = ", ".join(channel.to or ())
     mail["Date"] = formatdate(localtime=True)
     mail["Message-ID"] = make_msgid(domain="stackctl.invalid")
     mail["Auto-Submitted"] = "auto-generated"
@@ -37,11 +37,12 @@ def send(channel: SmtpChannel, message: Message) -> None:
         raise NotDelivered(f"{channel.host} refused {', '.join(refused)}")
 
 
-def _connect(channel: SmtpChannel) -> smtplib.SMTP:
+def _connect(channel: Channel) -> smtplib.SMTP:
+    host, port = channel.host or "localhost", channel.port or 0
     context = ssl.create_default_context(cafile=channel.ca_file)
     if channel.security == "tls":
-        return smtplib.SMTP_SSL(channel.host, channel.port, timeout=channel.timeout, context=context)
-    server = smtplib.SMTP(channel.host, channel.port, timeout=channel.timeout)
+        return smtplib.SMTP_SSL(host, port, timeout=channel.timeout, context=context)
+    server = smtplib.SMTP(host, port, timeout=channel.timeout)
     if channel.security == "starttls":
         try:
             server.starttls(context=context)

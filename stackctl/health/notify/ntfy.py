@@ -5,11 +5,11 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from stackctl.config.notify import NtfyChannel
 from stackctl.health.model import Status
 from stackctl.health.notify.dispatch import NotDelivered
 from stackctl.health.notify.message import Message
 from stackctl.health.notify.webhook import post
+from stackctl.health.plan import Channel
 
 _PRIORITY = {Status.CRITICAL: 5, Status.WARNING: 4, Status.UNKNOWN: 3, Status.OK: 3}
 _TAG = {
@@ -20,7 +20,7 @@ _TAG = {
 }
 
 
-def send(channel: NtfyChannel, message: Message) -> None:
+def send(channel: Channel, message: Message) -> None:
     status = Status[message.status]
     body = {
         "topic": channel.topic,
@@ -32,7 +32,7 @@ def send(channel: NtfyChannel, message: Message) -> None:
     headers = {"Content-Type": "application/json"}
     if channel.token_file:
         headers["Authorization"] = f"Bearer {read_secret(channel.token_file)}"
-    post("POST", channel.url, json.dumps(body).encode(), headers, channel.timeout)
+    post("POST", channel.url or "", json.dumps(body).encode(), headers, channel.timeout)
 
 
 def read_secret(path: str) -> str:

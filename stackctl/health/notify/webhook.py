@@ -6,24 +6,23 @@ import json
 import re
 from typing import Any
 
-from stackctl.config.notify import WebhookChannel
 from stackctl.health.http import HttpError, request
 from stackctl.health.notify.dispatch import NotDelivered
 from stackctl.health.notify.message import Message
+from stackctl.health.plan import Channel
 
 _PLACEHOLDER = re.compile(r"\{([a-z_]+)\}")
 
 
-def send(channel: WebhookChannel, message: Message) -> None:
+def send(channel: Channel, message: Message) -> None:
     payload = message.payload()
-    headers = {"Content-Type": "application/json; charset=utf-8", **channel.headers}
     if isinstance(channel.body, str):
-        body = fill(channel.body, payload).encode()
-        headers = {"Content-Type": "text/plain; charset=utf-8", **channel.headers}
+        kind, body = "text/plain", fill(channel.body, payload).encode()
     else:
         filled = payload if channel.body is None else fill_all(channel.body, payload)
-        body = json.dumps(filled, ensure_ascii=False).encode()
-    post(channel.method, channel.url, body, headers, channel.timeout)
+        kind, body = "application/json", json.dumps(filled, ensure_ascii=False).encode()
+    headers = {"Content-Type": f"{kind}; charset=utf-8", **(channel.headers or {})}
+    post(channel.method or "POST", channel.url or "", body, headers, channel.timeout)
 
 
 def post(method: str, url: str, body: bytes, headers: dict[str, str], timeout: float) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 
-from stackctl.config.durations import format_duration
+from stackctl.durations import format_duration
 from stackctl.health.evaluator import Policy
 from stackctl.health.model import Status
 from stackctl.health.report import Report, Row

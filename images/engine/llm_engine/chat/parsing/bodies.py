@@ -1,0 +1,306 @@
+"""From the inside of a tool call to its name and arguments, for each way in which models write one."""
+
+from __future__ import annotations
+
+import ast
+import json
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from llm_engine.chat.messages import Tool
+from llm_engine.chat.parsing import repair
+
+
+@dataclass(frozen=True, slots=True)
+class Made:
+    """A call as the model wrote it."""
+
+    name: str
+    arguments: Mapping[str, Any] = field(default_factory=dict)
+    id: str = ""
+
+
+# None: this text is not a call (yet).
+Body = Callable[[str, Sequence[Tool]], list[Made] | None]
+
+_NAMES = ("name", "tool_name", "function_name", "function", "tool")
+_ARGUMENTS = ("arguments", "parameters", "args", "input", "tool_arguments")
+
+
+def from_json(value: Any, tools: Sequence[Tool], *, known_only: bool = False) -> list[Made] | None:
+    """Calls in a JSON value: an object, a list of them, or `{"tool name": {arguments}}`."""
+    if isinstance(value, list):
+        calls: list[Made] = []
+        for item in value:
+            one = from_json(item, tools, known_only=known_only) if isinstance(item, dict) else None
+            if one is None:
+                return None
+            calls.extend(one)
+        return calls or None
+    if not isinstance(value, dict):
+        return None
+    function = value.get("function")
+    if isinstance(function, dict):
+        return from_json(function, tools, known_only=known_only)
+    names = {tool.name for tool in tools}
+    name = next((value[key] for key in _NAMES if isinstance(value.get(key), str)), None)
+    if name is None:
+        key, inner = next(iter(value.items()), ("", None))
+        if len(value) == 1 and key in names and isinstance(inner, dict):
+            return [Made(key, inner)]
+        return None
+    if known_only and name not in names:
+        return None
+    given = next((value[key] for key in _ARGUMENTS if key in value), None)
+    if known_only and given is None and _required(name, tools):
+        return None
+    arguments = _arguments(given)
+    if arguments is None:
+        return None
+    call_id = value.get("id", value.get("tool_call_id", ""))
+    return [Made(name, arguments, call_id if isinstance(call_id, str) else "")]
+
+
+def _required(name: str, tools: Sequence[Tool]) -> bool:
+    schema = next((tool.parameters for tool in tools if tool.name == name), None) or {}
+    return bool(schema.get("required"))
+
+
+def _arguments(value: Any) -> dict[str, Any] | None:
+    """A mapping, JSON text of one, or nothing."""
+    if isinstance(value, str):
+        try:
+            value = repair.loads(value) if value.strip() else {}
+        except ValueError:
+            return None
+    if value is None:
+        return {}
+    return value if isinstance(value, dict) else None
+
+
+def json_body(text: str, tools: Sequence[Tool]) -> list[Made] | None:
+    try:
+        return from_json(repair.loads(text), tools)
+    except ValueError:
+        return _several(text, tools)
+
+
+def _several(text: str, tools: Sequence[Tool]) -> list[Made] | None:
+    """Several JSON values in a row, as some models put into one pair of tags."""
+    calls: list[Made] = []
+    at = 0
+    decoder = json.JSONDecoder(strict=False)
+    while at < len(text):
+        if text[at] in " \t\r\n,;":
+            at += 1
+            continue
+        try:
+            value, at = decoder.raw_decode(text, at)
+        except (ValueError, RecursionError):
+            return None
+        found = from_json(value, tools)
+        if found is None:
+            return None
+        calls += found
+    return calls or None
+
+
+def schema_of(name: str, tools: Sequence[Tool]) -> Mapping[str, Any]:
+    schema = next((tool.parameters for tool in tools if tool.name == name), None) or {}
+    properties = schema.get("properties")
+    return properties if isinstance(properties, Mapping) else {}
+
+
+def coerce(text: str, schema: Any) -> Any:
+    """A value that was written as text, as its schema wants it: a string stays text, all else is JSON if it
+    can be.
+    """
+    kinds = schema.get("type") if isinstance(schema, Mapping) else None
+    wanted = set(kinds if isinstance(kinds, list) else [kinds] if isinstance(kinds, str) else [])
+    if wanted == {"string"}:
+        return text
+    try:
+        value = repair.loads(text)
+    except ValueError:
+        word = text.strip().lower()
+        if "boolean" in wanted and word in ("true", "false"):
+            return word == "true"
+        return text
+    if "string" in wanted and not isinstance(value, dict | list) and not _matches(value, wanted):
+        return text
+    return value
+
+
+def _matches(value: Any, wanted: set[str]) -> bool:
+    if value is None:
+        return "null" in wanted
+    if isinstance(value, bool):
+        return "boolean" in wanted
+    if isinstance(value, int | float):
+        return bool(wanted & {"number", "integer"})
+    return False
+
+
+_FUNCTION = re.compile(r"<function=([^>\n]+)>(.*?)</function>", re.DOTALL)
+_PARAMETER = re.compile(r"<parameter=([^>\n]+)>\n?(.*?)\n?(?:</parameter>|(?=<parameter=)|\Z)", re.DOTALL)
+
+
+def xml_body(text: str, tools: Sequence[Tool]) -> list[Made] | None:
+    """`<function=name><parameter=key>value</parameter></function>`; JSON may stand for the parameters."""
+    calls = []
+    for name, inside in _FUNCTION.findall(text):
+        if inside.lstrip().startswith("{"):
+            arguments = _arguments(inside)
+            if arguments is None:
+                return None
+        else:
+            known = schema_of(name.strip(), tools)
+            pairs = _PARAMETER.findall(inside)
+            arguments = {key.strip(): coerce(value, known.get(key.strip())) for key, value in pairs}
+        calls.append(Made(name.strip(), arguments))
+    return calls or None
+
+
+_INVOKE = re.compile(r"<(?:｜DSML｜)?invoke name=\"([^\"]+)\">(.*?)</(?:｜DSML｜)?invoke>", re.DOTALL)
+_NAMED = re.compile(
+    r"<(?:｜DSML｜)?parameter name=\"([^\"]+)\"(?: string=\"(true|false)\")?>(.*?)</(?:｜DSML｜)?parameter>",
+    re.DOTALL,
+)
+
+
+def invoke_body(text: str, tools: Sequence[Tool]) -> list[Made] | None:
+    """`<invoke name="f"><parameter name="k">value</parameter></invoke>`, plain or with DeepSeek's prefix."""
+    calls = []
+    for name, inside in _INVOKE.findall(text):
+        known = schema_of(name, tools)
+        arguments: dict[str, Any] = {}
+        for key, is_text, value in _NAMED.findall(inside):
+            arguments[key] = value if is_text == "true" else coerce(value, known.get(key))
+        calls.append(Made(name, arguments))
+    return calls or None
+
+
+_ARG = re.compile(r"<arg_key>(.*?)</arg_key>\s*<arg_value>(.*?)</arg_value>", re.DOTALL)
+
+
+def glm_body(text: str, tools: Sequence[Tool]) -> list[Made] | None:
+    """`name` and then pairs of `<arg_key>` and `<arg_value>`."""
+    name = text.partition("<arg_key>")[0].strip()
+    if not name or any(c in name for c in "{}<>\n "):
+        return None
+    known = schema_of(name, tools)
+    arguments = {key.strip(): coerce(value, known.get(key.strip())) for key, value in _ARG.findall(text)}
+    return [Made(name, arguments)]
+
+
+def tool_call_body(text: str, tools: Sequence[Tool]) -> list[Made] | None:
+    """What stands between `<tool_call>` tags: JSON (Hermes, Qwen), XML (Qwen coder) or pairs (GLM)."""
+    inside = text.lstrip()
+    if inside.startswith("<function="):
+        return xml_body(inside, tools)
+    if inside.startswith(("{", "[")):
+        return json_body(inside, tools)
+    return glm_body(inside, tools)
+
+
+_FENCE = re.compile(r"```(?:json)?\s*(.*?)\s*```\s*\Z", re.DOTALL)
+
+
+def deepseek_body(text: str, tools: Sequence[Tool]) -> list[Made] | None:
+    """`function<sep>name` with fenced JSON (R1, V3), or `name<sep>{...}` (V3.1)."""
+    before, separator, after = text.partition("<｜tool▁sep｜>")
+    if not separator:
+        return None
+    name, rest = before.strip(), after
+    if name == "function":
+        name, _, rest = after.partition("\n")
+    fenced = _FENCE.search(rest)
+    arguments = _arguments(fenced[1] if fenced else rest)
+    return None if arguments is None else [Made(name.strip(), arguments)]
+
+
+def kimi_body(text: str, tools: Sequence[Tool]) -> list[Made] | None:
+    """`functions.name:0<|tool_call_argument_begin|>{...}`."""
+    call_id, _, rest = text.partition("<|tool_call_argument_begin|>")
+    arguments = _arguments(rest)
+    name = call_id.strip().removeprefix("functions.").rpartition(":")
+    return None if arguments is None else [Made(name[0] or name[2], arguments, call_id.strip())]
+
+
+_GEMMA_CALL = re.compile(r"call:([\w.\-]+)\s*(\{.*\})\s*", re.DOTALL)
+_GEMMA_KEY = re.compile(r"([{,]\s*)([A-Za-z_][\w\-]*)\s*:")
+
+
+def gemma_body(text: str, tools: Sequence[Tool]) -> list[Made] | None:
+    """`call:name{key:<|"|>text<|"|>,other:1}`; FunctionGemma writes `<escape>` for the quotes."""
+    found = _GEMMA_CALL.fullmatch(text.strip())
+    if found is None:
+        return None
+    quote = "<escape>" if "<escape>" in text else '<|"|>'
+    parts = found[2].split(quote)
+    for at in range(len(parts)):
+        if at % 2:
+            parts[at] = json.dumps(parts[at], ensure_ascii=False)
+        else:
+            parts[at] = _GEMMA_KEY.sub(r'\1"\2":', parts[at])
+    try:
+        arguments = repair.loads("".join(parts))
+    except ValueError:
+        return None
+    return [Made(found[1], arguments)] if isinstance(arguments, dict) else None
+
+
+def python_body(text: str, tools: Sequence[Tool]) -> list[Made] | None:
+    """Calls in Python's syntax: `[f(a="b"), g()]` or one a line."""
+    source = text.strip()
+    try:
+        tree = ast.parse(source if source.startswith("[") else source.replace("\n", ";"), mode="exec")
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        return None
+    calls: list[Made] = []
+    for statement in tree.body:
+        if not isinstance(statement, ast.Expr):
+            return None
+        value = statement.value
+        for node in value.elts if isinstance(value, ast.List) else [value]:
+            if not isinstance(node, ast.Call) or node.args:
+                return None
+            try:
+                arguments = {str(k.arg): _python_value(k.value) for k in node.keywords if k.arg}
+            except ValueError:
+                return None
+            calls.append(Made(ast.unparse(node.func), arguments))
+    return calls or None
+
+
+_JSON_WORDS = {"true": True, "false": False, "null": None}
+
+
+def _python_value(node: ast.expr) -> Any:
+    if isinstance(node, ast.Name) and node.id in _JSON_WORDS:
+        return _JSON_WORDS[node.id]
+    if isinstance(node, ast.List | ast.Tuple):
+        return [_python_value(item) for item in node.elts]
+    if isinstance(node, ast.Dict):
+        keys = [_python_value(key) if key else "" for key in node.keys]
+        return {str(k): _python_value(v) for k, v in zip(keys, node.values, strict=True)}
+    value = ast.literal_eval(node)
+    json.dumps(value)
+    return value
+
+
+def named_body(text: str, tools: Sequence[Tool]) -> list[Made] | None:
+    """Mistral since v11: `name[CALL_ID]id[ARGS]{...}`; before that a JSON list."""
+    if text.lstrip().startswith(("[", "{")):
+        return json_body(text, tools)
+    header, _, rest = text.partition("{")
+    name, _, call_id = header.replace("[ARGS]", "").partition("[CALL_ID]")
+    arguments = _arguments("{" + rest)
+    return None if arguments is None else [Made(name.strip(), arguments, call_id.strip())]
+
+
+def function_body(text: str, tools: Sequence[Tool]) -> list[Made] | None:
+    """What follows `<function=`: `name>{...}` or `name>` and parameters."""
+    return xml_body(f"<function={text}</function>", tools)

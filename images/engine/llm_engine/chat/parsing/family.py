@@ -1,0 +1,241 @@
+"""The families of models: how each writes thinking and tool calls, and how it is recognised.
+
+A family is recognised by marks in the model's template, because that is the text the model was trained to
+continue; the parser name in a model's config (Ollama's) comes first where there is one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from llm_engine.chat.parsing import bodies
+from llm_engine.chat.parsing.bodies import Body
+
+THINK = ("<think>", "</think>")
+
+
+@dataclass(frozen=True)
+class Family:
+    name: str
+    marks: Sequence[Sequence[str]] = ()
+    """Groups of texts; a template with all texts of one group belongs to the family."""
+    parsers: Sequence[str] = ()
+    """Ollama's names for it."""
+    thinking: tuple[str, str] = THINK
+    opens: tuple[str, ...] = ()
+    closes: tuple[str, ...] = ()
+    """Empty: a call ends with its JSON."""
+    body: Body = bodies.json_body
+    bodies_by_tag: dict[str, tuple[tuple[str, ...], Body]] = field(default_factory=dict)
+    noise: tuple[str, ...] = ()
+    """Tags that carry nothing and never reach the client."""
+    bare: bool = False
+    """Calls stand without tags at the beginning of the answer."""
+    special: bool = False
+    """Its tags are control tokens, which the runner must then show."""
+    always: bool = False
+    """Also when no tools were given (its thinking tags are control tokens)."""
+    rethinks: bool = False
+    """Thinking may begin again after text."""
+    thinks: bool = False
+    """Always thinks, whatever the template says."""
+    stops: tuple[str, ...] = ()
+
+    def closes_for(self, tag: str) -> tuple[str, ...]:
+        return self.bodies_by_tag[tag][0] if tag in self.bodies_by_tag else self.closes
+
+    def body_for(self, tag: str) -> Body:
+        return self.bodies_by_tag[tag][1] if tag in self.bodies_by_tag else self.body
+
+
+PLAIN = Family("plain", parsers=("passthrough",))
+GENERIC = Family("generic", bare=True)
+
+_QWEN_PARSERS = (
+    "qwen3", "qwen3-thinking", "qwen3-vl-instruct", "qwen3-vl-thinking", "ornith", "cogito", "glm-ocr",
+)  # fmt: skip
+_CODER_PARSERS = ("qwen3-coder", "qwen3.5", "nemotron-3-nano", "nemotron-3.5-nano")
+_DEEPSEEK_NOISE = tuple(
+    f"<｜tool{gap}{word}｜>" for gap in ("▁", "_", " ") for word in (f"calls{gap}begin", f"calls{gap}end")
+)
+
+FAMILIES: tuple[Family, ...] = (
+    Family(
+        "harmony",
+        marks=[("<|channel|>", "<|start|>", "<|message|>")],
+        parsers=("harmony",),
+        special=True,
+        always=True,
+        thinks=True,
+    ),
+    Family(
+        "gemma4",
+        marks=[("<|tool_call>", "<tool_call|>")],
+        parsers=("gemma4", "gemma4-no-thinking"),
+        thinking=("<|channel>thought", "<channel|>"),
+        opens=("<|tool_call>",),
+        closes=("<tool_call|>",),
+        body=bodies.gemma_body,
+        noise=("<channel|>", "<turn|>", "<|tool_response>"),
+        special=True,
+        always=True,
+        rethinks=True,
+    ),
+    Family(
+        "functiongemma",
+        marks=[("<start_function_call>",)],
+        parsers=("functiongemma",),
+        opens=("<start_function_call>",),
+        closes=("<end_function_call>",),
+        body=bodies.gemma_body,
+        noise=("<start_function_response>",),
+        special=True,
+    ),
+    Family(
+        "deepseek-dsml",
+        marks=[("｜DSML｜",), ("dsml_token",)],
+        opens=("<｜DSML｜function_calls>", "<｜DSML｜tool_calls>"),
+        closes=("</｜DSML｜function_calls>", "</｜DSML｜tool_calls>"),
+        body=bodies.invoke_body,
+        noise=("<｜end▁of▁sentence｜>",),
+        special=True,
+    ),
+    Family(
+        "deepseek",
+        marks=[("<｜tool▁call▁begin｜>",), ("<｜tool▁calls▁begin｜>",), ("<｜Assistant｜>",)],
+        parsers=("deepseek3",),
+        opens=("<｜tool▁call▁begin｜>",),
+        closes=("<｜tool▁call▁end｜>",),
+        body=bodies.deepseek_body,
+        noise=(*_DEEPSEEK_NOISE, "<｜end▁of▁sentence｜>"),
+        special=True,
+    ),
+    Family(
+        "kimi",
+        marks=[("<|tool_call_begin|>",)],
+        opens=("<|tool_call_begin|>",),
+        closes=("<|tool_call_end|>",),
+        body=bodies.kimi_body,
+        noise=("<|tool_calls_section_begin|>", "<|tool_calls_section_end|>"),
+        special=True,
+    ),
+    Family(
+        "mistral",
+        marks=[("[TOOL_CALLS]",)],
+        parsers=("ministral",),
+        thinking=("[THINK]", "[/THINK]"),
+        opens=("[TOOL_CALLS]",),
+        body=bodies.named_body,
+        special=True,
+        always=True,
+    ),
+    Family(
+        "command-r7b",
+        marks=[("<|START_ACTION|>",)],
+        parsers=("cohere",),
+        thinking=("<|START_THINKING|>", "<|END_THINKING|>"),
+        opens=("<|START_ACTION|>",),
+        closes=("<|END_ACTION|>",),
+        noise=(
+            "<|START_RESPONSE|>",
+            "<|END_RESPONSE|>",
+            "<|START_TEXT|>",
+            "<|END_TEXT|>",
+            "<|END_OF_TURN_TOKEN|>",
+        ),
+        special=True,
+        always=True,
+        rethinks=True,
+    ),
+    Family(
+        "command-r",
+        marks=[("Action:", "<|CHATBOT_TOKEN|>")],
+        opens=("Action: ```json", "Action:```json"),
+        closes=("```",),
+    ),
+    Family(
+        "minimax",
+        marks=[("<minimax:tool_call>",)],
+        opens=("<minimax:tool_call>",),
+        closes=("</minimax:tool_call>",),
+        body=bodies.invoke_body,
+        special=True,
+    ),
+    Family(
+        "seed-oss",
+        marks=[("<seed:tool_call>",)],
+        thinking=("<seed:think>", "</seed:think>"),
+        opens=("<seed:tool_call>",),
+        closes=("</seed:tool_call>",),
+        body=bodies.xml_body,
+        special=True,
+        always=True,
+    ),
+    Family(
+        "lfm2",
+        marks=[("<|tool_call_start|>",)],
+        parsers=("lfm2", "lfm2-thinking"),
+        opens=("<|tool_call_start|>",),
+        closes=("<|tool_call_end|>",),
+        body=lambda text, tools: bodies.python_body(text, tools) or bodies.json_body(text, tools),
+        special=True,
+    ),
+    Family(
+        "granite",
+        marks=[("<|tool_call|>",)],
+        opens=("<|tool_call|>", "<tool_call>"),
+        noise=("<response>", "</response>"),
+        special=True,
+    ),
+    Family(
+        "qwen3-coder",
+        marks=[("<function=", "<parameter=")],
+        parsers=_CODER_PARSERS,
+        opens=("<tool_call>", "<function="),
+        closes=("</tool_call>",),
+        body=bodies.tool_call_body,
+        bodies_by_tag={"<function=": (("</function>",), bodies.function_body)},
+        noise=("</tool_call>",),
+    ),
+    Family(
+        "glm",
+        marks=[("<arg_key>",)],
+        parsers=("glm-4.7", "laguna", "poolside-v1"),
+        opens=("<tool_call>",),
+        closes=("</tool_call>",),
+        body=bodies.tool_call_body,
+        special=True,
+        always=True,
+    ),
+    Family(
+        "olmo3",
+        marks=[("<function_calls>",)],
+        parsers=("olmo3", "olmo3-think"),
+        opens=("<function_calls>",),
+        closes=("</function_calls>",),
+        body=lambda text, tools: bodies.python_body(text, tools) or bodies.json_body(text, tools),
+    ),
+    Family(
+        "hermes",
+        marks=[("<tool_call>",)],
+        parsers=_QWEN_PARSERS,
+        opens=("<tool_call>",),
+        closes=("</tool_call>",),
+        body=bodies.tool_call_body,
+    ),
+    Family(
+        "functionary",
+        marks=[("<function=",)],
+        opens=("<function=",),
+        closes=("</function>",),
+        body=bodies.function_body,
+    ),
+    Family(
+        "llama3",
+        marks=[("<|start_header_id|>",), ("<|python_tag|>",)],
+        opens=("<|python_tag|>",),
+        bare=True,
+        special=True,
+    ),
+)

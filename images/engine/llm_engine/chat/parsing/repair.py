@@ -1,0 +1,90 @@
+"""JSON as models write it: mostly right, sometimes cut off, with raw line breaks or with Python's words in
+it.
+"""
+
+from __future__ import annotations
+
+import ast
+import json
+from typing import Any
+
+MAX_DEPTH = 200
+
+
+class JsonSpan:
+    """Finds the end of a JSON object or array in a growing text, reading each character once."""
+
+    __slots__ = ("_closers", "_escaped", "in_string")
+
+    def __init__(self) -> None:
+        self._closers: list[str] = []
+        self.in_string = False
+        self._escaped = False
+
+    def feed(self, text: str, start: int = 0) -> int | None:
+        """The position after the value's last character, or None while it is open."""
+        for at in range(start, len(text)):
+            char = text[at]
+            if self.in_string:
+                if self._escaped:
+                    self._escaped = False
+                elif char == "\\":
+                    self._escaped = True
+                elif char == '"':
+                    self.in_string = False
+            elif char == '"':
+                self.in_string = True
+            elif char in "{[":
+                self._closers.append("}" if char == "{" else "]")
+            elif char in "}]" and self._closers:
+                self._closers.pop()
+                if not self._closers:
+                    return at + 1
+        return None
+
+    @property
+    def missing(self) -> str:
+        """What would close the value."""
+        return ('"' if self.in_string else "") + "".join(reversed(self._closers))
+
+
+def loads(text: str) -> Any:
+    """The value of `text`, mended if need be; ValueError when it cannot be."""
+    text = text.strip()
+    if text.count("{") + text.count("[") > MAX_DEPTH * 50:
+        raise ValueError("nested too deep")
+    for attempt in (_strict, _lenient, _closed, _python):
+        try:
+            return attempt(text)
+        except (ValueError, SyntaxError, RecursionError, MemoryError, TypeError):
+            continue
+    raise ValueError("not JSON")
+
+
+def _constant(name: str) -> Any:
+    raise ValueError(f"{name} is not JSON")
+
+
+def _strict(text: str) -> Any:
+    return json.loads(text, parse_constant=_constant)
+
+
+def _lenient(text: str) -> Any:
+    """Raw line breaks and tabs inside strings."""
+    return json.loads(text, strict=False, parse_constant=_constant)
+
+
+def _closed(text: str) -> Any:
+    """Without a trailing comma, and with the brackets that are missing at the end."""
+    span = JsonSpan()
+    if span.feed(text) is not None:
+        raise ValueError("closed already")
+    body = text if span.in_string else text.rstrip().rstrip(",")
+    return json.loads(body + span.missing, strict=False, parse_constant=_constant)
+
+
+def _python(text: str) -> Any:
+    """A Python literal: single quotes, True, None, trailing commas."""
+    value = ast.literal_eval(text)
+    json.dumps(value, allow_nan=False)  # only what JSON can say
+    return value

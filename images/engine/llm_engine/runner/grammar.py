@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import ctypes
+import json
 from collections.abc import Callable
 from typing import Any
 
+from llm_engine.runner.json_schema import schema_to_gbnf
 from llm_engine.runner.library import lib
 from llm_engine.runner.messages import Grammar
 from llm_engine.runner.vocab import Vocab
@@ -17,7 +19,10 @@ def gbnf_of(grammar: Grammar) -> str:
     """The grammar's text; a schema is translated."""
     if grammar.gbnf is not None:
         return grammar.gbnf
-    raise ValueError("a JSON schema has to be translated to GBNF first")
+    schema = grammar.json_schema
+    if isinstance(schema, str | bytes):
+        schema = json.loads(schema)
+    return schema_to_gbnf(schema)
 
 
 def sampler_factory(vocab: Vocab, grammar: Grammar) -> Callable[[], Any]:

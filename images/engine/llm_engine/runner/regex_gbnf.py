@@ -1,0 +1,165 @@
+"""Regular expressions of JSON Schema (`pattern`) as GBNF, inside a JSON string.
+
+Covered: literals, classes, `.`, groups, alternation, quantifiers, `\\d \\w \\s` and anchors at both ends. A
+pattern without an anchor may match anywhere in the text, so that side is left open. Look-around,
+back-references and the like have no counterpart in a context-free grammar and are refused.
+"""
+
+from __future__ import annotations
+
+_SHORT = {"d": "0-9", "w": "a-zA-Z0-9_", "s": " \\t\\n"}
+_CONTROL = {"n": "\\\\n", "t": "\\\\t", "r": "\\\\r"}
+_ANY = "char"
+_MOST = 1000
+
+
+def pattern_to_gbnf(pattern: object, at: str) -> str:
+    if not isinstance(pattern, str):
+        raise ValueError(f"{at}: pattern must be a string")
+    parser = _Parser(pattern, at)
+    text = parser.alternatives()
+    if parser.rest:
+        raise parser.error(f"unexpected {parser.rest[0]!r}")
+    before = "" if pattern.startswith("^") else f"{_ANY}* "
+    after = "" if pattern.endswith("$") and not pattern.endswith("\\$") else f" {_ANY}*"
+    return f"{before}({text}){after}"
+
+
+class _Parser:
+    def __init__(self, pattern: str, at: str) -> None:
+        self._pattern = pattern
+        self._at = at
+        self._i = 0
+
+    @property
+    def rest(self) -> str:
+        return self._pattern[self._i :]
+
+    def error(self, why: str) -> ValueError:
+        return ValueError(f"{self._at}: pattern {self._pattern!r} cannot be used: {why}")
+
+    def _next(self) -> str:
+        if self._i >= len(self._pattern):
+            raise self.error("it ends too early")
+        char = self._pattern[self._i]
+        self._i += 1
+        return char
+
+    def alternatives(self) -> str:
+        options = [self._sequence()]
+        while self.rest.startswith("|"):
+            self._i += 1
+            options.append(self._sequence())
+        return " | ".join(options)
+
+    def _sequence(self) -> str:
+        items: list[str] = []
+        while self.rest and self.rest[0] not in "|)":
+            char = self._next()
+            if char == "^" and self._i == 1:
+                continue
+            if char == "$" and not self.rest:
+                continue
+            if char in "^$":
+                raise self.error(f"{char!r} in the middle")
+            items.append(self._quantified(self._atom(char)))
+        return " ".join(items) or '""'
+
+    def _atom(self, char: str) -> str:
+        if char == "(":
+            if self.rest.startswith("?"):
+                if not self.rest.startswith("?:"):
+                    raise self.error("look-around and named groups are not supported")
+                self._i += 2
+            inner = self.alternatives()
+            if self._next() != ")":
+                raise self.error("a group is not closed")
+            return f"({inner})"
+        if char == "[":
+            return self._class()
+        if char == ".":
+            return _ANY
+        if char == "\\":
+            return self._escape()
+        if char in "*+?{":
+            raise self.error(f"nothing to repeat before {char!r}")
+        return _quote(char)
+
+    def _escape(self) -> str:
+        char = self._next()
+        if char in _SHORT:
+            return f"[{_SHORT[char]}]" if char != "s" else '(" " | "\\\\t" | "\\\\n")'
+        if char.lower() in _SHORT:
+            return rf'[^"\\\x00-\x1F{_SHORT[char.lower()]}]'
+        if char in _CONTROL:
+            return f'"{_CONTROL[char]}"'
+        if char.isalnum():
+            raise self.error(f"the escape \\{char} is not supported")
+        return _quote(char)
+
+    def _class(self) -> str:
+        negated = self.rest.startswith("^")
+        self._i += negated
+        body = ""
+        first = True
+        while True:
+            char = self._next()
+            if char == "]" and not first:
+                break
+            first = False
+            if char == "\\":
+                char = self._next()
+                if char in "dw":
+                    body += _SHORT[char]
+                    continue
+                if char == "s":
+                    body += " "
+                    continue
+                if char.isalnum():
+                    raise self.error(f"the escape \\{char} in a class is not supported")
+                body += _in_class(char)
+            elif char == "-" and body and not self.rest.startswith("]"):
+                body += "-"
+            else:
+                body += _in_class(char)
+        if negated:
+            return rf'[^"\\\x7F\x00-\x1F{body}]'
+        if not body:
+            raise self.error("a class is empty")
+        return f"[{body}]"
+
+    def _quantified(self, item: str) -> str:
+        head = self.rest[:1]
+        if head and head in "*+?":
+            self._i += 1
+            item += head
+        elif head == "{":
+            end = self.rest.find("}")
+            bounds = self.rest[1:end] if end > 0 else ""
+            least, comma, most = bounds.partition(",")
+            if not least.isdigit() or (most and not most.isdigit()):
+                raise self.error(f"{{{bounds}}} is not a repetition")
+            if int(least) > _MOST or (most and int(most) > _MOST):
+                raise self.error(f"it repeats more than {_MOST} times")
+            self._i += end + 1
+            item += f"{{{least}{comma}{most}}}"
+        else:
+            return item
+        if self.rest.startswith("?"):
+            self._i += 1  # lazy or greedy: the same set of texts
+        return item
+
+
+def _quote(char: str) -> str:
+    """A literal character as it stands inside a JSON string."""
+    if char == '"':
+        return '"\\\\\\""'
+    if char == "\\":
+        return '"\\\\\\\\"'
+    return f'"{char}"'
+
+
+def _in_class(char: str) -> str:
+    if char == "^":
+        return "\\x5E"
+    return "\\" + char if char in "\\]-[" else char

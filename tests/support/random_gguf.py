@@ -1,4 +1,6 @@
-"""Random-weight GGUFs: nonsense text, real arithmetic. For whatever a scripted model's zero layers cannot show."""
+"""Random-weight GGUFs: nonsense text, real arithmetic. For whatever a scripted model's zero layers cannot
+show.
+"""
 
 from __future__ import annotations
 

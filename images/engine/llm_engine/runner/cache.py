@@ -35,6 +35,10 @@ class Cache:
         return self.tree.cells + sum(self._private.values())
 
     @property
+    def can_shift(self) -> bool:
+        return self.sharing and bool(lib.llama_memory_can_shift(self._memory))
+
+    @property
     def sequences(self) -> int:
         return len(self.tree.tails)
 
@@ -108,7 +112,7 @@ class Cache:
 
         Moving changes cells in place, so it is refused while another sequence stands on any of them.
         """
-        if not self.sharing or not lib.llama_memory_can_shift(self._memory):
+        if not self.can_shift:
             return False
         known = self.tree.length(sequence)
         if known > keep:

@@ -1,4 +1,4 @@
-"""A runner's life: say hello, load what the server asks for, serve until told to stop."""
+"""A runner's life: say hello, load what the server asks for, answer its messages until told to stop."""
 
 from __future__ import annotations
 
@@ -7,56 +7,44 @@ import queue
 import signal
 import socket
 import sys
-import time
 from typing import Any
 
+import numpy as np
+
 from llm_engine.runner import library, protocol
-from llm_engine.runner.cache import Cache
-from llm_engine.runner.emit import Emitter
+from llm_engine.runner.embed import Job, pair, rerank_template, truncate
 from llm_engine.runner.intake import ContextError, branches, tokens_of
-from llm_engine.runner.library import lib
-from llm_engine.runner.loop import Loop
-from llm_engine.runner.messages import GenerateRequest, LoadSpec, RunnerInfo
-from llm_engine.runner.model import (
-    IDLE_SEQUENCES,
-    MAX_SEQUENCES,
-    SPARE_STATES,
-    Context,
-    LoadError,
-    Model,
-    memory_by_device,
-)
-from llm_engine.runner.outbox import Outbox
+from llm_engine.runner.machine import Machine
+from llm_engine.runner.messages import EmbedRequest, GenerateRequest, LoadSpec, RerankRequest
+from llm_engine.runner.model import POOLING, LoadError
 from llm_engine.runner.protocol import encode
 from llm_engine.runner.service import Reader, Work, Writer, failure, pump
-from llm_engine.runner.speculate import Speculator
-from llm_engine.runner.vocab import Vocab
-from llm_engine.runner.waiting import Queue
+from llm_engine.runner.vocab import TokenArray
 
 
 def serve(sock: socket.socket) -> None:
-    """Never returns normally: the process ends with the exit code 0 when the server leaves or says stop."""
-    signal.signal(
-        signal.SIGINT, signal.SIG_IGN
-    )  # Ctrl-C at the terminal is for the server, which then stops us
+    """Never returns: the process ends with the exit code 0 when the server leaves or says stop."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C at the terminal is for the server, which stops us
     writer = Writer(sock)
     writer.send(encode("hello", 0, {"version": protocol.VERSION, "pid": os.getpid()}))
     inbox: queue.SimpleQueue[Work] = queue.SimpleQueue()
     reader = Reader(sock, inbox)
     wanted: queue.SimpleQueue[LoadSpec] = queue.SimpleQueue()
-
-    def on_load(_id: int, payload: Any) -> None:
-        wanted.put(protocol.load_spec(payload))
-
-    def on_stop(_id: int, _payload: Any) -> Work:
-        return sys.exit
-
-    reader.handle("load", on_load)
-    reader.handle("stop", on_stop)
+    reader.handle("load", lambda _id, payload: wanted.put(protocol.load_spec(payload)))
+    reader.handle("stop", lambda _id, _payload: sys.exit)
     reader.start(writer)
     spec = wanted.get()
+    library.start(verbose=bool(os.environ.get("LLM_ENGINE_LLAMA_LOG")))
+
+    def on_progress(fraction: float) -> bool:
+        writer.send(encode("progress", 0, fraction))
+        return True
+
     try:
-        Runner(spec, reader, writer, inbox).run()
+        machine = Machine(spec, writer, on_progress)
+        Desk(machine, writer).register(reader)
+        writer.send(encode("ready", 0, machine.info()))
+        pump(inbox, lambda: machine.busy, machine.turn)
     except LoadError as error:
         writer.send(encode("load_failed", 0, str(error)))
         writer.close()
@@ -67,130 +55,98 @@ def serve(sock: socket.socket) -> None:
     os._exit(0)
 
 
-class Runner:
-    """A loaded model and what serves it."""
+class Desk:
+    """What the server may ask. Handlers run on the reading thread; what they return, on the computing
+    thread.
+    """
 
-    def __init__(
-        self, spec: LoadSpec, reader: Reader, writer: Writer, inbox: queue.SimpleQueue[Work]
-    ) -> None:
-        started = time.monotonic()
+    def __init__(self, machine: Machine, writer: Writer) -> None:
+        self._machine = machine
+        self._vocab = machine.vocab
         self._writer = writer
-        self._inbox = inbox
-        self._spec = spec
-        library.start(verbose=bool(os.environ.get("LLM_ENGINE_LLAMA_LOG")))
-        self._model = Model(spec, self._on_progress)
-        self._vocab = Vocab(self._model.handle)
-        self._n_ctx_train = self._model.trained_context
-        self._context, self._cache = self._make_context()
-        self._n_ctx = min(spec.num_ctx, self._context.cells)
-        self._loop = self._make_loop()
-        self._register(reader)
-        info = self._info(time.monotonic() - started)
-        writer.send(encode("ready", 0, info))
 
-    def _on_progress(self, fraction: float) -> bool:
-        self._writer.send(encode("progress", 0, fraction))
-        return True
-
-    def _make_context(self) -> tuple[Context, Cache]:
-        spec, model = self._spec, self._model
-        parallel = max(1, spec.num_parallel)
-        cells = spec.cells or spec.num_ctx * parallel
-        sharing = spec.prefix_cache and not model.stateful and model.sliding_window == 0
-        if sharing:
-            sequences = min(MAX_SEQUENCES, parallel + IDLE_SEQUENCES)
-        else:
-            sequences = parallel + (SPARE_STATES if model.stateful else 0)
-        outputs = parallel * (1 + max(spec.lookup, spec.draft_max))
-        batch = max(spec.num_batch, outputs)
-        context = Context(
-            model, cells=cells, batch=min(batch, max(cells, 1)), sequences=sequences, outputs=outputs
-        )
-        return context, Cache(context, sharing=sharing)
-
-    def _make_loop(self) -> Loop:
-        spec = self._spec
-        outbox = Outbox(self._writer.send)
-        return Loop(
-            self._context,
-            self._cache,
-            Queue(spec.max_queue),
-            outbox,
-            Emitter(self._vocab, outbox),
-            Speculator(spec.lookup, allowed=not self._model.stateful),
-            parallel=max(1, spec.num_parallel),
-            n_ctx=self._n_ctx,
-            gap_seconds=spec.gap_ms / 1000,
-            chunk=min(self._context.batch, max(1, spec.num_batch)),
-        )
-
-    def run(self) -> None:
-        loop, writer = self._loop, self._writer
-        pump(self._inbox, lambda: loop.busy, lambda: loop.turn(admit=not writer.behind))
-
-    # What the server may ask
-
-    def _register(self, reader: Reader) -> None:
-        reader.handle("generate", self._on_generate)
-        reader.handle("cancel", lambda request_id, _: lambda: self._loop.cancel(request_id))
-        reader.handle("tokenize", self._on_tokenize)
-        reader.handle("detokenize", self._on_detokenize)
-        reader.handle("stats", self._on_stats)
+    def register(self, reader: Reader) -> None:
+        for kind in ("generate", "embed", "rerank", "tokenize", "detokenize", "stats", "cancel"):
+            reader.handle(kind, getattr(self, f"on_{kind}"))
 
     def _reply(self, request_id: int, payload: object) -> None:
         self._writer.send(encode("reply", request_id, payload))
 
-    def _on_generate(self, request_id: int, payload: Any) -> Work | None:
+    def _refuse(self, request_id: int, kind: str, text: str) -> None:
+        self._writer.send(failure(request_id, kind, text))
+
+    def on_generate(self, request_id: int, payload: Any) -> Work | None:
         request: GenerateRequest = protocol.build(GenerateRequest, payload)
-        try:
-            made = branches(self._vocab, self._n_ctx_train, self._n_ctx, request_id, request)
-        except ContextError as error:
-            self._writer.send(failure(request_id, "context", str(error)))
+        loop = self._machine.loop
+        if loop is None:
+            self._refuse(request_id, "unsupported", "this model only makes embeddings")
             return None
-        return lambda: self._loop.submit(made)
+        try:
+            made = branches(self._vocab, self._machine.n_ctx_train, loop.n_ctx, request_id, request)
+        except ContextError as error:
+            self._refuse(request_id, "context", str(error))
+            return None
+        return lambda: loop.submit(made)
 
-    def _on_tokenize(self, request_id: int, payload: Any) -> None:
-        tokens = self._vocab.tokenize(
-            payload["text"], add_special=payload["add_special"], parse_special=payload["parse_special"]
-        )
-        self._reply(request_id, tokens.tolist())
+    def on_embed(self, request_id: int, payload: Any) -> Work | None:
+        request = EmbedRequest(**payload)
+        if request.pooling is not None and request.pooling not in POOLING:
+            raise ValueError(f"pooling {request.pooling!r} is not one of {', '.join(POOLING)}")
+        if request.dimensions is not None and request.dimensions < 1:
+            raise ValueError(f"dimensions must be at least 1, not {request.dimensions}")
+        inputs = []
+        for text in request.inputs:
+            whole = tokens_of(self._vocab, text, add_special=request.add_special)
+            tokens = self._fit(whole, request.truncate)
+            if tokens is None:
+                self._refuse(request_id, "context", "the input length exceeds the context length")
+                return None
+            inputs.append(tokens)
+        job = Job(request_id, inputs, request.normalize, request.dimensions)
+        return lambda: self._machine.embed(job, request.pooling)
 
-    def _on_detokenize(self, request_id: int, payload: Any) -> None:
+    def _fit(self, tokens: TokenArray, cut: bool) -> TokenArray | None:
+        if len(tokens) == 0:
+            if self._vocab.bos < 0:
+                raise ValueError("an input is empty")
+            return np.array([self._vocab.bos], dtype=np.int32)
+        longest = self._machine.longest_input
+        if len(tokens) > longest and not cut:
+            return None
+        return truncate(tokens, longest, keep_last=self._vocab.add_eos)
+
+    def on_rerank(self, request_id: int, payload: Any) -> Work | None:
+        request = RerankRequest(**payload)
+        if self._machine.model.pooling != "rank" and self._machine.spec.pooling != "rank":
+            self._refuse(request_id, "unsupported", "this model is not a reranker: its pooling is not rank")
+            return None
+        template = rerank_template(self._machine.model)
+        inputs = [self._pair(template, request.query, document) for document in request.documents]
+        job = Job(request_id, inputs, rank=True)
+        return lambda: self._machine.embed(job, "rank")
+
+    def _pair(self, template: str | None, query: str, document: str) -> TokenArray:
+        vocab = self._vocab
+        if template is not None:
+            text = template.replace("{query}", query).replace("{document}", document)
+            tokens = vocab.tokenize(text, add_special=False)
+        else:
+            asked, read = (
+                vocab.tokenize(text, add_special=False, parse_special=False) for text in (query, document)
+            )
+            tokens = pair(vocab.handle, asked, read)
+        return truncate(tokens, self._machine.longest_input, keep_last=True)
+
+    def on_tokenize(self, request_id: int, payload: Any) -> None:
+        options = {key: bool(payload[key]) for key in ("add_special", "parse_special")}
+        self._reply(request_id, self._vocab.tokenize(payload["text"], **options).tolist())
+
+    def on_detokenize(self, request_id: int, payload: Any) -> None:
         ids = tokens_of(self._vocab, payload, add_special=False)
         self._reply(request_id, self._vocab.detokenize(ids))
 
-    def _on_stats(self, request_id: int, _payload: Any) -> Work:
-        return lambda: self._reply(request_id, self._loop.stats())
+    def on_stats(self, request_id: int, _payload: Any) -> Work:
+        return lambda: self._reply(request_id, self._machine.stats())
 
-    def _info(self, seconds: float) -> RunnerInfo:
-        model, vocab = self._model, self._vocab
-        memory, size, vram = memory_by_device()
-        return RunnerInfo(
-            n_ctx=self._n_ctx,
-            n_ctx_train=self._n_ctx_train,
-            cells=self._context.cells,
-            n_vocab=vocab.size,
-            n_embd=model.width,
-            pooling=model.pooling,
-            architecture=model.architecture,
-            description=model.description,
-            bos=vocab.bos,
-            eos=vocab.eos,
-            eot=vocab.eot,
-            bos_text=vocab.text_of(vocab.bos),
-            eos_text=vocab.text_of(vocab.eos),
-            eot_text=vocab.text_of(vocab.eot),
-            add_bos=vocab.add_bos,
-            add_eos=vocab.add_eos,
-            chat_template=model.chat_template,
-            size=size,
-            size_vram=vram,
-            memory=memory,
-            cache_mode="prefix" if self._cache.sharing else "none",
-            can_shift=bool(self._context.memory and lib.llama_memory_can_shift(self._context.memory)),
-            has_encoder=bool(lib.llama_model_has_encoder(model.handle)),
-            n_params=int(lib.llama_model_n_params(model.handle)),
-            system_info=lib.llama_print_system_info().decode(),
-            fim=vocab.fim_tokens(),
-            load_seconds=seconds,
-        )
+    def on_cancel(self, request_id: int, _payload: Any) -> Work:
+        return lambda: self._machine.cancel(request_id)

@@ -65,11 +65,10 @@ class Loop:
         outbox: Outbox,
         emitter: Emitter,
         speculator: Speculator,
+        pace: Pace,
         *,
         parallel: int,
         n_ctx: int,
-        gap_seconds: float,
-        chunk: int,
     ) -> None:
         self._context = context
         self.cache = cache
@@ -78,10 +77,9 @@ class Loop:
         self._emitter = emitter
         self._speculator = speculator
         self._parallel = parallel
-        self._n_ctx = n_ctx
-        self._chunk = chunk
+        self.n_ctx = n_ctx
         self._batch = Batch(context.batch)
-        self._pace = Pace(gap_seconds, chunk)
+        self._pace = pace
         self._width = emitter.vocab.size
         self.running: list[Branch] = []
         self.counters = Counters()
@@ -236,7 +234,7 @@ class Loop:
         for branch in writing:
             branch.fed = 1
         room -= len(writing)
-        self._speculator.propose(writing, self._n_ctx, room if not reading else 0)
+        self._speculator.propose(writing, self.n_ctx, room if not reading else 0)
         proposed = sum(len(branch.proposal) for branch in writing)
         budget = min(room - proposed, self._pace.budget(len(writing)))
         self._share(reading, budget)
@@ -337,12 +335,12 @@ class Loop:
                 self.fail(branch, "internal", reason[1:])
             else:
                 self._finish(branch, reason)
-        elif branch.count >= self._n_ctx:
+        elif branch.count >= self.n_ctx:
             self._overflow(branch)
 
     def _overflow(self, branch: Branch) -> None:
         """The sequence is as long as it may be: forget its oldest half, or end it."""
-        keep = max(0, min(branch.request.keep, self._n_ctx // 2))
+        keep = max(0, min(branch.request.keep, self.n_ctx // 2))
         if not branch.request.shift:
             self._finish(branch, "length")
             return

@@ -70,6 +70,8 @@ class RunnerInfo:
     n_vocab: int
     n_embd: int
     pooling: str
+    generates: bool
+    """False: this model only embeds or reranks."""
     architecture: str
     description: str
     bos: int
@@ -270,22 +272,22 @@ Event = Queued | Tokens | Done | Failed
 class Stats:
     """What the runner is doing now, and what it has done."""
 
-    running: int
-    prefilling: int
-    queued: int
-    cells: int
-    cells_active: int
-    cells_cached: int
-    sequences: int
-    turns: int
-    prompt_tokens: int
-    cached_tokens: int
-    generated_tokens: int
-    drafted_tokens: int
-    accepted_tokens: int
-    evictions: int
-    preemptions: int
-    cancelled: int
-    decode_failures: int
-    decode_seconds: float
-    busy_seconds: float
+    running: int = 0
+    prefilling: int = 0
+    queued: int = 0
+    cells: int = 0
+    cells_active: int = 0
+    cells_cached: int = 0
+    sequences: int = 0
+    turns: int = 0
+    prompt_tokens: int = 0
+    cached_tokens: int = 0
+    generated_tokens: int = 0
+    drafted_tokens: int = 0
+    accepted_tokens: int = 0
+    evictions: int = 0
+    preemptions: int = 0
+    cancelled: int = 0
+    decode_failures: int = 0
+    decode_seconds: float = 0.0
+    busy_seconds: float = 0.0

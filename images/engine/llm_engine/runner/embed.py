@@ -1,0 +1,175 @@
+"""Embeddings and reranking: many inputs in one batch, from as many requests as wait.
+
+Each input is a sequence of its own in a context made for it, so inputs never see each other. Vectors leave as
+float32 bytes. The context is made on first use (on load for a model that only embeds), from the same weights.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from llm_engine.runner.batch import Batch
+from llm_engine.runner.library import lib
+from llm_engine.runner.messages import EmbedResult, RerankResult
+from llm_engine.runner.model import Context, Model
+from llm_engine.runner.protocol import encode
+from llm_engine.runner.service import failure
+from llm_engine.runner.vocab import TokenArray
+
+# Inputs computed side by side; more gain nothing once the batch fills the processor.
+SEQUENCES = 64
+# Long enough to keep the processor busy, short enough that attention over strangers costs little.
+TOKENS = 512
+
+Vector = NDArray[np.float32]
+
+
+@dataclass(eq=False)
+class Job:
+    """One request: its inputs, what is computed of them, and how its answer looks."""
+
+    request_id: int
+    inputs: list[TokenArray]
+    normalize: bool = True
+    dimensions: int | None = None
+    rank: bool = False
+    vectors: list[Vector | None] = field(default_factory=list)
+    left: int = 0
+
+    def __post_init__(self) -> None:
+        self.vectors = [None] * len(self.inputs)
+        self.left = len(self.inputs)
+
+
+class Embedder:
+    """Owned by the computing thread; `step` computes one batch."""
+
+    def __init__(self, model: Model, pooling: str, longest: int, send: Callable[[bytes], None]) -> None:
+        room = max(TOKENS, longest)
+        self.context = Context(
+            model, cells=room, batch=room, ubatch=room, sequences=SEQUENCES, pooling=pooling
+        )
+        self.pooling = self.context.pooling
+        self.longest = min(longest, room)
+        self._width = int(lib.llama_model_n_cls_out(model.handle)) if self.pooling == "rank" else model.width
+        self._send = send
+        self._batch = Batch(room)
+        self._waiting: deque[tuple[Job, int]] = deque()
+
+    @property
+    def busy(self) -> bool:
+        return bool(self._waiting)
+
+    def submit(self, job: Job) -> None:
+        if job.left == 0:
+            self._answer(job)
+        self._waiting.extend((job, i) for i in range(len(job.inputs)))
+
+    def cancel(self, request_id: int) -> None:
+        self._waiting = deque(item for item in self._waiting if item[0].request_id != request_id)
+
+    def step(self) -> None:
+        """Compute as many waiting inputs as fit into one batch."""
+        chosen: list[tuple[Job, int]] = []
+        self._batch.clear()
+        while self._waiting and len(chosen) < SEQUENCES:
+            job, at = self._waiting[0]
+            tokens = job.inputs[at]
+            if chosen and self._batch.size + len(tokens) > TOKENS:
+                break
+            self._batch.put(len(chosen), 0, tokens, outputs=len(tokens))
+            chosen.append(self._waiting.popleft())
+        verdict = self._compute()
+        for row, (job, at) in enumerate(chosen):
+            if verdict != 0:
+                self._fail(job, f"llama.cpp failed to compute the embedding (code {verdict})")
+            else:
+                self._store(job, at, self._read(row))
+
+    def _compute(self) -> int:
+        context = self.context
+        view = self._batch.view(0, self._batch.size)
+        if context.memory is None or not context.memory:
+            return int(lib.llama_encode(context.handle, view))
+        lib.llama_memory_clear(context.memory, False)
+        return int(lib.llama_decode(context.handle, view))
+
+    def _read(self, sequence: int) -> Vector:
+        pointer = lib.llama_get_embeddings_seq(self.context.handle, sequence)
+        return np.ctypeslib.as_array(pointer, (self._width,)).astype(np.float32, copy=True)
+
+    def _store(self, job: Job, at: int, vector: Vector) -> None:
+        if job.left < 0:
+            return
+        if not bool(np.isfinite(vector).all()):
+            self._fail(job, "the embedding contains NaN or infinite values")
+            return
+        job.vectors[at] = vector if job.rank else shape(vector, job.normalize, job.dimensions)
+        job.left -= 1
+        if job.left == 0:
+            self._answer(job)
+
+    def _fail(self, job: Job, text: str) -> None:
+        if job.left >= 0:
+            job.left = -1
+            self._send(failure(job.request_id, "internal", text))
+            self.cancel(job.request_id)
+
+    def _answer(self, job: Job) -> None:
+        counts = [len(tokens) for tokens in job.inputs]
+        done = [vector for vector in job.vectors if vector is not None]
+        result: EmbedResult | RerankResult
+        if job.rank:
+            result = RerankResult([float(vector[0]) for vector in done], counts)
+        else:
+            result = EmbedResult([vector.tobytes() for vector in done], counts)
+        self._send(encode("reply", job.request_id, result))
+
+
+def shape(vector: Vector, normalize: bool, dimensions: int | None) -> Vector:
+    """Cut to `dimensions`, then to length one."""
+    if dimensions:
+        vector = vector[:dimensions]
+    if normalize:
+        norm = float(np.linalg.norm(vector))
+        vector = vector / norm if norm > 0 else vector
+    return np.ascontiguousarray(vector, dtype=np.float32)
+
+
+def truncate(tokens: TokenArray, longest: int, *, keep_last: bool) -> TokenArray:
+    """The beginning of an input; its closing token stays where the model adds one."""
+    if len(tokens) <= longest:
+        return tokens
+    if keep_last and longest > 1:
+        return np.append(tokens[: longest - 1], tokens[-1])
+    return tokens[:longest]
+
+
+def pair(vocab_handle: object, query: TokenArray, document: TokenArray) -> TokenArray:
+    """A query and a document as a reranker was trained to see them."""
+    bos, eos, sep = (getattr(lib, f"llama_vocab_{name}")(vocab_handle) for name in ("bos", "eos", "sep"))
+    end = eos if eos >= 0 else sep
+    parts: list[TokenArray] = []
+
+    def special(token: int, wanted: bool) -> None:
+        if wanted and token >= 0:
+            parts.append(np.array([token], dtype=np.int32))
+
+    adds_eos = bool(lib.llama_vocab_get_add_eos(vocab_handle))
+    special(bos, bool(lib.llama_vocab_get_add_bos(vocab_handle)))
+    parts.append(query)
+    special(end, adds_eos)
+    special(sep, bool(lib.llama_vocab_get_add_sep(vocab_handle)))
+    parts.append(document)
+    special(end, adds_eos)
+    return np.concatenate(parts)
+
+
+def rerank_template(model: Model) -> str | None:
+    raw = lib.llama_model_chat_template(model.handle, b"rerank")
+    return raw.decode("utf-8", "replace") if raw else None

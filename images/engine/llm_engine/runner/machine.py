@@ -1,0 +1,158 @@
+"""A loaded model with what serves it: the generating loop, the embedder, or both, turn by turn."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+from llm_engine.runner.cache import Cache
+from llm_engine.runner.embed import Embedder, Job
+from llm_engine.runner.emit import Emitter
+from llm_engine.runner.library import lib
+from llm_engine.runner.loop import Loop
+from llm_engine.runner.messages import LoadSpec, RunnerInfo, Stats
+from llm_engine.runner.model import (
+    IDLE_SEQUENCES,
+    MAX_SEQUENCES,
+    SPARE_STATES,
+    Context,
+    Model,
+    memory_by_device,
+)
+from llm_engine.runner.outbox import Outbox
+from llm_engine.runner.pace import Pace
+from llm_engine.runner.service import Writer
+from llm_engine.runner.speculate import Speculator
+from llm_engine.runner.vocab import Vocab
+from llm_engine.runner.waiting import Queue
+
+
+class Machine:
+    """Everything the computing thread owns."""
+
+    def __init__(self, spec: LoadSpec, writer: Writer, on_progress: Callable[[float], bool]) -> None:
+        started = time.monotonic()
+        self.spec = spec
+        self._writer = writer
+        self.model = Model(spec, on_progress)
+        self.vocab = Vocab(self.model.handle)
+        self.n_ctx_train = self.model.trained_context
+        self.generates = not (spec.embedding or self.model.encoder_only or self.model.pooling != "none")
+        """A model with a pooling kind of its own was trained to embed, and only does that."""
+        self.loop: Loop | None = None
+        self._embedders: dict[str, Embedder] = {}
+        if self.generates:
+            self.loop = self._make_loop()
+        else:
+            self.embedder(None)
+        self.load_seconds = time.monotonic() - started
+
+    # Contexts
+
+    def _make_loop(self) -> Loop:
+        spec, model = self.spec, self.model
+        parallel = max(1, spec.num_parallel)
+        cells = spec.cells or spec.num_ctx * parallel
+        sharing = spec.prefix_cache and not model.stateful and model.sliding_window == 0
+        if sharing:
+            sequences = min(MAX_SEQUENCES, parallel + IDLE_SEQUENCES)
+        else:
+            sequences = min(MAX_SEQUENCES, parallel + (SPARE_STATES if model.stateful else 0))
+        parallel = min(parallel, sequences)
+        outputs = parallel * (1 + max(spec.lookup, spec.draft_max))
+        context = Context(
+            model,
+            cells=cells,
+            batch=min(max(spec.num_batch, outputs), max(cells, 1)),
+            sequences=sequences,
+            outputs=outputs,
+        )
+        outbox = Outbox(self._writer.send)
+        chunk = min(context.batch, max(1, spec.num_batch))
+        return Loop(
+            context,
+            Cache(context, sharing=sharing),
+            Queue(spec.max_queue),
+            outbox,
+            Emitter(self.vocab, outbox),
+            Speculator(spec.lookup, allowed=not model.stateful),
+            Pace(spec.gap_ms / 1000, chunk),
+            parallel=parallel,
+            n_ctx=min(spec.num_ctx, context.cells),
+        )
+
+    def embedder(self, pooling: str | None) -> Embedder:
+        """The embedder for a pooling kind: as asked, else the model's own, else the mean."""
+        own = self.model.pooling
+        kind = pooling or self.spec.pooling or (own if own != "none" else "mean")
+        if kind not in self._embedders:
+            longest = self.longest_input
+            self._embedders[kind] = Embedder(self.model, kind, longest, self._writer.send)
+        return self._embedders[kind]
+
+    @property
+    def longest_input(self) -> int:
+        """The longest text that can be embedded, in tokens."""
+        trained = self.n_ctx_train or self.spec.num_ctx
+        return max(4, min(self.spec.num_ctx, trained))
+
+    # Turns
+
+    @property
+    def busy(self) -> bool:
+        return (self.loop is not None and self.loop.busy) or any(e.busy for e in self._embedders.values())
+
+    def turn(self) -> None:
+        for embedder in self._embedders.values():
+            if embedder.busy:
+                embedder.step()
+        if self.loop is not None and self.loop.busy:
+            self.loop.turn(admit=not self._writer.behind)
+
+    def embed(self, job: Job, pooling: str | None) -> None:
+        self.embedder(pooling).submit(job)
+
+    def cancel(self, request_id: int) -> None:
+        if self.loop is not None:
+            self.loop.cancel(request_id)
+        for embedder in self._embedders.values():
+            embedder.cancel(request_id)
+
+    # What it is
+
+    def stats(self) -> Stats:
+        return self.loop.stats() if self.loop is not None else Stats()
+
+    def info(self) -> RunnerInfo:
+        model, vocab, loop = self.model, self.vocab, self.loop
+        memory, size, vram = memory_by_device()
+        return RunnerInfo(
+            n_ctx=loop.n_ctx if loop is not None else self.longest_input,
+            n_ctx_train=self.n_ctx_train,
+            cells=loop.cache.cells if loop is not None else 0,
+            n_vocab=vocab.size,
+            n_embd=model.width,
+            pooling=model.pooling,
+            generates=self.generates,
+            architecture=model.architecture,
+            description=model.description,
+            bos=vocab.bos,
+            eos=vocab.eos,
+            eot=vocab.eot,
+            bos_text=vocab.text_of(vocab.bos),
+            eos_text=vocab.text_of(vocab.eos),
+            eot_text=vocab.text_of(vocab.eot),
+            add_bos=vocab.add_bos,
+            add_eos=vocab.add_eos,
+            chat_template=model.chat_template,
+            size=size,
+            size_vram=vram,
+            memory=memory,
+            cache_mode="prefix" if loop is not None and loop.cache.sharing else "none",
+            can_shift=loop is not None and loop.cache.can_shift,
+            has_encoder=bool(lib.llama_model_has_encoder(model.handle)),
+            n_params=int(lib.llama_model_n_params(model.handle)),
+            system_info=lib.llama_print_system_info().decode(),
+            fim=vocab.fim_tokens(),
+            load_seconds=self.load_seconds,
+        )

@@ -65,6 +65,7 @@ FAMILIES: tuple[Family, ...] = (
         "harmony",
         marks=[("<|channel|>", "<|start|>", "<|message|>")],
         parsers=("harmony",),
+        thinking=("<|channel|>analysis<|message|>", "<|channel|>final<|message|>"),
         special=True,
         always=True,
         thinks=True,

@@ -26,7 +26,7 @@ class GoTraits:
     names: frozenset[str]
     """Every field name in the template, without its dot."""
     tools: bool
-    insert: bool
+    suffix: bool
     messages: bool
     thinking: tuple[str, str] | None
     """The texts around `.Thinking`."""
@@ -45,7 +45,7 @@ def inspect(template: Template) -> GoTraits:
     return GoTraits(
         names=frozenset(names),
         tools="Tools" in names,
-        insert="Suffix" in names,
+        suffix="Suffix" in names,
         messages="Messages" in names,
         thinking=_thinking_tags(template),
         tool_tag=_tool_tag(template),

@@ -1,0 +1,106 @@
+"""The names and types of model parameters, checked when a model is made instead of when it is first asked."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+_INTEGERS = (
+    "num_ctx", "num_batch", "num_gpu", "main_gpu", "num_thread", "draft_num_predict", "num_keep",
+    "num_predict", "seed", "top_k", "repeat_last_n", "mirostat", "dry_allowed_length", "dry_penalty_last_n",
+)  # fmt: skip
+_FLOATS = (
+    "temperature", "top_p", "min_p", "typical_p", "repeat_penalty", "presence_penalty", "frequency_penalty",
+    "mirostat_tau", "mirostat_eta", "dry_multiplier", "dry_base", "xtc_probability", "xtc_threshold",
+    "top_n_sigma",
+)  # fmt: skip
+_BOOLEANS = ("use_mmap", "use_mlock", "ignore_eos")
+_TEXTS = ("grammar",)
+_LISTS = ("stop", "dry_sequence_breakers")
+# Old Modelfiles carry these and nothing acts on them any more: dropped with a warning, as Ollama does.
+DEPRECATED = frozenset(
+    ("penalize_newline", "low_vram", "f16_kv", "logits_all", "vocab_only", "numa", "tfs_z"),
+)
+KINDS: Mapping[str, str] = {
+    **dict.fromkeys(_INTEGERS, "int"),
+    **dict.fromkeys(_FLOATS, "float"),
+    **dict.fromkeys(_BOOLEANS, "bool"),
+    **dict.fromkeys(_TEXTS, "string"),
+    **dict.fromkeys(_LISTS, "list"),
+}
+_SHOWN = {"int": "integer", "float": "float32", "bool": "boolean", "list": "array of strings"}
+_TRUE = ("1", "t", "T", "TRUE", "true", "True")
+_FALSE = ("0", "f", "F", "FALSE", "false", "False")
+
+
+class InvalidParameter(ValueError):
+    """A parameter that does not exist, or a value of the wrong type."""
+
+
+def from_text(name: str, text: str) -> Any:
+    """The value of a PARAMETER line."""
+    kind = _kind(name)
+    try:
+        if kind == "int":
+            # A whole number may be written as 4096.0; Go's parser refuses that, people's files hold it.
+            value = float(text)
+            if value != int(value) or abs(value) >= 2**63:
+                raise ValueError
+            return int(text) if text.strip().lstrip("+-").isdigit() else int(value)
+        if kind == "float":
+            number = float(text)
+            if not abs(number) < 3.4e38:
+                raise ValueError
+            return number
+    except (ValueError, OverflowError):
+        raise InvalidParameter(f"invalid {kind} value [{text}]") from None
+    if kind == "bool":
+        if text not in (*_TRUE, *_FALSE):
+            raise InvalidParameter(f"invalid bool value [{text}]")
+        return text in _TRUE
+    return text
+
+
+def is_list(name: str) -> bool:
+    return KINDS.get(name) == "list"
+
+
+def check(name: str, value: Any) -> Any:
+    """The value of a JSON parameter, or InvalidParameter."""
+    kind = _kind(name)
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    if kind == "list":
+        if isinstance(value, str):
+            return [value]
+        if isinstance(value, list) and all(isinstance(item, str) for item in value):
+            return value
+    elif kind == "int" and number and abs(value) < 2**63 and value == int(value):
+        return int(value)
+    elif (
+        (kind == "float" and number and abs(value) < 3.4e38)
+        or (kind == "bool" and isinstance(value, bool))
+        or (kind == "string" and isinstance(value, str))
+    ):
+        return value
+    raise InvalidParameter(f'parameter "{name}" must be of type {_SHOWN.get(kind, kind)}')
+
+
+def check_all(parameters: Mapping[str, Any]) -> dict[str, Any]:
+    """All of them; deprecated ones are left out."""
+    return {name: check(name, value) for name, value in parameters.items() if name not in DEPRECATED}
+
+
+def _kind(name: str) -> str:
+    kind = KINDS.get(name)
+    if kind is None:
+        close = nearest(name, KINDS)
+        raise InvalidParameter(
+            f"unknown parameter '{name}'" + (f" (did you mean '{close}'?)" if close else "")
+        )
+    return kind
+
+
+def nearest(word: str, known: Iterable[str]) -> str | None:
+    found = difflib.get_close_matches(word, list(known), n=1, cutoff=0.75)
+    return found[0] if found else None

@@ -1,0 +1,159 @@
+"""The model store: Ollama's directory, read and written so that either program can use what the other made.
+
+Guarantees: a name appears only when all of its blobs are there; a blob that a manifest mentions, or that
+someone is about to mention, is never removed; one broken model hides no other."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from datetime import datetime
+from pathlib import Path
+
+from llm_engine.models.blobs import BlobStore
+from llm_engine.models.digests import Digest
+from llm_engine.models.errors import BlobMissing, CorruptManifest, ModelNotFound
+from llm_engine.models.leases import Leases
+from llm_engine.models.manifests import Manifest, ManifestStore
+from llm_engine.models.model import Model
+from llm_engine.models.names import Name
+
+log = logging.getLogger("llm_engine.models")
+
+# What is younger may belong to an upload or a download of another program on this directory.
+SPARE_YOUNGER_THAN = 3600.0
+
+__all__ = ["Model", "ModelStore"]
+
+
+class ModelStore:
+    def __init__(self, root: Path, *, prune: bool = True) -> None:
+        self.root = root
+        self.prunes = prune
+        """False where the operator forbade it (OLLAMA_NOPRUNE)."""
+        self.blobs = BlobStore(root / "blobs")
+        self.manifests = ManifestStore(root / "manifests")
+        self.leases = Leases(root / ".leases")
+
+    # -- reading -------------------------------------------------------------------------------------------
+
+    def list(self) -> list[Model]:
+        """Every readable model, the newest first; unreadable ones are logged and left out."""
+        models = []
+        for name in self.manifests.names():
+            try:
+                model = self._load(name)
+                model.config  # noqa: B018 - a model whose configuration cannot be read is not listed
+            except (CorruptManifest, BlobMissing) as error:
+                log.warning("model left out", extra={"data": {"model": name.short, "why": str(error)}})
+            except ModelNotFound:
+                continue  # removed while we were listing
+            else:
+                models.append(model)
+        return sorted(models, key=lambda model: (-int(model.modified_at.timestamp()), model.short_name))
+
+    def resolve(self, name: str | Name) -> Model:
+        """The model of this name. InvalidName, ModelNotFound or CorruptManifest."""
+        wanted = Name.parse(name) if isinstance(name, str) else name
+        stored = self.manifests.find(wanted)
+        if stored is None:
+            raise ModelNotFound(wanted.short)
+        model = self._load(stored)
+        if wanted.pin and wanted.pin != f"sha256:{model.digest}":
+            raise ModelNotFound(f"{wanted.short}@{wanted.pin}")
+        return model
+
+    def _load(self, name: Name) -> Model:
+        manifest, stat = self.manifests.read(name)
+        modified = datetime.fromtimestamp(stat.st_mtime).astimezone()
+        return Model(name, manifest, modified, self.blobs)
+
+    # -- writing -------------------------------------------------------------------------------------------
+
+    @contextlib.contextmanager
+    def keeping(self, digests: Iterable[Digest]) -> Iterator[None]:
+        """Blobs that are about to be mentioned; they cannot be removed meanwhile."""
+        with self.leases.hold(digests):
+            yield
+
+    def put(self, name: Name, manifest: Manifest) -> Model:
+        """Gives a manifest its name; BlobMissing unless everything it mentions is there.
+
+        What only the replaced manifest mentioned is removed.
+        """
+        with self.keeping(layer.digest for layer in manifest.everything):
+            for layer in manifest.everything:
+                if not self.blobs.has(layer.digest, layer.size):
+                    raise BlobMissing(str(layer.digest), name.short)
+            target = self.manifests.find(name) or name
+            old: list[Digest] = []
+            with contextlib.suppress(ModelNotFound, CorruptManifest):
+                old = [layer.digest for layer in self.manifests.read(target)[0].everything]
+            self.manifests.write(target, manifest)
+        self.remove_unused(old)
+        return self._load(target)
+
+    def copy(self, source: Name, destination: Name) -> None:
+        self.put(destination, self.resolve(source).manifest)
+
+    def delete(self, name: Name) -> None:
+        """Removes the name, and the blobs that nothing else needs."""
+        stored = self.manifests.find(name)
+        if stored is None:
+            raise ModelNotFound(name.short)
+        digests: list[Digest] = []
+        with contextlib.suppress(CorruptManifest):
+            digests = [layer.digest for layer in self.manifests.read(stored)[0].everything]
+        self.manifests.remove(stored)
+        self.remove_unused(digests)
+
+    # -- cleaning up ---------------------------------------------------------------------------------------
+
+    def remove_unused(self, digests: Iterable[Digest]) -> Sequence[Digest]:
+        """Removes those of `digests` that no manifest mentions and nobody holds; gives what was removed."""
+        if not self.prunes:
+            return []
+        with self.leases.claim(digests) as free:
+            used = self.mentioned()
+            if used is None:
+                return []
+            unused = [digest for digest in free if digest not in used]
+            for digest in unused:
+                self.blobs.remove(digest)
+        return unused
+
+    def mentioned(self) -> set[Digest] | None:
+        """Every digest in a manifest; None when a manifest cannot be read, for then nobody knows."""
+        used: set[Digest] = set()
+        for name in self.manifests.names():
+            try:
+                manifest, _ = self.manifests.read(name)
+            except ModelNotFound:
+                continue
+            except CorruptManifest as error:
+                log.warning("nothing is removed", extra={"data": {"why": str(error)}})
+                return None
+            used.update(layer.digest for layer in manifest.everything)
+        return used
+
+    def clean(self, *, older_than: float = SPARE_YOUNGER_THAN) -> Sequence[str]:
+        """At start: removes unused blobs and abandoned temporary files; gives the names of the removed
+        files."""
+        if not self.prunes or not self.blobs.root.is_dir():
+            return []
+        old = time.time() - older_than
+        digests, strays = [], []
+        for entry in os.scandir(self.blobs.root):
+            with contextlib.suppress(FileNotFoundError):
+                if not entry.is_file(follow_symlinks=False) or entry.stat().st_mtime > old:
+                    continue
+                if entry.name.startswith("incoming-"):
+                    strays.append(entry.name)
+                elif entry.name.startswith("sha256-") and len(entry.name) == 71:
+                    digests.append(Digest(entry.name[7:]))
+        for name in strays:
+            (self.blobs.root / name).unlink(missing_ok=True)
+        return [*strays, *(digest.file_name for digest in self.remove_unused(digests))]

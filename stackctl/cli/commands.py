@@ -11,4 +11,15 @@ class Entry(NamedTuple):
     help: str
 
 
-COMMANDS: dict[str, Entry] = {}
+COMMANDS: dict[str, Entry] = {
+    "init": Entry("stackctl.cli.init", "init", "Write a commented stack.yaml into this folder."),
+    "up": Entry("stackctl.cli.up", "up", "Bring the stack up, and prove that it works."),
+    "status": Entry("stackctl.cli.status", "status", "Show what runs now, the loaded models, and drift."),
+    "logs": Entry("stackctl.cli.logs", "logs", "Show the logs of the services as one stream."),
+    "plan": Entry("stackctl.cli.render", "plan", "Show what `up` would change."),
+    "render": Entry("stackctl.cli.render", "render", "Print what `up` would run."),
+    "down": Entry("stackctl.cli.down", "down", "Take the stack down; data stays."),
+    "restart": Entry("stackctl.cli.down", "restart", "Restart services, and wait until they are healthy."),
+    "exec": Entry("stackctl.cli.logs", "exec_", "Run a command inside a service."),
+    "config": Entry("stackctl.cli.config", "config", "Show, check and explain the stack file."),
+}

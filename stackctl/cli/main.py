@@ -53,16 +53,22 @@ class LazyGroup(click.Group):
 @click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="stackctl")
 @click.option("-f", "--file", "stack_file", metavar="FILE", help="Stack file (default: ./stack.yaml).")
+@click.option("--overlay", metavar="NAME", help="Lay stack.NAME.yaml over the stack file.")
 @click.option("-v", "--verbose", is_flag=True, help="Print each outside command as it would be typed.")
 @click.option("--debug", is_flag=True, help="Show tracebacks.")
 @click.pass_context
-def cli(ctx: click.Context, stack_file: str | None, verbose: bool, debug: bool) -> None:
+def cli(ctx: click.Context, stack_file: str | None, overlay: str | None, verbose: bool, debug: bool) -> None:
     """Run a private LLM stack on this host."""
     ctx.obj = {
         "stack_file": stack_file or os.environ.get("STACKCTL_FILE"),
+        "overlay": overlay,
         "verbose": verbose,
         "debug": debug,
     }
+    if verbose:
+        from stackctl.cli.context import show_commands
+
+        show_commands()
 
 
 def render_error(error: StackctlError) -> str:

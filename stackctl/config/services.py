@@ -40,6 +40,9 @@ class Service(Section):
     volumes: tuple[Mount, ...] = Field((), description="more folders of the host")
     secrets: tuple[SecretName, ...] = Field((), description="secrets given as files /run/secrets/NAME")
     start_grace: Duration = Field(60.0, gt=0, description="time to become healthy after a start")
+    healthcheck: tuple[str, ...] | None = Field(
+        None, min_length=1, description="command that proves health; default: what the image is known to have"
+    )
 
     @field_validator("environment", mode="before")
     @classmethod
@@ -60,9 +63,12 @@ class EngineService(Service):
     """The model server: Ollama's, OpenAI's and Anthropic's APIs."""
 
     enabled: bool = True
-    image: str = Field(f"stackctl-engine:{__version__}", min_length=1)
+    image: str = Field(f"llm-engine:{__version__}", min_length=1)
     port: Port = 11434
     start_grace: Duration = Field(120.0, gt=0)
+    models_dir: HostPath | None = Field(
+        None, description="the model store, such as an Ollama folder you have; default: models in data_dir"
+    )
 
 
 class WebuiService(Service):
@@ -101,6 +107,7 @@ class ProxyService(Service):
     image: str = Field("stackctl-proxy:2", min_length=1)
     port: Port = 8443
     limits: Limits = Limits(memory=256 << 20, pids=256)
+    webui_port: Port = Field(8444, description="where the web UI is, if it is enabled; `port` has the APIs")
     hostnames: tuple[str, ...] = Field(
         ("localhost",), min_length=1, description="names the certificate is for"
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from stackctl.config import StackConfig
+from stackctl.runtime.base import Runtime
 from stackctl.runtime.command import run
 
 
@@ -25,3 +26,13 @@ def choose(config: StackConfig) -> Choice:
     if compose.returncode != 0:
         return Choice("local", "docker has no compose plug-in")
     return Choice("docker", f"Docker Engine {found.stdout.strip()} answers")
+
+
+def runtime_of(config: StackConfig, name: str) -> Runtime:
+    if name == "docker":
+        from stackctl.runtime.docker.runtime import DockerRuntime
+
+        return DockerRuntime(config)
+    from stackctl.runtime.local.runtime import LocalRuntime
+
+    return LocalRuntime(config)

@@ -1,0 +1,54 @@
+"""`stackctl down`, `restart`: stop, remove, start again."""
+
+from __future__ import annotations
+
+import click
+
+from stackctl.cli import context as contexts
+from stackctl.cli import output
+
+
+@click.command()
+@click.option("--volumes", is_flag=True, help="Remove the data, too: models, databases. Asks first.")
+@click.option("-y", "--yes", is_flag=True, help="Do not ask.")
+@click.pass_context
+def down(context: click.Context, volumes: bool, yes: bool) -> None:
+    """Take the stack down. Data stays, unless --volumes.
+
+    \b
+    Examples:
+      stackctl down
+      stackctl down --volumes --yes
+    """
+    from stackctl.operations import down as downs
+
+    stack = contexts.stack(context)
+    if volumes:
+        folders = downs.data_folders(stack)
+        listed = ", ".join(str(folder) for folder in folders) or "no folders"
+        output.confirm(f"Remove the data of stack {stack.name} for good ({listed})?", yes=yes)
+    downs.down(stack, volumes=volumes)
+    output.say(f"stack {stack.name} is down" + ("" if volumes else "; data is kept"))
+
+
+@click.command()
+@click.argument("services", nargs=-1, shell_complete=contexts.complete_service)
+@click.pass_context
+def restart(context: click.Context, services: tuple[str, ...]) -> None:
+    """Restart SERVICES (default: all), and wait until they are healthy.
+
+    \b
+    Examples:
+      stackctl restart engine
+    """
+    from stackctl.operations import gate
+    from stackctl.runtime import audit
+    from stackctl.runtime.lock import stack_lock
+
+    stack = contexts.stack(context)
+    chosen = contexts.known_services(services, list(stack.config.services.enabled()))
+    with stack_lock(stack.name):
+        stack.runtime.restart(chosen)
+        gate.wait_healthy(stack, chosen)
+        audit.record(stack.name, "restart", result="ok", services=chosen)
+    output.say(f"restarted {', '.join(chosen)}")

@@ -1,0 +1,148 @@
+"""The commented sample, the reference page and the JSON Schema, all made from the one model.
+
+So they cannot disagree with what is accepted: a key that is added to the model appears in all three.
+"""
+
+from __future__ import annotations
+
+import json
+import typing
+from collections.abc import Iterator
+from typing import Any
+
+from pydantic import BaseModel
+from pydantic.fields import FieldInfo
+from pydantic_core import PydanticUndefined
+
+from stackctl.config.stack import StackConfig
+
+
+def json_schema() -> dict[str, Any]:
+    schema = StackConfig.model_json_schema()
+    schema["$schema"] = "https://json-schema.org/draft/2020-12/schema"
+    schema["title"] = "stack.yaml"
+    return schema
+
+
+def starter(name: str, runtime: str) -> str:
+    """What `stackctl init` writes: short, and every line in it works."""
+    return f"""\
+# A stack of stackctl. All keys with their defaults: stackctl config docs
+name: {name}
+runtime: {runtime}          # auto: docker where an engine answers, else local processes
+
+gpu:
+  mode: auto           # auto, nvidia, nvidia-runtime, cdi, rocm, none
+  require_gpu: false   # true: refuse to come up on the CPU
+
+services:
+  engine:
+    port: 11434
+  webui:
+    enabled: false     # Open WebUI on port 3000
+
+# models:              # what `stackctl models sync` makes true
+#   - llama3.2:3b
+"""
+
+
+def sample() -> str:
+    """Every key, commented out with its default, under its explanation."""
+    lines = ["# stack.yaml: every key with its default.", ""]
+    lines += _section(StackConfig, 0)
+    return "\n".join(lines) + "\n"
+
+
+def _section(model: type[BaseModel], depth: int) -> Iterator[str]:
+    pad = "  " * depth
+    for key, field in fields(model):
+        if field.description:
+            yield f"# {pad}{key}: {field.description}"
+        nested = nested_model(field)
+        if nested is not None and not _is_list(field):
+            yield f"# {pad}{key}:" if depth else f"# {key}:"
+            yield from _section(nested, depth + 1)
+            continue
+        yield f"# {pad}{key}: {default_text(field)}"
+
+
+def reference() -> str:
+    """The table of `docs/configuration.md`: path, type, default, meaning."""
+    rows = ["| key | type | default | meaning |", "|---|---|---|---|"]
+    rows += [
+        f"| `{path}` | {kind} | {default} | {text} |" for path, kind, default, text in _rows(StackConfig, "")
+    ]
+    return "\n".join(rows) + "\n"
+
+
+def _rows(model: type[BaseModel], prefix: str) -> Iterator[tuple[str, str, str, str]]:
+    for key, field in fields(model):
+        path = f"{prefix}{key}"
+        nested = nested_model(field)
+        if nested is not None:
+            text = field.description or (nested.__doc__ or "").strip().split("\n")[0]
+            if _is_list(field) or default_text(field) == "null":
+                yield path, "list" if _is_list(field) else "section", _code(default_text(field)), text
+                yield from _rows(nested, f"{path}[]." if _is_list(field) else f"{path}.")
+            else:
+                yield from _rows(nested, f"{path}.")
+            continue
+        yield path, kind_of(field), _code(default_text(field)), (field.description or "").replace("|", "\\|")
+
+
+def fields(model: type[BaseModel]) -> list[tuple[str, FieldInfo]]:
+    return [(field.alias or name, field) for name, field in model.model_fields.items()]
+
+
+def nested_model(field: FieldInfo) -> type[BaseModel] | None:
+    found = [one for one in _classes(field.annotation) if issubclass(one, BaseModel)]
+    return found[0] if len(found) == 1 else None
+
+
+def default_text(field: FieldInfo) -> str:
+    default = field.get_default(call_default_factory=True)
+    if default is PydanticUndefined:
+        return "(required)"
+    if isinstance(default, BaseModel):
+        return json.dumps(default.model_dump(mode="json", by_alias=True))
+    if isinstance(default, tuple):
+        return json.dumps(
+            [one.model_dump(mode="json") if isinstance(one, BaseModel) else one for one in default]
+        )
+    return json.dumps(default, default=str)
+
+
+def kind_of(field: FieldInfo) -> str:
+    if choices := _choices(field.annotation):
+        return ", ".join(f"`{choice}`" for choice in choices)
+    names = {"str": "text", "int": "number", "float": "number", "bool": "true or false", "Path": "path"}
+    kinds = sorted({names.get(one.__name__, one.__name__) for one in _classes(field.annotation)})
+    text = " or ".join(kinds) or "value"
+    return f"list of {text}" if _is_list(field) else f"map to {text}" if _is_map(field) else text
+
+
+def _choices(annotation: Any) -> list[str]:
+    if typing.get_origin(annotation) is typing.Literal:
+        return [str(one) for one in typing.get_args(annotation)]
+    return [choice for part in typing.get_args(annotation) for choice in _choices(part)]
+
+
+def _classes(annotation: Any) -> list[type]:
+    if isinstance(annotation, type) and not typing.get_args(annotation):
+        return [] if annotation is type(None) else [annotation]
+    arguments = typing.get_args(annotation)
+    if typing.get_origin(annotation) is dict:
+        arguments = arguments[1:]
+    return [one for part in arguments for one in _classes(part)]
+
+
+def _is_list(field: FieldInfo) -> bool:
+    return typing.get_origin(field.annotation) in (tuple, list)
+
+
+def _is_map(field: FieldInfo) -> bool:
+    return typing.get_origin(field.annotation) is dict
+
+
+def _code(text: str) -> str:
+    return text if text.startswith("(") else f"`{text}`"

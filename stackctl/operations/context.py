@@ -1,0 +1,51 @@
+"""A stack as the commands handle it: its configuration, its runtime, its generations, and a way to say
+things."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from stackctl.config import Loaded, StackConfig
+from stackctl.engine_api import EngineClient
+from stackctl.runtime.base import Runtime
+from stackctl.runtime.generations import GenerationStore
+from stackctl.runtime.selection import Choice, choose, runtime_of
+
+Say = Callable[[str], None]
+
+
+def to_stderr(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
+
+
+@dataclass(frozen=True)
+class Stack:
+    loaded: Loaded
+    choice: Choice
+    runtime: Runtime
+    store: GenerationStore
+    say: Say = field(default=to_stderr)
+
+    @property
+    def config(self) -> StackConfig:
+        return self.loaded.config
+
+    @property
+    def name(self) -> str:
+        return self.config.name
+
+    def engine(self, timeout: float = 10.0) -> EngineClient:
+        return EngineClient(self.config.url("engine"), timeout=timeout)
+
+
+def open_stack(loaded: Loaded, say: Say = to_stderr) -> Stack:
+    """`auto` stays with the runtime that the stack is up on: a Docker Engine that is down moves nothing."""
+    store = GenerationStore(loaded.config.name)
+    current = store.current()
+    if loaded.config.runtime == "auto" and current is not None:
+        choice = Choice(current.runtime, f"generation {current.number} runs on it")
+    else:
+        choice = choose(loaded.config)
+    return Stack(loaded, choice, runtime_of(loaded.config, choice.name), store, say)

@@ -1,0 +1,39 @@
+"""Gathers what rendering needs to know of this host."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+from pathlib import Path
+
+from stackctl.config import StackConfig
+from stackctl.render.facts import Facts
+from stackctl.render.gpu import CPU, choose_gpu
+
+PROGRAMS = ("llm-engine", "open-webui", "caddy")
+
+
+def gather(config: StackConfig, runtime: str) -> Facts:
+    if runtime == "local":
+        programs = {name: path for name in PROGRAMS if (path := find_program(name))}
+        return Facts("local", programs=programs)
+    from stackctl.runtime import gpu_probe
+    from stackctl.runtime.docker import images
+
+    gpu = CPU if config.gpu.mode == "none" else choose_gpu(config.gpu, gpu_probe.probe())
+    references = {service.image for service in config.services.enabled().values()}
+    pins = {reference: pinned for reference in sorted(references) if (pinned := images.pin(reference))}
+    return Facts("docker", user=container_user(), gpu=gpu, pins=pins)
+
+
+def container_user() -> str:
+    """Containers run as whoever owns the data: ourselves, or an unprivileged id when we are root."""
+    uid = os.geteuid()
+    return "10001:10001" if uid == 0 else f"{uid}:{os.getegid()}"
+
+
+def find_program(name: str) -> str | None:
+    """Beside our own interpreter first: the virtual environment need not be on the PATH."""
+    beside = Path(sys.executable).parent / name
+    return str(beside) if beside.exists() else shutil.which(name)

@@ -1,0 +1,108 @@
+"""What `up` makes sure of before it changes anything, and what it puts in place: folders, secrets, files.
+
+A missing data mount is refused here: Docker would make the folder on the root disk and models would be pulled
+anew.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+from pathlib import Path
+
+from stackctl.errors import PreflightError
+from stackctl.operations.context import Stack
+from stackctl.render import Rendered
+from stackctl.render.proxy import KEY_SECRET
+from stackctl.render.webui import SECRETS as WEBUI_SECRETS
+from stackctl.runtime.secrets import SecretStore
+
+GENERATED = frozenset({KEY_SECRET, *WEBUI_SECRETS.values()})
+
+
+def check(stack: Stack, rendered: Rendered) -> None:
+    """Refuse with a reason, or return."""
+    _mount(stack)
+    _ports(stack, rendered)
+    for name, body in rendered.document["services"].items():
+        for volume in body.get("volumes", []):
+            source = Path(volume["source"].replace("$$", "$"))
+            ours = str(source) in rendered.folders or source.is_relative_to(stack.config.state_path)
+            if not ours and not source.exists():
+                raise PreflightError(
+                    f"{name}: {source} does not exist, and is not made silently", fix=f"mkdir -p {source}"
+                )
+
+
+def prepare(stack: Stack, rendered: Rendered, user: str) -> None:
+    """Folders, secrets and configuration files, owned by whom the services run as."""
+    uid, _, gid = user.partition(":")
+    owner = (int(uid), int(gid)) if os.geteuid() == 0 and rendered.runtime == "docker" else None
+    for folder in rendered.folders:
+        _make(Path(folder), owner)
+    secrets = SecretStore(stack.name)
+    for made in secrets.ensure(rendered.secrets, GENERATED):
+        stack.say(f"made secret {made}")
+    if owner:
+        secrets.give_to(rendered.secrets, *owner)
+    files = stack.config.state_path / "files"
+    for name, text in rendered.files.items():
+        if name in ("compose.yaml", "processes.yaml"):
+            continue
+        files.mkdir(parents=True, exist_ok=True)
+        aside = files / f".{name}.new"
+        aside.write_text(text)
+        aside.chmod(0o644)
+        aside.rename(files / name)
+
+
+def _make(folder: Path, owner: tuple[int, int] | None) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise PreflightError(
+            f"cannot make {folder}: {error.strerror}", fix="set data_dir in the stack file"
+        ) from error
+    if owner and (folder.stat().st_uid, folder.stat().st_gid) != owner:
+        # Ours from the start: a stack that moves from local processes to containers keeps its data.
+        for path in (folder, *folder.rglob("*")):
+            os.chown(path, *owner, follow_symlinks=False)
+
+
+def _mount(stack: Stack) -> None:
+    mount = stack.config.data_mount
+    if mount is not None and not os.path.ismount(mount):
+        raise PreflightError(
+            f"data_mount {mount} is not mounted, so data would go to the disk below it", fix=f"mount {mount}"
+        )
+
+
+def _ports(stack: Stack, rendered: Rendered) -> None:
+    """A port that another program holds is found before the old container is removed."""
+    status = stack.runtime.status()
+    ours = {
+        port.host_port for service in status.services if service.state != "exited" for port in service.ports
+    }
+    for name, body in rendered.document["services"].items():
+        for port in body.get("ports", []):
+            number = int(port.get("published") or port["port"])
+            if number in ours:
+                continue
+            if reason := taken(port["host_ip"], number):
+                from stackctl.runtime.ports import holder_of
+
+                who = f" by {found}" if (found := holder_of(number)) else ""
+                raise PreflightError(
+                    f"{name}: port {number} on {port['host_ip']} is taken{who}: {reason}",
+                    fix=f"stop it, or set services.{name}.port",
+                )
+
+
+def taken(address: str, port: int) -> str | None:
+    with socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((address, port))
+        except OSError as error:
+            return error.strerror or str(error)
+    return None

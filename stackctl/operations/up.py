@@ -1,0 +1,194 @@
+"""`up`: from a configuration to a stack that is proven to work, or back to what ran before.
+
+The order is the promise: everything that can be refused is refused before anything is changed; the reason of
+a failure is shown before anything is undone; a generation is put in force only after it passed the gate.
+Killed at any point, a second `up` starts over from what it finds.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+
+from stackctl.engine_api import EngineError
+from stackctl.errors import PreflightError, RollbackError, StackctlError, UnhealthyError
+from stackctl.operations import gate, preflight
+from stackctl.operations.context import Stack
+from stackctl.operations.facts import gather
+from stackctl.render import Facts, Rendered, policy, render
+from stackctl.runtime import audit
+from stackctl.runtime.generations import Generation
+from stackctl.runtime.lock import stack_lock
+
+
+@dataclass(frozen=True)
+class UpResult:
+    generation: int
+    previous: int | None
+    changed: bool
+    engine_version: str
+    published: tuple[str, ...]
+    token_seconds: float | None  # of the one-token probe; None when there is no model yet
+
+
+def up(stack: Stack, *, deadline: float | None = None, wait_for_lock: float = 0.0) -> UpResult:
+    with stack_lock(stack.name, wait=wait_for_lock):
+        started = time.monotonic()
+        before = stack.store.current()
+        generation: Generation | None = None
+        outcome = "failed"
+        try:
+            rendered, _ = prepared(stack)
+            generation = rendered.write(stack.store, config=[str(path) for path in stack.loaded.files])
+            result = switch(stack, generation, before, rendered, deadline=deadline)
+            outcome = "ok"
+            return result
+        except BaseException as error:
+            outcome = f"{type(error).__name__}: {error}"
+            raise
+        finally:
+            audit.record(
+                stack.name,
+                "up",
+                result=outcome,
+                duration=time.monotonic() - started,
+                generation_from=before.number if before else None,
+                generation_to=generation.number if generation else None,
+            )
+
+
+def prepared(stack: Stack) -> tuple[Rendered, Facts]:
+    """Rendered, with its images here and pinned, checked, and with everything in place to start."""
+    if stack.choice.name == "docker":
+        from stackctl.runtime.docker import images
+
+        for service in stack.config.services.enabled().values():
+            images.obtain(service.image, stack.say)
+    facts = gather(stack.config, stack.choice.name)
+    rendered = render(stack.config, facts)
+    if rendered.runtime == "docker" and (loose := policy.unpinned(rendered.document)):
+        raise PreflightError(f"image of {', '.join(loose)} could not be pinned")
+    for note in rendered.notes:
+        stack.say(f"note: {note}")
+    preflight.check(stack, rendered)
+    preflight.prepare(stack, rendered, facts.user)
+    return rendered, facts
+
+
+def switch(
+    stack: Stack,
+    generation: Generation,
+    before: Generation | None,
+    rendered: Rendered,
+    *,
+    deadline: float | None,
+) -> UpResult:
+    """Start `generation`, hold it to the gate, and put it in force; or show why not, and go back."""
+    changed = before is None or before.number != generation.number
+    verb = (
+        f"starting generation {generation.number}"
+        if changed
+        else f"generation {generation.number} is in force"
+    )
+    stack.say(f"{verb} on {stack.runtime.name}: {', '.join(rendered.services)}")
+    try:
+        stack.runtime.up(generation, progress=stack.say)
+        version, published, seconds = passes_gate(stack, rendered.services, deadline)
+    except StackctlError as error:
+        show_evidence(stack, error, rendered.services)
+        go_back(stack, generation, before, error)
+        raise
+    stack.store.activate(generation)
+    return UpResult(
+        generation.number, before.number if before else None, changed, version, tuple(published), seconds
+    )
+
+
+def passes_gate(
+    stack: Stack, services: tuple[str, ...], deadline: float | None
+) -> tuple[str, list[str], float | None]:
+    gate.wait_healthy(stack, services, deadline=deadline)
+    gate.stay_healthy(stack, services)
+    published = gate.only_loopback(stack)
+    if "engine" not in services:
+        return "", published, None
+    client = stack.engine()
+    version = gate.engine_answers(client)
+    verify_gpu(stack)
+    return version, published, _probe(stack)
+
+
+def _probe(stack: Stack) -> float | None:
+    """One token of a model that is there: a wanted one first, and never a big one just for the probe."""
+    client = stack.engine(timeout=300)
+    try:
+        models = {str(model["name"]): int(model.get("size", 0)) for model in client.tags()}
+    except EngineError as error:
+        raise UnhealthyError(f"the engine does not list its models: {error.what}") from error
+    loaded = [str(model["name"]) for model in client.ps()]
+    wanted = [model.full_name for model in stack.config.models if model.full_name in models]
+    candidates = loaded or wanted or sorted(models, key=lambda name: models[name])
+    for name in candidates:
+        if "completion" in client.show(name).get("capabilities", ["completion"]):
+            stack.say(f"asking {name} for one token")
+            return gate.first_token(client, name)
+    return None
+
+
+def verify_gpu(stack: Stack) -> None:
+    """The engine's container must see the GPU that was chosen for it: seen from inside, not from here."""
+    if stack.runtime.name != "docker" or stack.config.gpu.mode == "none":
+        return
+    facts = gather(stack.config, "docker")
+    if facts.gpu.mode in ("none", "rocm"):
+        return
+    seen = stack.runtime.exec("engine", ["nvidia-smi", "-L"], timeout=30)
+    if seen.returncode != 0 or "GPU" not in seen.stdout:
+        why = (seen.stdout + seen.stderr).strip()[:200]
+        raise UnhealthyError(
+            f"the engine's container does not see the GPU ({facts.gpu.mode}): {why}",
+            fix="stackctl doctor --only gpu",
+        )
+    stack.say(f"inside the engine: {seen.stdout.splitlines()[0]}")
+
+
+def show_evidence(stack: Stack, error: StackctlError, services: tuple[str, ...]) -> None:
+    """Logs and health logs of what is not well, before undoing takes them away."""
+    stack.say(f"failed: {error.what}")
+    try:
+        status = stack.runtime.status()
+        for name in services:
+            service = status.service(name)
+            if service.state == "running" and service.health in ("healthy", "none"):
+                continue
+            stack.say(f"--- {name}: {service.state}, {service.health}, exit code {service.exit_code}, "
+                      f"restarts {service.restarts}")  # fmt: skip
+            for line in service.health_log[-3:]:
+                stack.say(f"health | {line}")
+            for entry in list(stack.runtime.logs([name], tail=20)):
+                stack.say(f"{name} | {entry.text}")
+    except StackctlError as second:
+        stack.say(f"(no more to show: {second.what})")
+
+
+def go_back(stack: Stack, failed: Generation, before: Generation | None, error: StackctlError) -> None:
+    """Bring the generation before back, and prove it; with none before, take the failed one down."""
+    try:
+        if before is None or before.number == failed.number or before.runtime != stack.runtime.name:
+            if before is None:
+                stack.say("nothing ran before: taking the failed stack down (data is kept)")
+                stack.runtime.down()
+            return
+        stack.say(f"going back to generation {before.number}")
+        stack.runtime.up(before, progress=stack.say)
+        services = tuple(before.meta["services"])
+        gate.wait_healthy(stack, services)
+        stack.say(f"generation {before.number} is healthy again")
+    except StackctlError as second:
+        raise RollbackError(
+            f"{error.what}; and going back failed: {second.what}", fix="stackctl status, then stackctl up"
+        ) from error
+    if not isinstance(error, UnhealthyError | PreflightError):
+        raise UnhealthyError(
+            f"{error.what} (went back to generation {before.number})", fix=error.fix
+        ) from error

@@ -1,0 +1,86 @@
+"""What a rendered compose file must never say, and what it must. Checked on the parsed document, not on its
+text.
+
+All findings are reported at once. A finding means that a template or a setting is unsafe: nothing is written
+then.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from stackctl.config import StackConfig
+from stackctl.errors import ConfigError
+from stackctl.render.hardening import hardening_of
+
+PINNED = re.compile(r"^(sha256:[0-9a-f]{64}|.+@sha256:[0-9a-f]{64})$")
+_SECRET_NAME = re.compile(r"(?i)(^|_)(key|token|password|passwd|secret|credential)s?($|_)")
+_HARMLESS = re.compile(r"^(true|false|\d+|/run/secrets/\S*|)$", re.IGNORECASE)
+
+
+def enforce(document: Mapping[str, Any], config: StackConfig) -> None:
+    problems = list(findings(document, config))
+    if problems:
+        raise ConfigError("the rendered stack breaks the policy", problems=problems)
+
+
+def findings(document: Mapping[str, Any], config: StackConfig) -> Iterator[str]:
+    services: Mapping[str, Any] = document["services"]
+    for name, body in services.items():
+        yield from _addresses(name, body, config)
+        yield from _health(name, body, services)
+        yield from _hardening(name, body)
+        yield from _secrets(name, body)
+
+
+def unpinned(document: Mapping[str, Any]) -> list[str]:
+    """Services whose image is a movable name. Refused by `up`, which pins; shown by `render`, which may not
+    know."""
+    return [name for name, body in document["services"].items() if not PINNED.match(body["image"])]
+
+
+def _addresses(name: str, body: Mapping[str, Any], config: StackConfig) -> Iterator[str]:
+    if body.get("network_mode"):
+        yield f"{name}: network_mode {body['network_mode']} bypasses loopback publishing"
+    for port in body.get("ports", []):
+        address = port.get("host_ip") if isinstance(port, dict) else None
+        if not address:
+            yield f"{name}: port {port} has no host address, so it would be on all of them"
+        elif config.expose != "lan" and not ipaddress.ip_address(address).is_loopback:
+            yield f"{name}: published on {address}, which is not loopback, without expose: lan"
+
+
+def _health(name: str, body: Mapping[str, Any], services: Mapping[str, Any]) -> Iterator[str]:
+    if body.get("restart") in (None, "no"):
+        # A one-shot must be waited for by another, or `up` takes its end for a failure.
+        waits = [other.get("depends_on", {}).get(name, {}) for other in services.values()]
+        if not any(one.get("condition") == "service_completed_successfully" for one in waits):
+            yield f"{name}: runs once, but no service waits for its completion"
+        return
+    test = body.get("healthcheck", {}).get("test")
+    if not test or test == ["NONE"]:
+        yield f"{name}: has no healthcheck, so a crash loop would look healthy"
+
+
+def _hardening(name: str, body: Mapping[str, Any]) -> Iterator[str]:
+    for rule, value in hardening_of(name).items():
+        if body.get(rule) != value:
+            yield f"{name}: {rule} is {body.get(rule)!r}, not {value!r}, and no exception says why"
+    if body.get("privileged"):
+        yield f"{name}: privileged"
+    if not body.get("pids_limit"):
+        yield f"{name}: has no pids_limit"
+    for volume in body.get("volumes", []):
+        if "docker.sock" in str(volume.get("source")):
+            yield f"{name}: mounts Docker's socket, which is root on this host"
+
+
+def _secrets(name: str, body: Mapping[str, Any]) -> Iterator[str]:
+    for variable, value in body.get("environment", {}).items():
+        if variable.endswith("_FILE") or not _SECRET_NAME.search(variable):
+            continue
+        if not _HARMLESS.match(str(value)):
+            yield f"{name}: environment variable {variable} looks like a secret in clear; use secrets: [name]"

@@ -1,0 +1,49 @@
+"""The result of rendering: files to write as a generation, and what they say, parsed."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from stackctl.render.facts import RuntimeName
+from stackctl.runtime.generations import Generation, GenerationStore
+
+
+@dataclass(frozen=True)
+class Rendered:
+    stack: str
+    runtime: RuntimeName
+    document: Mapping[str, Any]  # the main file, parsed and policy-checked
+    files: Mapping[str, str]  # file name -> text, the main file among them
+    images: Mapping[str, str]  # service -> image reference as written in the stack file
+    pins: Mapping[str, str]  # image reference -> what it is pinned to
+    secrets: tuple[str, ...] = ()  # names that must exist before this can run
+    folders: tuple[str, ...] = ()  # host folders that stackctl makes, in data_dir
+    notes: tuple[str, ...] = field(default=())  # said loudly by `up`: CPU fallback, exposure
+
+    @property
+    def main(self) -> str:
+        return self.files["compose.yaml" if self.runtime == "docker" else "processes.yaml"]
+
+    @property
+    def digest(self) -> str:
+        return hashlib.sha256(
+            "\0".join(f"{k}\0{v}" for k, v in sorted(self.files.items())).encode()
+        ).hexdigest()
+
+    @property
+    def services(self) -> tuple[str, ...]:
+        return tuple(self.document["services"])
+
+    def same_as(self, generation: Generation | None) -> bool:
+        return generation is not None and generation.meta.get("digest") == self.digest
+
+    def write(self, store: GenerationStore, **meta: Any) -> Generation:
+        """As a numbered generation; the one in force is returned unchanged when it says the same."""
+        current = store.current()
+        if current is not None and self.same_as(current):
+            return current
+        about = {"digest": self.digest, "images": dict(self.images), "services": list(self.services), **meta}
+        return store.write(self.files, runtime=self.runtime, lock=self.pins, meta=about)

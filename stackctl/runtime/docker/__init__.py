@@ -1,0 +1,1 @@
+"""The Docker runtime: every change goes through `docker compose`; the SDK only looks."""

@@ -1,0 +1,79 @@
+"""Images: is it here, where does it come from, and what name of it can never move.
+
+An image from a registry is pinned as `name@sha256:…`, one that was built here by its image id.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from stackctl.errors import PreflightError
+from stackctl.runtime.base import Progress
+from stackctl.runtime.command import CommandError, clean_environment, run
+
+ROOT = Path(__file__).resolve().parents[3]
+
+# Images that this checkout can build: name -> value of IMAGE for scripts/images.
+BUILT_HERE = {"llm-engine": "cpu", "stackctl-webui": "webui", "stackctl-proxy": "proxy"}
+
+
+def inspect(reference: str) -> dict[str, Any] | None:
+    found = run(["docker", "image", "inspect", reference], timeout=30, check=False)
+    if found.returncode != 0:
+        return None
+    images: list[dict[str, Any]] = json.loads(found.stdout)
+    return images[0]
+
+
+def pin(reference: str) -> str | None:
+    """What `reference` means now, as a name that cannot move; None when it is not here."""
+    if "@sha256:" in reference or reference.startswith("sha256:"):
+        return reference if inspect(reference) else None
+    image = inspect(reference)
+    if image is None:
+        return None
+    repository = repository_of(reference)
+    for digest in image.get("RepoDigests") or []:
+        if digest.partition("@")[0] in (
+            repository,
+            f"docker.io/{repository}",
+            f"docker.io/library/{repository}",
+        ):
+            return str(digest)
+    return str(image["Id"])
+
+
+def repository_of(reference: str) -> str:
+    name, _, tag = reference.partition("@")[0].rpartition(":")
+    return name if name and "/" not in tag else reference.partition("@")[0]
+
+
+def obtain(reference: str, progress: Progress) -> None:
+    """Build it where this checkout can, else pull it."""
+    if inspect(reference) is not None:
+        return
+    kind = BUILT_HERE.get(repository_of(reference))
+    script = ROOT / "scripts" / "images"
+    try:
+        if kind and script.exists():
+            progress(f"building {reference}")
+            run([str(script)], timeout=3600, env=_build_environment(kind), cwd=ROOT, on_line=progress)
+        else:
+            progress(f"pulling {reference}")
+            run(["docker", "pull", "--quiet", reference], timeout=3600, on_line=progress)
+    except CommandError as error:
+        how = f"IMAGE={kind} scripts/images" if kind else f"docker pull {reference}"
+        raise PreflightError(f"image {reference} cannot be had: {error.what}", fix=how) from error
+    if inspect(reference) is None:
+        raise PreflightError(f"image {reference} is not here after building it", fix="docker image ls")
+
+
+def _build_environment(kind: str) -> dict[str, str]:
+    import os
+
+    kept = ("BASE_IMAGE", "CA_BUNDLE", "SSL_CERT_FILE", "BUILD_NETWORK", "STACKCTL_CACHE", "XDG_CACHE_HOME")
+    extra = {name: os.environ[name] for name in kept if name in os.environ}
+    pip = {name: value for name, value in os.environ.items() if name.startswith(("PIP_", "UV_"))}
+    return clean_environment({**extra, **pip, "IMAGE": kind})

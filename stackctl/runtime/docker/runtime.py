@@ -1,0 +1,180 @@
+"""The Docker runtime behind the common interface."""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Iterator, Sequence
+from functools import cached_property
+from typing import Any
+
+import yaml
+
+from stackctl.config import StackConfig
+from stackctl.errors import StackctlError
+from stackctl.runtime.base import LogLine, Progress, ServiceStatus, StackStatus
+from stackctl.runtime.command import CommandResult, clean_environment, run
+from stackctl.runtime.docker import compose, inspecting
+from stackctl.runtime.docker.logs import read_logs
+from stackctl.runtime.generations import Generation, GenerationStore
+
+_PROJECT = "com.docker.compose.project"
+
+
+class DockerRuntime:
+    name = "docker"
+
+    def __init__(self, config: StackConfig) -> None:
+        self.config = config
+        self.stack = config.name
+        self.store = GenerationStore(config.name)
+
+    def up(
+        self, generation: Generation, services: Sequence[str] | None = None, progress: Progress | None = None
+    ) -> None:
+        arguments = compose.up_arguments(services)
+        compose.compose(self.stack, generation.file, *arguments, on_line=progress)
+
+    def down(self, volumes: bool = False) -> None:
+        """By project name, so that it works with no generation left."""
+        arguments = ["docker", "compose", "--ansi", "never", "--progress", "plain", "-p", self.stack, "down"]
+        run([*arguments, "--remove-orphans", *(["--volumes"] if volumes else [])], timeout=300)
+
+    def restart(self, services: Sequence[str]) -> None:
+        self._compose("restart", *services)
+
+    def stop(self, services: Sequence[str]) -> None:
+        self._compose("stop", *services)
+
+    def start(self, services: Sequence[str]) -> None:
+        self._compose("start", *services)
+
+    def status(self) -> StackStatus:
+        current = self.store.current()
+        found = {}
+        for container in self.containers():
+            attributes = container.attrs
+            one = inspecting.service_status(attributes, self._memory(container))
+            found[one.name] = one
+        rendered = self._rendered(current)
+        services = [
+            found.get(name) or ServiceStatus(name, "absent", image=image) for name, image in rendered.items()
+        ]
+        services += [one for name, one in found.items() if name not in rendered]
+        number = current.number if current else None
+        return StackStatus(self.stack, self.name, number, tuple(services), tuple(self._drift(current, found)))
+
+    def containers(self) -> list[Any]:
+        found = self._client.containers.list(all=True, filters={"label": f"{_PROJECT}={self.stack}"})
+        return [
+            one for one in found if one.attrs["Config"]["Labels"].get("com.docker.compose.oneoff") != "True"
+        ]
+
+    def logs(
+        self,
+        services: Sequence[str] | None = None,
+        *,
+        tail: int | None = None,
+        since: str | None = None,
+        follow: bool = False,
+    ) -> Iterator[LogLine]:
+        containers = [(_service(one), one) for one in self.containers()]
+        wanted = [(name, one) for name, one in containers if not services or name in services]
+        return read_logs(wanted, tail=tail, since=since, follow=follow)
+
+    def exec(
+        self,
+        service: str,
+        argv: Sequence[str],
+        *,
+        timeout: float = 60.0,
+        input: str | None = None,
+        check: bool = False,
+    ) -> CommandResult:
+        command = [
+            "docker",
+            "exec",
+            *(["-i"] if input is not None else []),
+            self._container(service).id,
+            *argv,
+        ]
+        return run(command, timeout=timeout, input=input, check=check)
+
+    def exec_interactive(self, service: str, argv: Sequence[str]) -> int:
+        import sys
+
+        terminal = ["-t"] if sys.stdin.isatty() and sys.stdout.isatty() else []
+        command = ["docker", "exec", "-i", *terminal, self._container(service).id, *argv]
+        return subprocess.run(command, env=clean_environment(), check=False).returncode
+
+    def inspect(self, service: str) -> dict[str, Any]:
+        for one in self.containers():
+            if _service(one) == service:
+                attributes: dict[str, Any] = one.attrs
+                return attributes
+        return {}
+
+    @cached_property
+    def _client(self) -> Any:
+        import docker
+
+        try:
+            return docker.from_env(timeout=30)
+        except docker.errors.DockerException as error:
+            raise StackctlError(
+                f"no Docker Engine answers: {error}", fix="stackctl doctor --only docker"
+            ) from error
+
+    def _compose(self, *arguments: str) -> None:
+        current = self.store.current()
+        if current is None:
+            raise StackctlError(f"stack {self.stack} was not brought up", fix="stackctl up")
+        compose.compose(self.stack, current.file, *arguments)
+
+    def _container(self, service: str) -> Any:
+        for one in self.containers():
+            if (
+                one.attrs["Config"]["Labels"].get("com.docker.compose.service") == service
+                and one.status == "running"
+            ):
+                return one
+        raise StackctlError(f"service {service} is not running", fix="stackctl up")
+
+    def _memory(self, container: Any) -> int | None:
+        if container.status != "running":
+            return None
+        try:
+            usage = container.stats(stream=False, one_shot=True)["memory_stats"]
+        except Exception:  # noqa: BLE001 - a container that ends while we look has no memory
+            return None
+        stats = usage.get("stats", {})
+        cache = stats.get("inactive_file", stats.get("total_inactive_file", 0))  # as `docker stats` counts
+        return max(0, usage.get("usage", 0) - cache) or None
+
+    def _rendered(self, generation: Generation | None) -> dict[str, str]:
+        if generation is None or generation.runtime != self.name:
+            return {}
+        document = yaml.load(
+            generation.file.read_text(), Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+        )
+        return {name: body["image"] for name, body in document["services"].items()}
+
+    def _drift(self, current: Generation | None, found: dict[str, ServiceStatus]) -> list[str]:
+        if current is None or current.runtime != self.name:
+            return [f"{name}: running, but no generation is in force" for name in found]
+        expected = compose.hashes(self.stack, current)
+        lines = [f"{name}: rendered, but there is no container" for name in expected if name not in found]
+        lines += [f"{name}: running, but not in the rendered stack" for name in found if name not in expected]
+        for name, one in found.items():
+            if name in expected and one.config_hash != expected[name]:
+                lines.append(f"{name}: runs with other settings than rendered")
+            if name in expected and one.state != "running":
+                lines.append(f"{name}: {one.state}, should be running")
+        return lines
+
+
+def _labels(container: Any) -> dict[str, str]:
+    return container.attrs["Config"]["Labels"] or {}
+
+
+def _service(container: Any) -> str:
+    return _labels(container).get("com.docker.compose.service", str(container.name))

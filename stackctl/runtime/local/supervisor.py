@@ -1,0 +1,188 @@
+"""The process that keeps a local stack up: `python -m stackctl.runtime.local.supervisor STATE_DIR`.
+
+It owns the services; stackctl talks to it over a Unix socket in the state folder, one JSON object a line each
+way. `apply` makes the services match a generation: unchanged ones are not touched, by the hash of what they
+run with. When it is killed, the kernel ends its services (see `service`), and the next start cleans up what
+they left.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import signal
+import sys
+from pathlib import Path
+from typing import Any
+
+from stackctl.runtime.local import usage
+from stackctl.runtime.local.logs import RotatingLog
+from stackctl.runtime.local.service import Service
+
+
+class Supervisor:
+    def __init__(self, state: Path) -> None:
+        self.state = state
+        self.services: dict[str, Service] = {}
+        self.generation: int | None = None
+        self.ended = asyncio.Event()
+        self._changing = asyncio.Lock()
+
+    async def handle(self, request: dict[str, Any]) -> dict[str, Any]:
+        operation = request["op"]
+        if operation == "status":
+            return {
+                "generation": self.generation,
+                "pid": os.getpid(),
+                "services": [service.report() for service in self.services.values()],
+            }
+        async with self._changing:
+            if operation == "apply":
+                await self.apply(Path(request["file"]), int(request["generation"]), request.get("services"))
+            elif operation == "restart":
+                await self._each(request["services"], self._restart)
+            elif operation == "stop":
+                await self._each(request["services"], self._stop)
+            elif operation == "start":
+                for name in request["services"]:
+                    self.services[name].start()
+            elif operation == "shutdown":
+                await self.shutdown()
+            else:
+                raise ValueError(f"unknown operation {operation}")
+            self.remember()
+        return {}
+
+    async def apply(self, file: Path, generation: int, only: list[str] | None) -> None:
+        wanted = json.loads(await asyncio.to_thread(file.read_text))["services"]
+        if only is None:
+            gone = [name for name in self.services if name not in wanted]
+            await self._each(gone, self._stop)
+            for name in gone:
+                del self.services[name]
+            self.generation = generation
+        changed = [
+            name
+            for name, spec in wanted.items()
+            if (only is None or name in only)
+            and (name not in self.services or self.services[name].spec["hash"] != spec["hash"])
+        ]
+        await self._each([name for name in changed if name in self.services], self._stop)
+        for name, spec in wanted.items():
+            if only is not None and name not in only:
+                continue
+            if name in changed:
+                log = RotatingLog(self.state / "logs" / f"{name}.log")
+                self.services[name] = Service(name, spec, file.parent, self.state / "secrets", log)
+            self.services[name].start()
+
+    async def _each(self, names: list[str], action: Any) -> None:
+        await asyncio.gather(*(action(name) for name in names if name in self.services))
+
+    async def _stop(self, name: str) -> None:
+        await self.services[name].stop()
+
+    async def _restart(self, name: str) -> None:
+        await self._stop(name)
+        self.services[name].start()
+
+    async def shutdown(self) -> None:
+        await self._each(list(self.services), self._stop)
+        self.ended.set()
+
+    def remember(self) -> None:
+        """Who our children are, for the next supervisor, should we be killed."""
+        children = {
+            service.name: [service.pid, usage.start_time(service.pid)]
+            for service in self.services.values()
+            if service.pid
+        }
+        aside = self.state / ".children.json"
+        aside.write_text(json.dumps(children))
+        aside.rename(self.state / "children.json")
+
+    def clean_up(self) -> None:
+        """End what a killed supervisor left behind. A pid that now belongs to another process is left
+        alone."""
+        try:
+            children = json.loads((self.state / "children.json").read_text())
+        except (OSError, ValueError):
+            return
+        for pid, started in children.values():
+            if started is None or usage.start_time(pid) not in (started, None):
+                continue
+            for member in usage.session_members(pid):
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(member, signal.SIGKILL)
+
+
+async def _serve(state: Path) -> None:
+    supervisor = Supervisor(state)
+    supervisor.clean_up()
+
+    async def client(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            line = await reader.readline()
+            try:
+                answer = await supervisor.handle(json.loads(line))
+            except Exception as error:  # noqa: BLE001 - told to the caller; the services must live on
+                answer = {"error": f"{type(error).__name__}: {error}"}
+            writer.write(json.dumps(answer).encode() + b"\n")
+            await writer.drain()
+        finally:
+            writer.close()
+
+    async def note_children() -> None:
+        while True:
+            await asyncio.sleep(1)
+            supervisor.remember()
+
+    path = socket_path(state)
+    path.unlink(missing_ok=True)
+    old = os.umask(0o177)
+    # Answers hold a stack's settings: large, but bounded.
+    server = await asyncio.start_unix_server(client, path, limit=1 << 20)
+    os.umask(old)
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, lambda: asyncio.ensure_future(supervisor.shutdown()))
+    notes = asyncio.create_task(note_children())
+    try:
+        await supervisor.ended.wait()
+        await asyncio.sleep(0.05)  # let the last answer out
+    finally:
+        notes.cancel()
+        server.close()
+        path.unlink(missing_ok=True)
+
+
+def socket_path(state: Path) -> Path:
+    """In the state folder, or, where that is too long for a socket, a short name in the temporary folder."""
+    path = state / "supervisor.sock"
+    if len(str(path)) < 100:
+        return path
+    import hashlib
+
+    short = hashlib.sha256(str(state).encode()).hexdigest()[:16]
+    folder = Path(os.environ.get("XDG_RUNTIME_DIR") or "/tmp") / f"stackctl-{os.geteuid()}"
+    folder.mkdir(mode=0o700, exist_ok=True)
+    return folder / f"{short}.sock"
+
+
+def main() -> None:
+    import fcntl
+
+    state = Path(sys.argv[1])
+    lock = (state / "supervisor.lock").open("w")
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        sys.exit("another supervisor has this stack")
+    with contextlib.suppress(KeyboardInterrupt):
+        asyncio.run(_serve(state))
+
+
+if __name__ == "__main__":
+    main()

@@ -22,4 +22,6 @@ COMMANDS: dict[str, Entry] = {
     "restart": Entry("stackctl.cli.down", "restart", "Restart services, and wait until they are healthy."),
     "exec": Entry("stackctl.cli.logs", "exec_", "Run a command inside a service."),
     "config": Entry("stackctl.cli.config", "config", "Show, check and explain the stack file."),
+    "health": Entry("stackctl.cli.health", "health", "Check the stack; the exit code is the answer."),
+    "silence": Entry("stackctl.cli.silence", "silence", "Hold messages back during planned work."),
 }

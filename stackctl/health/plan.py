@@ -182,6 +182,8 @@ class Plan:
     require_gpu: bool
     stack_file: str
     data_path: str
+    data_mount: str | None
+    models_path: str
     services: tuple[Service, ...]
     models: tuple[Model, ...]
     health: Health
@@ -260,6 +262,8 @@ def dump(config: StackConfig, stack_file: Path) -> dict[str, Any]:
         "require_gpu": config.gpu.require_gpu,
         "stack_file": str(stack_file),
         "data_path": str(config.data_path),
+        "models_path": str(config.data_path / "models"),
+        "data_mount": str(config.data_mount) if config.data_mount else None,
         "services": services,
         "models": [
             {"name": model.full_name, "digest": model.digest, "resident": model.resident}

@@ -47,9 +47,12 @@ class Report:
         return worst([row.result.status for row in rows])
 
     def troubled(self) -> list[Row]:
-        """Rows that are not well, worst first, causes before what waits for them."""
-        rows = [row for row in self.rows if row.shown and row.result.status is not Status.OK]
-        return sorted(rows, key=lambda row: (row.result.blocked_by is not None, -badness(row.result.status)))
+        """Rows that are not well, worst first; those that only wait for another are left out."""
+        rows = [row for row in self.rows if row.shown and row.result.blocked_by is None]
+        return sorted(
+            (row for row in rows if row.result.status is not Status.OK),
+            key=lambda row: -badness(row.result.status),
+        )
 
     def summary(self) -> str:
         """What is wrong in one line, or how many checks are well."""
@@ -60,3 +63,11 @@ class Report:
         first = rows[0]
         others = f" (and {len(rows) - 1} more)" if len(rows) > 1 else ""
         return f"{first.check.id}: {first.result.summary}{others}"
+
+    def waiting(self) -> dict[str, list[str]]:
+        """What was not looked at, by the check that is to blame."""
+        found: dict[str, list[str]] = {}
+        for row in self.rows:
+            if row.shown and row.result.blocked_by is not None:
+                found.setdefault(row.result.blocked_by, []).append(row.check.id)
+        return found

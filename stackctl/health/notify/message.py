@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from stackctl.health.evaluator import Kind
@@ -29,6 +29,7 @@ class Message:
     details: tuple[str, ...] = ()
     remedy: str | None = None
     changes: int = 1
+    peak: int = 0
     parts: tuple[Message, ...] = ()
 
     @property
@@ -47,7 +48,7 @@ class Message:
     @property
     def text(self) -> str:
         if self.parts:
-            return "\n".join(f"{part.subject} - {part.summary}" for part in self.parts)
+            return "\n".join(f"{part.subject}{part.often} - {part.summary}" for part in self.parts)
         lines = [self.summary, *self.details]
         if self.kind == Kind.FLAPPING:
             lines.append("The state changes too often; nothing more is sent until it is calm.")
@@ -60,11 +61,14 @@ class Message:
         return "\n".join(lines)
 
     @property
+    def often(self) -> str:
+        return f" ({self.changes} changes)" if self.changes > 1 else ""
+
+    @property
     def weight(self) -> int:
         """How bad the worst end of the change is: a recovery weighs as much as its failure did."""
-        return max(
-            badness(Status[self.status]), badness(Status[self.before]), *(p.weight for p in self.parts), 0
-        )
+        ends = badness(Status[self.status]), badness(Status[self.before])
+        return max(*ends, self.peak, *(part.weight for part in self.parts))
 
     def payload(self) -> dict[str, Any]:
         """All placeholders and the whole JSON body of a webhook."""
@@ -113,8 +117,12 @@ def digest(messages: list[Message]) -> Message:
         for part in message.parts or (message,):
             earlier = latest.pop(part.check, None)
             if earlier is not None:
-                values = asdict(part) | {"before": earlier.before, "changes": earlier.changes + part.changes}
-                part = Message.load(values)
+                part = replace(
+                    part,
+                    before=earlier.before,
+                    changes=earlier.changes + part.changes,
+                    peak=max(earlier.weight, part.weight),
+                )
             latest[part.check] = part
     parts = tuple(sorted(latest.values(), key=lambda part: -badness(Status[part.status])))
     first = parts[0]

@@ -12,32 +12,21 @@ from stackctl.health.report import Report, Row
 _COLOURS = {Status.OK: "32", Status.WARNING: "33", Status.CRITICAL: "31", Status.UNKNOWN: "35"}
 
 
-def table(
-    report: Report,
-    policies: dict[str, Policy],
-    *,
-    colour: bool,
-    all_rows: bool = True,
-    width: int | None = None,
-) -> str:
+def table(report: Report, policies: dict[str, Policy], *, colour: bool, width: int | None = None) -> str:
     width = width or shutil.get_terminal_size((110, 24)).columns
-    troubled = report.troubled()
-    rows = (
-        [*troubled, *(row for row in report.rows if row.shown and row not in troubled)]
-        if all_rows
-        else troubled
-    )
+    well = [row for row in report.rows if row.shown and row.result.status is Status.OK]
+    rows = [*report.troubled(), *well]
     column = max((len(row.check.id) for row in rows), default=0)
     lines = [f"{report.stack}: {_paint(report.status(), colour)} {report.summary()}"]
     for row in rows:
         head = f"{_paint(row.result.status, colour)} {row.check.id:<{column}}  {row.result.summary}"
         lines.append(head + _remarks(row, policies.get(row.check.id)))
         if row.result.status is not Status.OK:
-            lines += [
-                f"{'':>{11 + column}}{_cut(text, width - 11 - column)}" for text in row.result.details[:10]
-            ]
-            if row.result.blocked_by is None:
-                lines.append(f"{'':>{11 + column}}fix: {row.result.fix or row.check.do}")
+            indent = " " * (11 + column)
+            lines += [indent + _cut(text, width - len(indent)) for text in row.result.details[:10]]
+            lines.append(f"{indent}fix: {row.result.fix or row.check.do}")
+    for cause, names in report.waiting().items():
+        lines.append(f"{_paint(Status.UNKNOWN, colour)} not looked at because of {cause}: {', '.join(names)}")
     if report.trouble:
         lines.append(f"note: {report.trouble}")
     return "\n".join(lines)
@@ -46,7 +35,7 @@ def table(
 def _remarks(row: Row, policy: Policy | None) -> str:
     remarks = []
     state = row.state
-    if row.result.status not in (Status.OK, Status.UNKNOWN) and badness_unconfirmed(row) and policy:
+    if row.result.status not in (Status.OK, Status.UNKNOWN) and row.state.hard is Status.OK and policy:
         remarks.append(f"seen {min(state.failures, policy.fail_after)} of {policy.fail_after} times")
     if row.result.status is Status.OK and state.hard is not Status.OK:
         remarks.append(f"recovering from {state.hard.name}")
@@ -61,10 +50,6 @@ def _remarks(row: Row, policy: Policy | None) -> str:
     if row.result.duration >= 1:
         remarks.append(format_duration(row.result.duration))
     return f"  [{', '.join(remarks)}]" if remarks else ""
-
-
-def badness_unconfirmed(row: Row) -> bool:
-    return row.state.hard is Status.OK
 
 
 def _paint(status: Status, colour: bool) -> str:

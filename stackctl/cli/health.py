@@ -51,7 +51,7 @@ def health(
     stackctl health --explain gpu        what it looks at, why, what to do
     """
     try:
-        found = plan.load(ctx.obj["stack_file"])
+        found = plan.load(ctx.obj["stack_file"], ctx.obj.get("overlay"))
         if list_ or explain:
             _describe(found, explain, patterns, as_json)
         elif forget:

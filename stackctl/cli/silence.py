@@ -48,7 +48,7 @@ def silence(
     stackctl silence all --for 30m                      everything
     stackctl silence --end all                          talk again
     """
-    found = plan.load(ctx.obj["stack_file"])
+    found = plan.load(ctx.obj["stack_file"], ctx.obj.get("overlay"))
     file, now = SilenceFile(found.state_path / "health"), Moment.now()
     if test:
         _test(found)

@@ -200,11 +200,11 @@ class Plan:
 T = TypeVar("T")
 
 
-def load(stack_file: str | None) -> Plan:
+def load(stack_file: str | None, overlay: str | None = None) -> Plan:
     """The plan of this stack file, kept or made now; ConfigError when the file is bad."""
     path = Path(stack_file or os.environ.get("STACKCTL_FILE") or "stack.yaml")
     path = (path / "stack.yaml" if path.is_dir() else path).absolute()
-    overlay = os.environ.get("STACKCTL_OVERLAY")
+    overlay = overlay or os.environ.get("STACKCTL_OVERLAY")
     extra = path.with_name(f"{path.stem}.{overlay}{path.suffix}") if overlay else None
     name = hashlib.sha256(f"{path}|{extra}".encode()).hexdigest()[:20]
     kept = paths.state_root() / "plans" / f"{name}.json"
@@ -213,7 +213,7 @@ def load(stack_file: str | None) -> Plan:
     if found is None:
         from stackctl.config import load as load_config
 
-        found = dump(load_config(stack_file), path)
+        found = dump(load_config(stack_file, overlay), path)
         write_atomically(kept, json.dumps({"schema": SCHEMA, "key": key, "plan": found}), sync=False)
     return decode(Plan, found)
 
@@ -262,7 +262,7 @@ def dump(config: StackConfig, stack_file: Path) -> dict[str, Any]:
         "require_gpu": config.gpu.require_gpu,
         "stack_file": str(stack_file),
         "data_path": str(config.data_path),
-        "models_path": str(config.data_path / "models"),
+        "models_path": str(config.services.engine.models_dir or config.data_path / "models"),
         "data_mount": str(config.data_mount) if config.data_mount else None,
         "services": services,
         "models": [

@@ -24,6 +24,7 @@ MODULES = (
     "web",
     "disk",
     "store",
+    "drift",
     "certificates",
     "clock",
     "messages",

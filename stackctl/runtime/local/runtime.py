@@ -19,7 +19,7 @@ from stackctl.runtime.base import LogLine, Progress, PublishedPort, ServiceStatu
 from stackctl.runtime.command import CommandResult, clean_environment, run
 from stackctl.runtime.generations import Generation, GenerationStore
 from stackctl.runtime.local import tail as tails
-from stackctl.runtime.local.supervisor import socket_path
+from stackctl.runtime.local.address import socket_path
 
 
 class LocalRuntime:

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from stackctl.runtime.local import usage
+from stackctl.runtime.local.address import socket_path
 from stackctl.runtime.local.logs import RotatingLog
 from stackctl.runtime.local.service import Service
 
@@ -156,19 +157,6 @@ async def _serve(state: Path) -> None:
         notes.cancel()
         server.close()
         path.unlink(missing_ok=True)
-
-
-def socket_path(state: Path) -> Path:
-    """In the state folder, or, where that is too long for a socket, a short name in the temporary folder."""
-    path = state / "supervisor.sock"
-    if len(str(path)) < 100:
-        return path
-    import hashlib
-
-    short = hashlib.sha256(str(state).encode()).hexdigest()[:16]
-    folder = Path(os.environ.get("XDG_RUNTIME_DIR") or "/tmp") / f"stackctl-{os.geteuid()}"
-    folder.mkdir(mode=0o700, exist_ok=True)
-    return folder / f"{short}.sock"
 
 
 def main() -> None:

@@ -1,4 +1,4 @@
-"""Does what runs still match what was rendered? By the hash of each service's settings, not by looking alike."""
+"""Does what runs still match what was rendered? By the hash of each service's settings, not by its looks."""
 
 from __future__ import annotations
 

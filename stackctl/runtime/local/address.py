@@ -1,4 +1,4 @@
-"""Where the supervisor of a local stack listens. Alone here, so that asking it costs no more than a socket."""
+"""Where the supervisor of a local stack listens. Alone here, so that asking it costs only a socket."""
 
 from __future__ import annotations
 

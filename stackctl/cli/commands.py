@@ -24,4 +24,6 @@ COMMANDS: dict[str, Entry] = {
     "config": Entry("stackctl.cli.config", "config", "Show, check and explain the stack file."),
     "health": Entry("stackctl.cli.health", "health", "Check the stack; the exit code is the answer."),
     "silence": Entry("stackctl.cli.silence", "silence", "Hold messages back during planned work."),
+    "run": Entry("stackctl.cli.procedures", "run", "Run a procedure."),
+    "procedures": Entry("stackctl.cli.procedures", "procedures", "The runbooks: list, show, lint, history."),
 }

@@ -1,0 +1,185 @@
+"""The memory of a run: one JSON object per line, synced to the disk at every transition.
+
+A line is on the disk before the thing it announces happens, so after `kill -9` or a power cut the journal
+says which step was under way. A torn last line is what such a cut leaves behind; it is ignored.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import socket
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+FILE = "journal.jsonl"
+SCHEMA = 1
+
+
+class Journal:
+    def __init__(self, run_dir: Path, redact: tuple[str, ...] = ()) -> None:
+        self.run_dir = run_dir
+        self.path = run_dir / FILE
+        self._redact = tuple(sorted((text for text in redact if len(text) >= 4), key=len, reverse=True))
+        run_dir.mkdir(parents=True, exist_ok=True)
+        os.chmod(run_dir, 0o700)
+        _end_torn_line(self.path)
+        self._descriptor = os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+
+    def append(self, event: str, **fields: Any) -> None:
+        record = {"at": datetime.now(UTC).isoformat(timespec="milliseconds"), "event": event, **fields}
+        line = json.dumps(record, default=str, ensure_ascii=False)
+        for secret in self._redact:
+            line = line.replace(json.dumps(secret, ensure_ascii=False)[1:-1], "***")
+        os.write(self._descriptor, line.encode() + b"\n")
+        os.fsync(self._descriptor)
+
+    def close(self) -> None:
+        os.close(self._descriptor)
+
+
+def _end_torn_line(path: Path) -> None:
+    """A power cut can leave half a line; the next record must not be glued to it."""
+    if path.exists() and path.stat().st_size:
+        with path.open("rb+") as file:
+            file.seek(-1, os.SEEK_END)
+            if file.read(1) != b"\n":
+                file.write(b"\n")
+
+
+def new_run_dir(runs: Path, procedure: str) -> Path:
+    stamp = datetime.now(UTC).strftime("%Y%m%dT%H%M%SZ")
+    while True:
+        path = runs / f"{stamp}-{procedure}-{secrets.token_hex(2)}"
+        try:
+            path.mkdir(parents=True)
+            return path
+        except FileExistsError:
+            continue
+
+
+def boot_id() -> str:
+    try:
+        return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    except OSError:
+        return socket.gethostname()
+
+
+def read(run_dir: Path) -> list[dict[str, Any]]:
+    return list(_records(run_dir / FILE))
+
+
+def _records(path: Path) -> Iterator[dict[str, Any]]:
+    try:
+        text = path.read_text(encoding="utf-8", errors="replace")
+    except FileNotFoundError:
+        return
+    for line in text.splitlines():
+        try:
+            record = json.loads(line)
+        except ValueError:
+            continue
+        if isinstance(record, dict):
+            yield record
+
+
+@dataclass
+class StepRecord:
+    id: str
+    state: str = "pending"
+    title: str = ""
+    detail: str = ""
+    data: dict[str, Any] = field(default_factory=dict)
+    duration: float = 0.0
+    changed: bool = False
+    answer: str | None = None
+
+
+@dataclass
+class RunRecord:
+    """What a journal says, folded into the present state of its run."""
+
+    run_dir: Path
+    procedure: str = ""
+    version: int = 0
+    sha256: str = ""
+    salt: str = ""
+    inputs: dict[str, Any] = field(default_factory=dict)
+    inputs_fingerprint: str = ""
+    started: str = ""
+    finished: str = ""
+    result: str = "unfinished"
+    exit_code: int | None = None
+    undoing: bool = False
+    pid: int = 0
+    boot: str = ""
+    error: str = ""
+    steps: dict[str, StepRecord] = field(default_factory=dict)
+    left_by_hand: list[str] = field(default_factory=list)
+
+    @property
+    def id(self) -> str:
+        return self.run_dir.name
+
+    @property
+    def resumable(self) -> bool:
+        return self.result in ("unfinished", "interrupted", "stopped")
+
+    @property
+    def alive(self) -> bool:
+        """Whether the process that runs it still exists, on this boot."""
+        if self.result != "unfinished" or self.boot != boot_id():
+            return False
+        return Path(f"/proc/{self.pid}").exists()
+
+
+def fold(run_dir: Path) -> RunRecord:
+    record = RunRecord(run_dir)
+    for line in read(run_dir):
+        _apply(record, line)
+    return record
+
+
+def _apply(record: RunRecord, line: Mapping[str, Any]) -> None:
+    event = line.get("event", "")
+    if event in ("run.started", "run.resumed"):
+        for name in ("procedure", "version", "sha256", "salt", "inputs", "inputs_fingerprint", "pid", "boot"):
+            if name in line:
+                setattr(record, name, line[name])
+        record.started = record.started or line["at"]
+        record.result, record.exit_code, record.finished = "unfinished", None, ""
+    elif event == "run.undoing":
+        record.undoing = True
+        record.error = line.get("error", "")
+    elif event == "run.finished":
+        record.result, record.exit_code, record.finished = line["result"], line["exit_code"], line["at"]
+        record.error = line.get("error") or record.error
+        record.left_by_hand = list(line.get("left_by_hand", []))
+    elif event.startswith("step."):
+        step = record.steps.setdefault(line["step"], StepRecord(line["step"]))
+        step.state = event.removeprefix("step.")
+        step.title = line.get("title", step.title)
+        step.detail = line.get("detail", step.detail)
+        step.data = dict(line.get("data", step.data))
+        step.duration = line.get("duration", step.duration)
+        step.changed = line.get("changed", step.changed)
+        step.answer = line.get("answer", step.answer)
+
+
+def history(runs: Path) -> list[RunRecord]:
+    """Every run, oldest first."""
+    if not runs.is_dir():
+        return []
+    return [fold(path) for path in sorted(runs.iterdir()) if (path / FILE).exists()]
+
+
+def prune(runs: Path, keep: int = 200) -> None:
+    import shutil
+
+    finished = [record for record in history(runs) if not record.resumable]
+    for record in finished[:-keep] if keep else finished:
+        shutil.rmtree(record.run_dir, ignore_errors=True)

@@ -1,0 +1,282 @@
+"""Finds what is wrong with a procedure before anybody runs it.
+
+Errors make `lint` fail: unknown action or argument, dangling link or placeholder, an irreversible step
+without undo or confirmation, a check that changes something, unquoted shell. Warnings are shown: every use
+of a shell.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+from urllib.parse import unquote
+
+from stackctl.errors import StackctlError
+from stackctl.procedures import expressions, registry
+from stackctl.procedures.document import Procedure, Prose, Step
+from stackctl.procedures.locate import Found
+from stackctl.procedures.model import Action, Argv, Operation
+from stackctl.procedures.suggest import did_you_mean
+
+_LINK = re.compile(r"(?<!!)\[[^\]]*\]\(\s*<?([^)\s>]+)>?(?:\s+\"[^\"]*\")?\s*\)")
+_CODE = re.compile(r"(`+).*?\1", re.DOTALL)
+_STEP_FACTS = ("state", "changed", "answer", "output", "exit")
+PHASES = ("check", "run", "verify", "undo")
+
+
+@dataclass(frozen=True)
+class Finding:
+    severity: Literal["error", "warning"]
+    line: int
+    rule: str
+    text: str
+
+
+def lint(procedure: Procedure) -> list[Finding]:
+    found = [*_links(procedure), *_steps(procedure), *_inputs_used(procedure)]
+    return sorted(found, key=lambda finding: (finding.line, finding.rule))
+
+
+def lint_pages(pages: Iterable[Found]) -> list[tuple[Path, Finding]]:
+    """Findings over many pages; a page that cannot even be read is an error of its own."""
+    found: list[tuple[Path, Finding]] = []
+    for page in pages:
+        if page.procedure is None:
+            problems = page.problem.problems if page.problem else []
+            found += [(page.path, Finding("error", _line_of(text), "not-valid", text)) for text in problems]
+            continue
+        found += [(page.path, finding) for finding in lint(page.procedure)]
+        if page.procedure.id != page.path.stem:
+            text = f"its id is {page.procedure.id!r}, and the file is called {page.path.name}"
+            found.append((page.path, Finding("error", 2, "id-and-name", text)))
+    return found
+
+
+def _line_of(problem: str) -> int:
+    match = re.match(r"line (\d+)", problem)
+    return int(match[1]) if match else 1
+
+
+def anchors(text: str) -> set[str]:
+    """The anchors that a forge makes of the headings."""
+    made: set[str] = set()
+    for heading in re.findall(r"^#{1,6}\s+(.+?)\s*#*$", text, re.MULTILINE):
+        plain = re.sub(r"[^\w\- ]", "", re.sub(r"[`*]", "", heading).lower())
+        made.add(plain.strip().replace(" ", "-"))
+    return made
+
+
+def _links(procedure: Procedure) -> Iterator[Finding]:
+    for part in procedure.parts:
+        if not isinstance(part, Prose):
+            continue
+        for offset, line in enumerate(part.text.splitlines()):
+            for target in _LINK.findall(_CODE.sub("", line)):
+                problem = _dangling(procedure, unquote(target))
+                if problem:
+                    yield Finding("error", part.line + offset, "dangling-link", problem)
+
+
+def _dangling(procedure: Procedure, target: str) -> str | None:
+    if re.match(r"^[a-z][a-z0-9+.-]*:", target):
+        return None
+    name, _, anchor = target.partition("#")
+    if not name:
+        known = anchors(procedure.text) | {step.spec.id for step in procedure.steps}
+        return None if anchor in known else f"#{anchor}: there is no such heading or step"
+    if procedure.path is None:
+        return None
+    path = procedure.path.parent / name
+    if not path.exists():
+        return f"{target}: there is no such file"
+    if anchor and path.suffix == ".md":
+        text = path.read_text(encoding="utf-8")
+        if anchor not in anchors(text) and not re.search(
+            rf"^id:\s*{re.escape(anchor)}\s*$", text, re.MULTILINE
+        ):
+            return f"{target}: there is no such heading in {name}"
+    return None
+
+
+def _steps(procedure: Procedure) -> Iterator[Finding]:
+    before: list[Step] = []
+    for step in procedure.steps:
+        spec = step.spec
+        for phase in PHASES:
+            for operation in getattr(spec, phase):
+                for severity, rule, text in _operation(procedure, step, phase, operation, before):
+                    yield Finding(severity, step.line, rule, f"step {spec.id}: {phase}: {text}")
+        if spec.when is not None:
+            yield from _when(procedure, step, before)
+        yield from _irreversible(step)
+        if spec.verify and not spec.run and spec.undo:
+            yield Finding(
+                "error", step.line, "undo-of-nothing", f"step {spec.id}: it changes nothing, yet has an undo"
+            )
+        before.append(step)
+
+
+_Problem = tuple[Literal["error", "warning"], str, str]
+
+
+def _operation(
+    procedure: Procedure, step: Step, phase: str, operation: Operation, before: list[Step]
+) -> Iterator[_Problem]:
+    seen = [*before, step] if phase in ("verify", "undo") else before
+    if isinstance(operation, Action):
+        values: Any = operation.args
+    elif isinstance(operation, Argv):
+        values = [*operation.argv, operation.env]
+    else:
+        values = [operation.command, operation.env]
+        yield "warning", "shell", f"uses a shell: {operation.command}"
+        for problem in unquoted(operation.command):
+            yield "error", "unquoted-shell", problem
+    for path in expressions.references(values):
+        dangling = _reference(procedure, path, seen)
+        if dangling:
+            yield "error", "dangling-placeholder", dangling
+    if isinstance(operation, Action):
+        yield from _action(phase, operation)
+
+
+def _action(phase: str, operation: Action) -> Iterator[_Problem]:
+    known = registry.all_actions()
+    registered = known.get(operation.name)
+    if registered is None:
+        yield (
+            "error",
+            "unknown-action",
+            f"{operation.name}: no such action{did_you_mean(operation.name, known)}",
+        )
+        return
+    if phase in ("check", "verify") and not registered.reads_only:
+        yield "error", "changing-check", f"{operation.name} changes something and cannot be a {phase}"
+    fields = registered.args.model_fields
+    for name in operation.args:
+        if name not in fields:
+            yield (
+                "error",
+                "unknown-argument",
+                f"{operation.name}: {name}: unknown argument{did_you_mean(name, fields)}",
+            )
+    for name, info in fields.items():
+        if info.is_required() and name not in operation.args:
+            yield "error", "missing-argument", f"{operation.name}: {name}: is required"
+    # A literal can be judged now; what holds a placeholder is judged when it is filled.
+    if not expressions.references(operation.args) and set(operation.args) <= set(fields):
+        try:
+            registry.bind(registered, operation.args)
+        except registry.ActionInvalid as error:
+            for problem in error.problems:
+                if "Field required" not in problem:
+                    yield "error", "bad-argument", problem
+
+
+def _reference(procedure: Procedure, path: str, before: list[Step]) -> str | None:
+    head, _, rest = path.partition(".")
+    name, _, key = rest.partition(".")
+    if head == "inputs":
+        inputs = procedure.front.inputs
+        return (
+            None
+            if name in inputs
+            else f"${{{{ {path} }}}}: there is no such input{did_you_mean(name, inputs)}"
+        )
+    if head == "steps":
+        steps = {step.spec.id: step for step in before}
+        if name not in steps:
+            return f"${{{{ {path} }}}}: no step {name!r} comes before{did_you_mean(name, steps)}"
+        given = _gives(steps[name])
+        if given is not None and key not in given:
+            return f"${{{{ {path} }}}}: step {name} does not give {key!r}{did_you_mean(key, given)}"
+        return None
+    return None if head == "stack" and name else f"${{{{ {path} }}}}: expected inputs., steps. or stack."
+
+
+def _gives(step: Step) -> set[str] | None:
+    """What a step leaves behind; None when that cannot be told."""
+    given = set(_STEP_FACTS)
+    for phase in ("check", "run", "verify"):
+        for operation in getattr(step.spec, phase):
+            if isinstance(operation, Action):
+                registered = registry.all_actions().get(operation.name)
+                if registered is None:
+                    return None
+                given.update(registered.gives)
+    return given
+
+
+def _when(procedure: Procedure, step: Step, before: list[Step]) -> Iterator[Finding]:
+    assert step.spec.when is not None
+    try:
+        paths = expressions.when_references(step.spec.when)
+    except StackctlError as error:
+        yield Finding("error", step.line, "bad-when", f"step {step.spec.id}: {error.what}")
+        return
+    for path in paths:
+        problem = _reference(procedure, path, before)
+        if problem:
+            yield Finding("error", step.line, "dangling-placeholder", f"step {step.spec.id}: when: {problem}")
+
+
+def _irreversible(step: Step) -> Iterator[Finding]:
+    spec = step.spec
+    known = registry.all_actions()
+    named = [
+        op.name
+        for op in spec.run
+        if isinstance(op, Action) and op.name in known and known[op.name].irreversible
+    ]
+    if named and not spec.undo and not spec.irreversible:
+        yield Finding(
+            "error",
+            step.line,
+            "missing-undo",
+            f"step {spec.id}: {', '.join(named)} cannot be taken back: "
+            "write an undo, or irreversible: true and a confirm",
+        )
+    if spec.irreversible and not spec.undo and not spec.confirm:
+        yield Finding(
+            "error",
+            step.line,
+            "missing-undo",
+            f"step {spec.id}: it is irreversible, has no undo and asks for no confirm",
+        )
+
+
+def _inputs_used(procedure: Procedure) -> Iterator[Finding]:
+    used = set(re.findall(r"\binputs\.([a-z][a-z0-9_]*)", procedure.text))
+    for name in procedure.front.inputs:
+        if name not in used:
+            yield Finding("error", 1, "unused-input", f"input {name}: nothing reads it")
+
+
+def unquoted(command: str) -> list[str]:
+    """Expansions that the shell would split: `$x` and `$(…)` outside quotes, a placeholder inside them."""
+    problems = []
+    plain = expressions.PLACEHOLDER.sub(lambda match: "\0" * len(match[0]), command)
+    quote = ""
+    position = 0
+    while position < len(plain):
+        char = plain[position]
+        if char == "\\" and quote != "'":
+            position += 2
+            continue
+        if char in "'\"":
+            quote = "" if quote == char else (quote or char)
+        elif char == "\0":
+            if quote:
+                problems.append("a placeholder inside quotes is quoted twice: take the quotes away")
+            while position + 1 < len(plain) and plain[position + 1] == "\0":
+                position += 1
+        elif quote == "" and (char == "`" or re.match(r"\$[A-Za-z_({@*]", plain[position:])):
+            word = re.match(r"\$\w+|\S+", plain[position:])
+            problems.append(
+                f"unquoted {word[0] if word else char}: the shell splits its value; write it in double quotes"
+            )
+        position += 1
+    return problems

@@ -1,0 +1,75 @@
+"""What a run would do, found by asking every check and changing nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from stackctl.errors import ConfigError, StackctlError
+from stackctl.procedures.context import Context
+from stackctl.procedures.document import Procedure, Step
+from stackctl.procedures.expressions import ExpressionError
+from stackctl.procedures.host import Host
+from stackctl.procedures.operations import describe, is_read_only
+from stackctl.procedures.stepper import Stepper
+
+Verdict = Literal["already so", "would run", "not needed", "would ask", "depends"]
+
+
+@dataclass(frozen=True)
+class Planned:
+    id: str
+    title: str
+    verdict: Verdict
+    detail: str
+    operations: tuple[str, ...]
+
+
+def plan(procedure: Procedure, values: Mapping[str, Any], host: Host | None, run_dir: Path) -> list[Planned]:
+    facts: dict[str, dict[str, Any]] = {
+        step.spec.id: {"state": "pending", "changed": False} for step in procedure.steps
+    }
+    scope: dict[str, Any] = {"inputs": dict(values), "steps": facts}
+    if host is not None:
+        scope["stack"] = host.facts()
+    context = Context(run_dir=run_dir, say=lambda _text: None, inputs=values, host=host)
+    stepper = Stepper(context, lambda: scope, None, lambda: float("inf"))
+    return [_one(step, stepper, scope, facts) for step in procedure.steps]
+
+
+def _one(step: Step, stepper: Stepper, scope: Mapping[str, Any], facts: dict[str, dict[str, Any]]) -> Planned:
+    spec = step.spec
+
+    def planned(verdict: Verdict, detail: str = "") -> Planned:
+        operations = spec.run or spec.verify
+        return Planned(spec.id, spec.title, verdict, detail, tuple(_describe(op, scope) for op in operations))
+
+    try:
+        if not stepper.wanted(step):
+            return planned("not needed", f"when: {spec.when}")
+    except ExpressionError as error:
+        return planned("depends", f"when: {spec.when} is known only during the run ({error.what})")
+    if spec.manual is not None:
+        return planned("would ask", spec.manual.ask)
+    if spec.check and all(is_read_only(operation) for operation in spec.check):
+        try:
+            found = stepper.check(step)
+        except ExpressionError as error:
+            return planned("depends", error.what)
+        except StackctlError as error:
+            return planned("would run", error.what)
+        if found.ok:
+            facts[spec.id].update(found.data)
+            facts[spec.id]["state"] = "skipped"
+            return planned("already so", found.detail)
+        return planned("would run", found.detail)
+    return planned("would run", f"asks: {spec.confirm}" if spec.confirm else "")
+
+
+def _describe(operation: Any, scope: Mapping[str, Any]) -> str:
+    try:
+        return describe(operation, scope)
+    except ConfigError:
+        return describe(operation)

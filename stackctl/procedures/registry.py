@@ -1,0 +1,105 @@
+"""The actions a step may name: a typed argument model and a function, registered under a dotted name.
+
+`@action("http.wait", reads_only=True)` is all it takes to add one. A read-only action may be a `check` or a
+`verify` and runs in `plan`; the others change something and stand in `run` or `undo` alone. Lint,
+`procedures list --actions` and the reference page are all made from this table.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from stackctl.errors import ConfigError
+from stackctl.procedures.context import Context
+from stackctl.procedures.suggest import did_you_mean
+
+ROOMS = ("files", "net")
+
+
+class Args(BaseModel):
+    """Base of every action's arguments."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class NoArgs(Args):
+    """An action that needs nothing."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What an action found or did. `ok` is the answer of a check; `data` becomes `steps.<id>.<key>`."""
+
+    ok: bool
+    detail: str = ""
+    data: Mapping[str, Any] = field(default_factory=dict)
+
+
+ActionFunction = Callable[[Context, Any], Outcome]
+
+
+@dataclass(frozen=True)
+class Registered:
+    name: str
+    args: type[Args]
+    function: ActionFunction
+    reads_only: bool
+    irreversible: bool
+    summary: str
+    gives: tuple[str, ...]
+
+
+class ActionInvalid(ConfigError):
+    """An unknown action, or arguments that do not fit it."""
+
+
+_ACTIONS: dict[str, Registered] = {}
+
+
+def action(
+    name: str,
+    args: type[Args] = NoArgs,
+    *,
+    reads_only: bool = False,
+    irreversible: bool = False,
+    gives: tuple[str, ...] = (),
+) -> Callable[[ActionFunction], ActionFunction]:
+    def register(function: ActionFunction) -> ActionFunction:
+        summary = (function.__doc__ or "").strip().splitlines()[0]
+        _ACTIONS[name] = Registered(name, args, function, reads_only, irreversible, summary, gives)
+        return function
+
+    return register
+
+
+def all_actions() -> dict[str, Registered]:
+    for room in ROOMS:
+        importlib.import_module(f"stackctl.procedures.actions.{room}")
+    return dict(sorted(_ACTIONS.items()))
+
+
+def find(name: str) -> Registered:
+    known = all_actions()
+    if name not in known:
+        raise ActionInvalid(f"{name}: there is no such action{did_you_mean(name, known)}")
+    return known[name]
+
+
+def bind(registered: Registered, values: Mapping[str, Any]) -> Args:
+    try:
+        return registered.args.model_validate(dict(values))
+    except ValidationError as error:
+        problems = []
+        for problem in error.errors():
+            path = ".".join(map(str, problem["loc"]))
+            if problem["type"] == "extra_forbidden":
+                hint = did_you_mean(path, registered.args.model_fields)
+                problems.append(f"{registered.name}: {path}: unknown argument{hint}")
+            else:
+                problems.append(f"{registered.name}: {path}: {problem['msg'].removeprefix('Value error, ')}")
+        raise ActionInvalid(f"the arguments of {registered.name} do not fit", problems=problems) from None

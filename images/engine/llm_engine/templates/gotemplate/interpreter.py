@@ -185,7 +185,7 @@ class Interpreter:
         self.budget.step()
         first = command.args[0]
         if isinstance(first, IdentifierNode):
-            return self._function(dot, first, command.args[1:], final)
+            return self._function(dot, first, command, command.args[1:], final)
         if isinstance(first, NilNode):
             self._fail(first, "nil is not a command")
         if isinstance(first, FieldNode | VariableNode | ChainNode):
@@ -217,17 +217,23 @@ class Interpreter:
             case PipeNode():
                 return self._pipe(dot, node)
             case IdentifierNode():
-                return self._function(dot, node, [], _ABSENT)
+                return self._function(dot, node, node, [], _ABSENT)
         self._fail(node, f"can't evaluate command {go_quote(str(node))}")
 
     def _fields(self, node: Node, value: Any, path: Sequence[str], given_arguments: bool) -> Any:
+        inside = ""  # what Go calls the static type of `value`, where that is not its own
         for name in path:
-            value = self._field(node, value, name)
-        if given_arguments:
-            self._fail(node, f"{path[-1]} has arguments but cannot be invoked as function")
+            holder = value
+            value = self._field(node, holder, name, inside)
+            inside = "interface {}" if isinstance(holder, dict) else ""
+            if given_arguments and name is path[-1]:
+                what = (
+                    "is not a method but has arguments" if inside else "has arguments but cannot be invoked"
+                )
+                self._fail(node, f"{name} {what}" + ("" if inside else " as function"))
         return value
 
-    def _field(self, node: Node, value: Any, name: str) -> Any:
+    def _field(self, node: Node, value: Any, name: str, inside: str) -> Any:
         if isinstance(value, GoStruct):
             if name in value.methods:
                 return value.methods[name]()
@@ -237,9 +243,11 @@ class Interpreter:
             return value.get(name)
         elif value is None:
             self._fail(node, f"nil pointer evaluating interface {{}}.{name}")
-        self._fail(node, f"can't evaluate field {name} in type {type_name(value)}")
+        self._fail(node, f"can't evaluate field {name} in type {inside or type_name(value)}")
 
-    def _function(self, dot: Any, node: IdentifierNode, args: Sequence[Node], final: Any) -> Any:
+    def _function(
+        self, dot: Any, node: IdentifierNode, command: Node, args: Sequence[Node], final: Any
+    ) -> Any:
         name = node.name
         function = self.functions[name]
         count = len(args) + (final is not _ABSENT)
@@ -252,18 +260,28 @@ class Interpreter:
         values = [self._value(dot, arg) for arg in args]
         if final is not _ABSENT:
             values.append(final)
-        for want, value in zip(function.wants, values, strict=False):
-            if type_name(value) != want:
-                shown = f"wrong type for value; expected {want}; got {type_name(value)}"
-                self._fail(node, f"invalid value; expected {want}" if value is None else shown)
+        self._check_types(function, command, args, values)
         self.budget.step()
         try:
             result = function.call(values)
         except (CallError, CompareError) as error:
-            self._fail(node, f"error calling {name}: {error}")
+            self._fail(command, f"error calling {name}: {error}")
         if isinstance(result, str):
             self.budget.text(len(result))
         return result
+
+    def _check_types(
+        self, function: Function, command: Node, args: Sequence[Node], values: Sequence[Any]
+    ) -> None:
+        for at, (want, value) in enumerate(zip(function.wants, values, strict=False)):
+            if type_name(value) == want:
+                continue
+            node = args[at] if at < len(args) else command
+            if isinstance(node, LiteralNode):
+                self._fail(node, f"expected {want}; found {node}")
+            if value is None:
+                self._fail(node, f"invalid value; expected {want}")
+            self._fail(node, f"wrong type for value; expected {want}; got {type_name(value)}")
 
     def _logic(self, dot: Any, args: Sequence[Node], final: Any, *, stop_at: bool) -> Any:
         """The first argument that decides, or the last one; the rest are not evaluated."""

@@ -28,6 +28,8 @@ def number_value(source: str) -> int | float:
         return _checked(sign * int(plain, 8 if plain[1].isdigit() else 0), source)
     if _HEX_FLOAT.fullmatch(source):
         return _integral(float.fromhex(source.replace("_", "")))
+    if source.lstrip("+-").isdigit():
+        raise ValueError(f"integer overflow: {go_quote(source)}")
     if _FLOAT.fullmatch(source) and any(c.isdigit() for c in source):
         try:
             return _integral(float(source.replace("_", "")))

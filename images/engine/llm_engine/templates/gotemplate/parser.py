@@ -129,7 +129,7 @@ class Parser:
             if word.kind is Kind.KEYWORD and word.text == "define":
                 if not top:
                     raise self._unexpected(word, "command")
-                self._define(word)
+                self._define()
                 continue
             self._back(word)
             nodes.append(self._action())
@@ -145,9 +145,9 @@ class Parser:
         if token.text in ("if", "with", "range"):
             return self._branch(token)
         if token.text == "template":
-            return self._template(token)
+            return self._template()
         if token.text == "block":
-            return self._block(token)
+            return self._block()
         if token.text in ("break", "continue"):
             after = self._next_word()
             if after.kind is not Kind.RIGHT:
@@ -199,14 +199,14 @@ class Parser:
         self._vars, self._range_depth = outer, depth
         return body
 
-    def _name(self, context: str) -> str:
+    def _name(self, context: str) -> tuple[str, Token]:
         token = self._next_word()
         if token.kind not in (Kind.STRING, Kind.RAW_STRING):
             raise self._unexpected(token, context)
-        return self._unquote(token)
+        return self._unquote(token), token
 
-    def _define(self, token: Token) -> None:
-        name = self._name("define clause")
+    def _define(self) -> None:
+        name, _ = self._name("define clause")
         self._expect(Kind.RIGHT, "define clause")
         body = self._body("define clause")
         self._add(name, body)
@@ -221,8 +221,8 @@ class Parser:
                 raise self._fail(f"template: multiple definition of template {go_quote(name)}")
         self.trees[name] = body
 
-    def _template(self, token: Token) -> TemplateNode:
-        name = self._name("template clause")
+    def _template(self) -> TemplateNode:
+        name, token = self._name("template clause")
         pipe: PipeNode | None = None
         follow = self._next_word()
         if follow.kind is not Kind.RIGHT:
@@ -230,8 +230,8 @@ class Parser:
             pipe = self._pipeline("template clause", Kind.RIGHT)
         return TemplateNode(*self._where(token), name, pipe)
 
-    def _block(self, token: Token) -> TemplateNode:
-        name = self._name("block clause")
+    def _block(self) -> TemplateNode:
+        name, token = self._name("block clause")
         pipe = self._pipeline("block clause", Kind.RIGHT)
         body = self._body("block clause")
         self._add(name, body)
@@ -310,8 +310,6 @@ class Parser:
                 self._back(token)
             elif token.kind is not Kind.PIPE:
                 raise self._unexpected(token, "operand")
-            elif self._peek_word().kind in (Kind.RIGHT, Kind.CLOSE):
-                raise self._fail("missing value for command")
             break
         if not args:
             raise self._fail("empty command")

@@ -105,6 +105,8 @@ def _verb(verb: str, flags: str, precision: int | None, value: Any) -> tuple[str
             return go_syntax(value), numeric
         if "+" in flags and isinstance(value, GoStruct) and not value.prints_json:
             return "{" + " ".join(f"{k}:{show(v, 1)}" for k, v in value.fields.items()) + "}", False
+        if isinstance(value, str):
+            return value[:precision], False
         return (_sign(flags, show(value)) if numeric else show(value)), numeric
     if isinstance(value, bool):
         return (show(value), False) if verb == "t" else (_bad(verb, value), False)

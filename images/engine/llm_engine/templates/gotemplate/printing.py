@@ -48,8 +48,8 @@ def sorted_items(value: dict[Any, Any]) -> list[tuple[Any, Any]]:
 
 
 def go_float(value: float) -> str:
-    """`%v` of a float64: the shortest digits, an exponent below 1e-4 and from 1e21."""
-    return _special(value) or _shortest(value, 21, -4)
+    """`%v` of a float64: the shortest digits, an exponent below 1e-4 and from 1e6 on."""
+    return _special(value) or _shortest(value, 6, -4)
 
 
 def json_float(value: float) -> str:

@@ -2,8 +2,15 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 from llm_engine.models.config import ModelConfig
 from llm_engine.models.gguf import GGUFFile
+from llm_engine.templates.errors import TemplateError
+from llm_engine.templates.gotemplate import Template
+from llm_engine.templates.gotemplate.inspect import inspect
+from llm_engine.templates.jinja import ChatTemplate
+from llm_engine.templates.jinja.traits import probe
 
 # Encoder architectures: their answer is a vector, whatever else their header says.
 ENCODERS = frozenset(
@@ -18,7 +25,6 @@ ENCODERS = frozenset(
         "eurobert",
     }
 )
-THINKING_MARKS = ("<think>", "reasoning_content", "enable_thinking", "<|channel|>", "[THINK]")
 
 
 def detect(
@@ -42,7 +48,7 @@ def detect(
     if not embedding:
         if tools(template, chat_template) or config.parser:
             found.append("tools")
-        if template is not None and ".Suffix" in template:
+        if insert(template):
             found.append("insert")
         if thinking(template, chat_template, config):
             found.append("thinking")
@@ -51,16 +57,40 @@ def detect(
 
 
 def is_embedding(gguf: GGUFFile) -> bool:
-    return gguf.architecture in ENCODERS or ".pooling_type" in "".join(
-        key for key in gguf.metadata if key.endswith(".pooling_type")
-    )
+    return gguf.architecture in ENCODERS or f"{gguf.architecture}.pooling_type" in gguf.metadata
 
 
 def tools(template: str | None, chat_template: str) -> bool:
-    return (template is not None and ".Tools" in template) or "tools" in chat_template
+    return (template is not None and _go(template)[0]) or _jinja(chat_template)[0]
 
 
 def thinking(template: str | None, chat_template: str, config: ModelConfig) -> bool:
-    if template is not None and ".Thinking" in template:
+    if "think" in config.parser or (template is not None and _go(template)[1]):
         return True
-    return any(mark in chat_template for mark in THINKING_MARKS) or "think" in config.parser
+    return _jinja(chat_template)[1]
+
+
+def insert(template: str | None) -> bool:
+    return template is not None and _go(template)[2]
+
+
+@lru_cache(maxsize=256)
+def _go(source: str) -> tuple[bool, bool, bool]:
+    """Tools, thinking and insert of a Go template; a broken one can do nothing."""
+    try:
+        traits = inspect(Template(source))
+    except TemplateError:
+        return False, False, False
+    return traits.tools, traits.thinking is not None, traits.suffix
+
+
+@lru_cache(maxsize=256)
+def _jinja(source: str) -> tuple[bool, bool]:
+    """Tools and thinking of a Jinja template."""
+    if not source:
+        return False, False
+    try:
+        traits = probe(ChatTemplate(source))
+    except TemplateError:
+        return False, False
+    return traits.tools, traits.thinking

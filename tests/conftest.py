@@ -1,3 +1,8 @@
 """Fixtures that every room may use."""
 
-pytest_plugins = ["tests.support.models", "tests.support.gates", "tests.support.images"]
+pytest_plugins = [
+    "tests.support.models",
+    "tests.support.engine",
+    "tests.support.gates",
+    "tests.support.images",
+]

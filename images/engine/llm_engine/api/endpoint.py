@@ -86,6 +86,8 @@ class Call:
     receive: Receive
     limit: int
     started: float = field(default_factory=time.monotonic)
+    reply_headers: dict[str, str] = field(default_factory=dict)
+    """Headers a handler adds to its answer, until the first byte is out."""
 
     async def body(self) -> bytes:
         """The whole body, decompressed; 413 when it is larger than the server allows."""
@@ -147,7 +149,8 @@ class Endpoint:
     reply: Any = None
     stream: str | None = None
     summary: str = ""
-    public: bool = False
+    empty_errors: bool = False
+    """Errors have no body, as with HEAD."""
     limit: int | None = None
     """None: the server's body limit; 0: none, for uploads that go to disk as they come."""
 
@@ -209,10 +212,14 @@ class Exchange:
             log.exception("handler failed", extra={"data": {"path": self.endpoint.path}})
             await self._error(ApiError(500, "internal error; the server's log has the details"))
 
+    def _headers(self, own: Mapping[str, str]) -> list[tuple[bytes, bytes]]:
+        both = {**self.call.reply_headers, **own}
+        return [(key.lower().encode(), value.encode("latin-1", "replace")) for key, value in both.items()]
+
     async def _whole(self, reply: Reply) -> None:
         self.body_done.set()
         head = self.call.scope["method"] == "HEAD"
-        headers = [(key.lower().encode(), value.encode()) for key, value in reply.headers.items()]
+        headers = self._headers(reply.headers)
         headers.append((b"content-length", str(len(reply.content)).encode()))
         if reply.media_type:
             headers.append((b"content-type", reply.media_type.encode()))
@@ -246,7 +253,7 @@ class Exchange:
 
     async def _start(self, reply: Stream) -> None:
         self.status = 200
-        headers = [(key.lower().encode(), value.encode()) for key, value in reply.headers.items()]
+        headers = self._headers(reply.headers)
         headers.append((b"content-type", reply.media_type.encode()))
         if reply.media_type == SSE:
             headers.append((b"cache-control", b"no-cache"))

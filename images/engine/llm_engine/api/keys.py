@@ -55,6 +55,36 @@ def read_keys(path: Path) -> dict[str, str]:
     return keys
 
 
+def add(path: Path, name: str) -> str:
+    """Makes a key, adds its hash to the file, and returns the key: it is written nowhere else."""
+    key = new_key()
+    line = line_for(name, key)
+    if _LINE.fullmatch(line) is None:
+        raise KeysFileError(
+            f'key name "{name}": use letters, digits, dots, dashes and underscores, at most 64'
+        )
+    before = path.read_text(encoding="utf-8") if path.exists() else ""
+    if before and not before.endswith("\n"):
+        before += "\n"
+    _replace(path, f"{before}{line}\n")
+    return key
+
+
+def remove(path: Path, name: str) -> None:
+    if name not in read_keys(path):
+        raise KeysFileError(f'keys file {path}: there is no key "{name}"')
+    lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
+    _replace(path, "".join(line for line in lines if line.split(maxsplit=1)[:1] != [name]))
+
+
+def _replace(path: Path, text: str) -> None:
+    """At once or not at all, and readable by the owner alone."""
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
+    temporary.touch(mode=0o600)
+    temporary.write_text(text, encoding="utf-8")
+    temporary.replace(path)
+
+
 class KeyRing:
     """The keys of one file, as it is now."""
 

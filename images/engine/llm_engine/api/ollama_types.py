@@ -6,7 +6,9 @@ from __future__ import annotations
 import base64
 import binascii
 from dataclasses import dataclass, field
-from typing import Any, NotRequired, TypedDict
+from typing import Any, NotRequired
+
+from typing_extensions import TypedDict
 
 from llm_engine.api.gojson import GoDecodeError
 from llm_engine.durations import FOREVER, InvalidDuration, parse_duration

@@ -2,19 +2,96 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
+from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
 
+from llm_engine.api.failures import scheduler_error
 from llm_engine.api.keys import KeyRing
 from llm_engine.api.metrics import Metrics
+from llm_engine.runner.messages import Stats
+from llm_engine.scheduler import Lease, Scheduler
+from llm_engine.scheduler.errors import SchedulerError
+from llm_engine.scheduler.options import RunnerOptions
+from llm_engine.scheduler.plan import ModelFiles
+from llm_engine.scheduler.process import RunnerError
+from llm_engine.scheduler.residency import Residency
 from llm_engine.settings import Settings
+
+if TYPE_CHECKING:
+    from llm_engine.api.endpoint import Call
+    from llm_engine.api.lookup import Models
+
+
+@dataclass
+class Running:
+    """A request that has a model, or waits for one."""
+
+    request_id: str
+    client: str
+    path: str
+    model: str
+    since: float = field(default_factory=time.monotonic)
+    state: str = "waiting"
+
+    def describe(self, now: float) -> dict[str, Any]:
+        return {
+            "request_id": self.request_id,
+            "client": self.client,
+            "path": self.path,
+            "model": self.model,
+            "state": self.state,
+            "seconds": round(now - self.since, 3),
+        }
 
 
 @dataclass
 class Engine:
     settings: Settings
+    models: Models
+    scheduler: Scheduler
     metrics: Metrics
     keys: KeyRing | None = None
     started: float = field(default_factory=time.time)
     ready: bool = False
     draining: bool = False
+    running: dict[int, Running] = field(default_factory=dict)
+    description: dict[str, Any] = field(default_factory=dict)
+    stats: dict[str, Stats] = field(default_factory=dict)
+
+    @contextlib.asynccontextmanager
+    async def use(
+        self, call: Call, files: ModelFiles, options: RunnerOptions, keep_alive: float | None
+    ) -> AsyncIterator[Lease]:
+        """The model, with the scheduler's refusals as the client's errors, and the request on the list of
+        those
+        that run."""
+        entry = Running(call.request_id, call.client, call.scope["path"], files.name)
+        self.running[id(entry)] = entry
+        try:
+            async with contextlib.AsyncExitStack() as stack:
+                try:
+                    lease = await stack.enter_async_context(
+                        self.scheduler.use(files, options, keep_alive, call.client)
+                    )
+                except SchedulerError as error:
+                    raise scheduler_error(error) from None
+                entry.state = "running"
+                yield lease
+        finally:
+            del self.running[id(entry)]
+
+    async def refresh_stats(self) -> None:
+        """Asks each runner how full its cache is; one that is busy dying is left out."""
+        found: dict[str, Stats] = {}
+        for residency in list(self.scheduler.residencies()):
+            if residency.process is not None:
+                with contextlib.suppress(RunnerError):
+                    found[residency.key] = await residency.process.stats()
+        self.stats = found
+
+    def cells_used(self, residency: Residency) -> int:
+        stats = self.stats.get(residency.key)
+        return stats.cells_active if stats else 0

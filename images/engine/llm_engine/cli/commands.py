@@ -14,6 +14,9 @@ class Entry(NamedTuple):
 
 
 COMMANDS: dict[str, Entry] = {
+    "serve": Entry("llm_engine.cli.serve", "serve", "Serve the Ollama, OpenAI and Anthropic APIs."),
+    "start": Entry("llm_engine.cli.serve", "serve", "The same as serve.", hidden=True),
+    "keys": Entry("llm_engine.cli.serve", "keys", "Make and remove API keys."),
     "demo-model": Entry(
         "llm_engine.cli.demo",
         "demo_model",

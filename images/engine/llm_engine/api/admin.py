@@ -1,0 +1,152 @@
+"""Routes that no other API has: alive, ready, metrics, what is going on, and the tokenizer."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+from prometheus_client import CONTENT_TYPE_LATEST
+from typing_extensions import TypedDict
+
+from llm_engine import __version__
+from llm_engine.api import goencode
+from llm_engine.api.endpoint import Call, Reply, json_reply, text_reply
+from llm_engine.api.errors import ApiError, bad_request
+from llm_engine.api.failures import runner_error
+from llm_engine.api.lookup import files_of, find_model, options_for
+from llm_engine.api.ollama_types import DetokenizeRequest, TokenizeRequest
+from llm_engine.scheduler.process import RunnerError
+
+
+class VersionReply(TypedDict):
+    version: str
+
+
+class HealthReply(TypedDict):
+    status: str
+
+
+class TokenizeReply(TypedDict):
+    model: str
+    tokens: list[int]
+
+
+class DetokenizeReply(TypedDict):
+    model: str
+    content: str
+
+
+async def root(call: Call) -> Reply:
+    return text_reply("Ollama is running")
+
+
+async def version(call: Call) -> Reply:
+    return json_reply({"version": __version__})
+
+
+async def healthz(call: Call) -> Reply:
+    """Alive: the event loop answers."""
+    return json_reply({"status": "ok"})
+
+
+async def readyz(call: Call) -> Reply:
+    """Ready: new requests will be served, and no GPU has gone missing."""
+    engine = call.engine
+    lost = engine.scheduler.gpus.missing()
+    if engine.draining or not engine.ready or lost:
+        reason = f"gpu lost: {lost}" if lost else "shutting down" if engine.draining else "starting"
+        return json_reply({"status": reason}, 503)
+    return json_reply({"status": "ok"})
+
+
+async def metrics(call: Call) -> Reply:
+    await call.engine.refresh_stats()
+    return Reply(call.engine.metrics.render(), 200, CONTENT_TYPE_LATEST)
+
+
+async def status(call: Call) -> Reply:
+    """What is loaded, running and waiting, and for how long. `cloud` is what Ollama's own clients look
+    for."""
+    engine = call.engine
+    await engine.refresh_stats()
+    now = time.monotonic()
+    loaded: list[dict[str, Any]] = []
+    for residency in engine.scheduler.residencies():
+        info = residency.process.info if residency.process is not None else None
+        loaded.append(
+            {
+                "names": list(residency.names),
+                "state": residency.state.value,
+                "active": residency.active,
+                "queued": len(residency.queue),
+                "slots": residency.slots,
+                "progress": round(residency.progress, 3) if residency.state.value == "loading" else 1.0,
+                "pinned": residency.pinned,
+                "idle_seconds": 0.0 if residency.active else round(now - residency.last_used, 3),
+                "size": info.size if info else 0,
+                "size_vram": info.size_vram if info else 0,
+                "context_length": info.n_ctx if info else 0,
+                "cells": info.cells if info else 0,
+                "cells_used": engine.cells_used(residency),
+            }
+        )
+    requests = [entry.describe(now) for entry in engine.running.values()]
+    return json_reply(
+        {
+            "cloud": {"disabled": True, "source": "config"},
+            "version": __version__,
+            "uptime_seconds": round(time.time() - engine.started, 3),
+            "ready": engine.ready and not engine.draining,
+            "gpu_lost": engine.scheduler.gpus.missing(),
+            "queue": {"waiting": engine.scheduler.waiting, "limit": engine.settings.max_queue},
+            "models": loaded,
+            "requests": requests,
+        }
+    )
+
+
+async def tokenize(call: Call) -> Reply:
+    request = await call.json(TokenizeRequest)
+    model = await find_model(call, request.model)
+    keep_alive = request.keep_alive.seconds if request.keep_alive else None
+    async with call.engine.use(call, files_of(model), options_for(model).runner, keep_alive) as lease:
+        try:
+            tokens = await lease.runner.tokenize(
+                request.content, add_special=request.add_special, parse_special=request.parse_special
+            )
+        except RunnerError as error:
+            raise runner_error(error.kind, error.text) from None
+    return json_reply({"model": request.model, "tokens": tokens})
+
+
+async def detokenize(call: Call) -> Reply:
+    request = await call.json(DetokenizeRequest)
+    model = await find_model(call, request.model)
+    keep_alive = request.keep_alive.seconds if request.keep_alive else None
+    async with call.engine.use(call, files_of(model), options_for(model).runner, keep_alive) as lease:
+        vocabulary = lease.runner.info.n_vocab
+        for token in request.tokens:
+            if not 0 <= token < vocabulary:
+                raise bad_request(f"token {token} is not in the vocabulary of {vocabulary}")
+        try:
+            content = await lease.runner.detokenize(request.tokens)
+        except RunnerError as error:
+            raise runner_error(error.kind, error.text) from None
+    return json_reply({"model": request.model, "content": content})
+
+
+async def openapi(call: Call) -> Reply:
+    """The description of every route, made from the table that routes them."""
+    return Reply(goencode.dumps(call.engine.description))
+
+
+async def unavailable(call: Call) -> Reply:
+    raise ApiError(503, "account unavailable")
+
+
+async def no_web_search(call: Call) -> Reply:
+    raise ApiError(403, "ollama cloud is disabled: web search is unavailable")
+
+
+async def no_web_fetch(call: Call) -> Reply:
+    raise ApiError(403, "ollama cloud is disabled: web fetch is unavailable")

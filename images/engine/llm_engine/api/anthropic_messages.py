@@ -1,0 +1,228 @@
+"""From Anthropic's messages, blocks and tools to the engine's own, with Ollama's sentences for what is
+refused."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+from collections.abc import Mapping, Sequence
+from typing import Any, cast
+
+from llm_engine.api.anthropic_types import CountTokensRequest, MessagesRequest
+from llm_engine.api.errors import bad_request
+from llm_engine.api.turn import JsonFormat, ToolChoice, Turn
+from llm_engine.chat.messages import Call, Message, Tool
+
+_EFFORTS: dict[str, bool | str] = {
+    "low": "low",
+    "medium": "medium",
+    "high": "high",
+    "xhigh": "high",
+    "max": "max",
+}
+
+
+def to_turn(request: MessagesRequest | CountTokensRequest) -> Turn:
+    if not request.model:
+        raise bad_request("model is required")
+    if isinstance(request, MessagesRequest) and request.max_tokens <= 0:
+        raise bad_request("max_tokens is required and must be positive")
+    if not request.messages:
+        raise bad_request("messages is required")
+    tools = [_tool(item, index) for index, item in enumerate(request.tools)]
+    choice, parallel = tool_choice(request.tool_choice, tools)
+    return Turn(
+        model=request.model,
+        messages=messages(request.messages, request.system),
+        tools=tools,
+        tool_choice=choice,
+        parallel_tool_calls=parallel,
+        think=_think(request),
+        relax_thinking=True,
+        format=_format(request),
+        overrides=_overrides(request),
+        count_prompt=True,
+    )
+
+
+def _overrides(request: MessagesRequest | CountTokensRequest) -> dict[str, Any]:
+    if isinstance(request, CountTokensRequest):
+        return {}
+    given: dict[str, Any] = {
+        "num_predict": request.max_tokens,
+        "temperature": request.temperature,
+        "top_p": request.top_p,
+        "top_k": request.top_k,
+        "stop": list(request.stop_sequences) or None,
+    }
+    return {name: value for name, value in given.items() if value is not None}
+
+
+def _think(request: MessagesRequest | CountTokensRequest) -> bool | str | None:
+    thinking = request.thinking
+    if thinking is not None:
+        kind = thinking.get("type") if isinstance(thinking, dict) else None
+        if kind not in ("enabled", "disabled", "adaptive"):
+            raise bad_request("thinking.type must be 'enabled', 'adaptive' or 'disabled'")
+        return bool(kind != "disabled")
+    config = getattr(request, "output_config", None)
+    effort = config.get("effort") if isinstance(config, dict) else None
+    if effort is None:
+        # Anthropic's API does not think unless asked to; a client that cannot show thinking must not get it.
+        return False
+    level: bool | str | None = _EFFORTS.get(str(effort))
+    if level is None:
+        raise bad_request(f'invalid output_config.effort: "{effort}"')
+    return level
+
+
+def _format(request: MessagesRequest | CountTokensRequest) -> JsonFormat | None:
+    wanted = getattr(request, "output_format", None)
+    config = getattr(request, "output_config", None)
+    if wanted is None and isinstance(config, dict):
+        wanted = config.get("format")
+    if wanted is None:
+        return None
+    schema = wanted.get("schema") if isinstance(wanted, dict) else None
+    if not isinstance(schema, dict) or wanted.get("type") != "json_schema":
+        raise bad_request("output format must be a json_schema with a schema object")
+    return schema
+
+
+def messages(items: Sequence[Mapping[str, Any]], system: Any) -> list[Message]:
+    result = []
+    if text := _system(system):
+        result.append(Message(role="system", content=text))
+    names: dict[str, str] = {}
+    for index, item in enumerate(items):
+        role = item.get("role")
+        if not isinstance(role, str):
+            raise bad_request(f"messages.{index}: role must be a string")
+        result.extend(_message(role, item.get("content"), index, names))
+    return result
+
+
+def _system(value: Any) -> str:
+    if value is None or isinstance(value, str):
+        return value or ""
+    if isinstance(value, list) and all(isinstance(block, dict) for block in value):
+        return "".join(block.get("text", "") for block in value if isinstance(block.get("text", ""), str))
+    raise bad_request("system must be a string or a list of text blocks")
+
+
+def _message(role: str, content: Any, index: int, names: dict[str, str]) -> list[Message]:
+    """One message of theirs; tool results become messages of their own, before the rest."""
+    if isinstance(content, str):
+        return [Message(role=role, content=content)]
+    if not isinstance(content, list) or not all(isinstance(block, dict) for block in content):
+        raise bad_request(f"messages.{index}: content must be a string or a list of blocks")
+    results: list[Message] = []
+    texts: list[str] = []
+    thinking: list[str] = []
+    images: list[bytes] = []
+    calls: list[Call] = []
+    for block in content:
+        match block.get("type"):
+            case "text" if isinstance(block.get("text"), str):
+                texts.append(block["text"])
+            case "text":
+                raise bad_request(f"messages.{index}: a text block needs a text")
+            case "thinking" if isinstance(block.get("thinking"), str):
+                thinking.append(block["thinking"])
+            case "image":
+                images.append(_image(block.get("source")))
+            case "tool_use":
+                call = _tool_use(block, len(calls))
+                names[call.id] = call.name
+                calls.append(call)
+            case "tool_result":
+                results.append(_tool_result(block, names))
+    if texts or images or calls or thinking or not results:
+        results.append(
+            Message(
+                role=role,
+                content="\n\n".join(texts),
+                thinking="".join(thinking),
+                images=images,
+                tool_calls=calls,
+            )
+        )
+    return results
+
+
+def _tool_use(block: Mapping[str, Any], index: int) -> Call:
+    for name in ("id", "name"):
+        if not isinstance(block.get(name), str) or not block[name]:
+            raise bad_request(f"tool_use block missing required '{name}' field")
+    arguments = block.get("input")
+    if arguments is not None and not isinstance(arguments, dict):
+        raise bad_request("tool_use block: input must be an object")
+    return Call(block["name"], arguments or {}, block["id"], index)
+
+
+def _tool_result(block: Mapping[str, Any], names: Mapping[str, str]) -> Message:
+    content = block.get("content")
+    call_id = block.get("tool_use_id")
+    if not isinstance(call_id, str):
+        raise bad_request("tool_result block missing required 'tool_use_id' field")
+    images: list[bytes] = []
+    text = content if isinstance(content, str) else ""
+    if isinstance(content, list):
+        parts = [part for part in content if isinstance(part, dict)]
+        text = "\n\n".join(part["text"] for part in parts if isinstance(part.get("text"), str))
+        images = [_image(part.get("source")) for part in parts if part.get("type") == "image"]
+    return Message(
+        role="tool",
+        content=text,
+        images=images,
+        tool_name=names.get(call_id, ""),
+        tool_call_id=call_id,
+    )
+
+
+def _image(source: Any) -> bytes:
+    if not isinstance(source, dict):
+        raise bad_request("invalid image source")
+    if source.get("type") != "base64":
+        raise bad_request(
+            f"invalid image source type: {source.get('type')}. Only base64 images are supported."
+        )
+    try:
+        return base64.b64decode(source["data"], validate=True)
+    except (KeyError, TypeError, ValueError, binascii.Error):
+        raise bad_request("invalid image source") from None
+
+
+def _tool(item: Mapping[str, Any], index: int) -> Tool:
+    name = item.get("name")
+    kind = item.get("type", "custom")
+    if kind not in ("custom", None):
+        raise bad_request(f'tools.{index}: tool type "{kind}" is not supported')
+    if not isinstance(name, str) or not name:
+        raise bad_request(f"tools.{index}: a tool needs a name")
+    schema = item.get("input_schema")
+    if schema is not None and not isinstance(schema, dict):
+        raise bad_request(f'invalid input_schema for tool "{name}": it must be an object')
+    description = item.get("description")
+    if description is not None and not isinstance(description, str):
+        raise bad_request(f"tools.{index}: description must be a string")
+    return Tool(name, description or "", schema)
+
+
+def tool_choice(value: Any, tools: Sequence[Tool]) -> tuple[ToolChoice, bool]:
+    """The choice, and whether several calls at once are allowed."""
+    if value is None:
+        return ToolChoice(), True
+    kind = value.get("type") if isinstance(value, dict) else None
+    parallel = not (isinstance(value, dict) and value.get("disable_parallel_tool_use") is True)
+    if kind in ("auto", "none"):
+        return ToolChoice(cast(Any, kind)), parallel
+    if kind == "any":
+        if not tools:
+            raise bad_request("tool_choice is 'any' but no tools were given")
+        return ToolChoice("required"), parallel
+    if kind == "tool" and isinstance(value.get("name"), str):
+        if all(tool.name != value["name"] for tool in tools):
+            raise bad_request(f'tool_choice: there is no tool named "{value["name"]}"')
+        return ToolChoice("required", value["name"]), parallel
+    raise bad_request("tool_choice.type must be 'auto', 'any', 'tool' or 'none'")

@@ -1,0 +1,82 @@
+"""The bodies of the Anthropic routes, in and out."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, NotRequired
+
+from typing_extensions import TypedDict
+
+
+@dataclass(frozen=True)
+class MessagesRequest:
+    __go_package__: ClassVar[str] = "anthropic"
+    model: str = ""
+    max_tokens: int = 0
+    messages: list[dict[str, Any]] = field(default_factory=list)
+    system: Any = None
+    stream: bool = False
+    temperature: float | None = None
+    top_p: float | None = None
+    top_k: int | None = None
+    stop_sequences: list[str] = field(default_factory=list)
+    tools: list[dict[str, Any]] = field(default_factory=list)
+    tool_choice: Any = None
+    thinking: Any = None
+    output_config: Any = None
+    output_format: Any = None
+    metadata: Any = None
+
+
+@dataclass(frozen=True)
+class CountTokensRequest:
+    __go_package__: ClassVar[str] = "anthropic"
+    model: str = ""
+    messages: list[dict[str, Any]] = field(default_factory=list)
+    system: Any = None
+    tools: list[dict[str, Any]] = field(default_factory=list)
+    tool_choice: Any = None
+    thinking: Any = None
+
+
+class CountTokensReply(TypedDict):
+    input_tokens: int
+
+
+class UsageOut(TypedDict):
+    input_tokens: int
+    output_tokens: int
+    cache_creation_input_tokens: int
+    cache_read_input_tokens: int
+
+
+class Block(TypedDict):
+    type: str
+    text: NotRequired[str]
+    thinking: NotRequired[str]
+    signature: NotRequired[str]
+    id: NotRequired[str]
+    name: NotRequired[str]
+    input: NotRequired[dict[str, Any]]
+
+
+class MessageReply(TypedDict):
+    id: str
+    type: str
+    role: str
+    model: str
+    content: list[Block]
+    stop_reason: str | None
+    stop_sequence: str | None
+    usage: UsageOut
+
+
+class ErrorDetail(TypedDict):
+    type: str
+    message: str
+
+
+class ErrorReply(TypedDict):
+    type: str
+    error: ErrorDetail
+    request_id: str

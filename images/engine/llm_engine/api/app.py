@@ -1,0 +1,73 @@
+"""Puts the engine together: settings in, an ASGI application and its shared state out."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from starlette.types import ASGIApp
+
+from llm_engine.api import openapi
+from llm_engine.api.gate import Gate
+from llm_engine.api.keys import KeyRing
+from llm_engine.api.lookup import Models
+from llm_engine.api.metrics import Metrics
+from llm_engine.api.origins import Origins
+from llm_engine.api.router import Router
+from llm_engine.api.routes import ENDPOINTS
+from llm_engine.api.state import Engine
+from llm_engine.api.watchers import MetricsObserver, loaded_models
+from llm_engine.models.store import ModelStore
+from llm_engine.scheduler import Limits, Scheduler
+from llm_engine.scheduler.devices import Gpus
+from llm_engine.scheduler.plan import Defaults
+from llm_engine.settings import Settings
+
+
+@dataclass(frozen=True)
+class App:
+    asgi: ASGIApp
+    engine: Engine
+
+
+def create_app(settings: Settings) -> App:
+    """Must be called inside the event loop that serves it: the scheduler's tasks belong to it."""
+    metrics = Metrics()
+    gpus = Gpus()
+    scheduler = Scheduler(
+        Defaults(
+            context_length=settings.context_length or default_context(sum(gpu.total for gpu in gpus.list())),
+            num_parallel=settings.num_parallel,
+            kv_type=settings.kv_cache_type,
+            flash_attention=settings.flash_attention,
+            max_queue=settings.max_queue,
+        ),
+        Limits(
+            max_queue=settings.max_queue,
+            max_loaded_models=settings.max_loaded_models,
+            keep_alive=settings.keep_alive,
+            load_timeout=settings.load_timeout,
+            gpu_overhead=settings.gpu_overhead,
+            spread=settings.sched_spread,
+        ),
+        MetricsObserver(metrics),
+        gpus=gpus,
+    )
+    keys = KeyRing(settings.keys_file) if settings.keys_file else None
+    store = ModelStore(settings.models, prune=not settings.noprune)
+    engine = Engine(settings, Models(store), scheduler, metrics, keys)
+    engine.description = openapi.describe(ENDPOINTS)
+    metrics.watch(lambda: scheduler.waiting, lambda: loaded_models(engine))
+    asgi = Gate(
+        Router(engine, ENDPOINTS),
+        allowed_origins=Origins(settings.origins),
+        check_host=settings.loopback,
+        keys=keys,
+        metrics=metrics,
+    )
+    return App(asgi, engine)
+
+
+def default_context(vram: int) -> int:
+    """Ollama's default length of the context, by the GPU memory there is."""
+    gib = vram >> 30
+    return 262144 if gib >= 47 else 32768 if gib >= 23 else 4096

@@ -1,0 +1,39 @@
+"""What goes wrong behind the API, as errors a client can act on."""
+
+from __future__ import annotations
+
+from llm_engine.api.errors import ApiError, QueueFull
+from llm_engine.scheduler.errors import Busy, SchedulerError, ShuttingDown
+
+TOO_LONG = (
+    "the prompt is longer than the context length currently available to the model; shorten the prompt, "
+    "adjust the context length in settings, or use a model with a longer context length"
+)
+_RUNNER_STATUS = {
+    "invalid": 400,
+    "context": 400,
+    "busy": 503,
+    "unsupported": 501,
+    "crashed": 500,
+    "internal": 500,
+}
+
+
+def scheduler_error(error: SchedulerError) -> ApiError:
+    if isinstance(error, Busy):
+        return QueueFull(error.queued, error.retry_after)
+    if isinstance(error, ShuttingDown):
+        return ApiError(503, str(error), code="shutting_down", headers={"Retry-After": "5"})
+    return ApiError(500, str(error), code="load_failed")
+
+
+def runner_error(kind: str, text: str) -> ApiError:
+    status = _RUNNER_STATUS.get(kind, 500)
+    if kind == "crashed":
+        return ApiError(
+            500, f"an error was encountered while running the model: {text}", code="runner_crashed"
+        )
+    if kind == "busy":
+        return ApiError(status, text, code="queue_full", headers={"Retry-After": "1"})
+    code = "context_length_exceeded" if kind == "context" else None
+    return ApiError(status, text, code=code)

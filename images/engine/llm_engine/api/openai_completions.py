@@ -1,0 +1,215 @@
+"""POST /v1/completions: text in, text on from there."""
+
+from __future__ import annotations
+
+import secrets
+import time
+from collections.abc import AsyncGenerator, Sequence
+from typing import Any
+
+from llm_engine.api.endpoint import SSE, Call, Reply, Stream, json_reply, sse
+from llm_engine.api.errors import bad_request
+from llm_engine.api.openai_chat import FINGERPRINT, choices_wanted, keep_alive, sampling_overrides, usage_out
+from llm_engine.api.openai_types import CompletionRequest
+from llm_engine.api.text import collect, open_turn, render_tokens
+from llm_engine.api.together import together
+from llm_engine.api.turn import Answer, Begun, Delta, End, Plain, Turn, total_usage
+from llm_engine.runner.messages import TokenLogprob
+
+MAX_PROMPTS = 128
+Prompt = str | Sequence[int]
+
+
+async def completions(call: Call) -> Reply | Stream:
+    request = await call.json(CompletionRequest)
+    if not request.model:
+        raise bad_request("model is required", param="model")
+    prompts = _prompts(request.prompt)
+    n = choices_wanted(request.n)
+    best_of = n if request.best_of is None else request.best_of
+    if not n <= best_of <= 20 and best_of != n:
+        raise bad_request(f"best_of must be between n ({n}) and 20, not {best_of}", param="best_of")
+    if best_of > n and request.stream:
+        raise bad_request("best_of cannot be streamed: the best is known at the end only", param="best_of")
+    if request.logprobs is not None and not 0 <= request.logprobs <= 20:
+        raise bad_request("logprobs must be between 0 and 20", param="logprobs")
+    turns = [_turn(request, prompt, best_of) for prompt in prompts]
+    writer = _Writer(request, n)
+    if request.stream:
+        return Stream(writer.chunks(call, turns, prompts), SSE)
+    return json_reply(await writer.whole(call, turns, prompts))
+
+
+def _prompts(value: Any) -> list[Prompt]:
+    """A text, several texts, a list of token ids, or several of those."""
+    if value is None:
+        return [""]
+    if isinstance(value, str):
+        return [value]
+    if isinstance(value, list) and value:
+        if all(isinstance(item, str) for item in value):
+            prompts: list[Prompt] = list(value)
+        elif all(_is_token(item) for item in value):
+            prompts = [value]
+        elif all(isinstance(item, list) and item and all(map(_is_token, item)) for item in value):
+            prompts = list(value)
+        else:
+            raise bad_request("prompt must be text, a list of texts, or lists of token ids", param="prompt")
+        if len(prompts) > MAX_PROMPTS:
+            raise bad_request(f"at most {MAX_PROMPTS} prompts, not {len(prompts)}", param="prompt")
+        return prompts
+    raise bad_request("prompt must be text, a list of texts, or lists of token ids", param="prompt")
+
+
+def _is_token(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 2**31
+
+
+def _turn(request: CompletionRequest, prompt: Prompt, n: int) -> Turn:
+    overrides = sampling_overrides(request)
+    if request.max_tokens is not None:
+        overrides["num_predict"] = request.max_tokens
+    wants_logprobs = request.logprobs
+    if n > 1 and wants_logprobs is None and (request.best_of or 0) > (request.n or 1):
+        wants_logprobs = 0  # the best is the likeliest, so likelihoods are needed
+    plain = (
+        Plain(text=prompt, suffix=request.suffix)
+        if isinstance(prompt, str)
+        else Plain(tokens=prompt, raw=True)
+    )
+    return Turn(
+        model=request.model,
+        plain=plain,
+        think=False,
+        relax_thinking=True,
+        options=request.options or {},
+        overrides=overrides,
+        fallbacks={"temperature": 1.0, "top_p": 1.0},
+        keep_alive=keep_alive(request.keep_alive),
+        n=n,
+        logprobs=wants_logprobs,
+    )
+
+
+class _Writer:
+    """Numbers the choices over all prompts and writes them down."""
+
+    def __init__(self, request: CompletionRequest, n: int) -> None:
+        self.request = request
+        self.n = n
+        self.id = f"cmpl-{secrets.token_hex(12)}"
+        self.created = int(time.time())
+
+    def _document(self, choices: list[dict[str, Any]], **more: Any) -> dict[str, Any]:
+        return {
+            "id": self.id,
+            "object": "text_completion",
+            "created": self.created,
+            "model": self.request.model,
+            "system_fingerprint": FINGERPRINT,
+            "choices": choices,
+            **more,
+        }
+
+    async def whole(self, call: Call, turns: Sequence[Turn], prompts: Sequence[Prompt]) -> dict[str, Any]:
+        results = await together(collect(call, turn) for turn in turns)
+        choices: list[dict[str, Any]] = []
+        ends: list[End] = []
+        prompt_tokens = 0
+        for result, prompt in zip(results, prompts, strict=True):
+            answers = list(result.values())
+            prompt_tokens += total_usage([answer.end for answer in answers if answer.end]).prompt_tokens
+            ends += [answer.end for answer in answers if answer.end]
+            best = (
+                sorted(answers, key=_likelihood, reverse=True)[: self.n] if len(answers) > self.n else answers
+            )
+            echo = await self._echo(call, prompt)
+            for answer in best:
+                choices.append(self._choice(answer, len(choices), echo))
+        usage = usage_out(total_usage(ends))
+        usage["prompt_tokens"] = prompt_tokens
+        usage["total_tokens"] = usage["prompt_tokens"] + usage["completion_tokens"]
+        return self._document(choices, usage=usage)
+
+    async def _echo(self, call: Call, prompt: Prompt) -> str:
+        if not self.request.echo:
+            return ""
+        return prompt if isinstance(prompt, str) else await render_tokens(call, self.request.model, prompt)
+
+    def _choice(self, answer: Answer, index: int, echo: str) -> dict[str, Any]:
+        assert answer.end is not None
+        logprobs = None
+        if self.request.logprobs is not None:
+            logprobs = _logprobs(answer.logprobs, len(echo))
+        return {
+            "text": echo + answer.content,
+            "index": index,
+            "finish_reason": answer.end.reason,
+            "logprobs": logprobs,
+        }
+
+    async def chunks(
+        self, call: Call, turns: Sequence[Turn], prompts: Sequence[Prompt]
+    ) -> AsyncGenerator[bytes, None]:
+        options = self.request.stream_options
+        include_usage = bool(options and options.include_usage)
+        ends: list[End] = []
+        prompt_tokens = 0
+        offset = 0
+        for base, (turn, prompt) in enumerate(zip(turns, prompts, strict=True)):
+            echo = await self._echo(call, prompt)
+            if echo:
+                for index in range(self.n):
+                    yield sse(self._document([_chunk(base * self.n + index, echo)]))
+            async with open_turn(call, turn) as pieces:
+                async for piece in pieces:
+                    if isinstance(piece, Begun):
+                        continue
+                    index = base * self.n + piece.index
+                    if isinstance(piece, End):
+                        ends.append(piece)
+                        if piece.index == 0:
+                            prompt_tokens += piece.usage.prompt_tokens
+                        yield sse(self._document([_chunk(index, "", finish=piece.reason)]))
+                    elif piece.content or piece.logprobs:
+                        yield sse(self._document([self._delta(piece, index, offset + len(echo))]))
+                        offset += len(piece.content)
+        if include_usage:
+            usage = usage_out(total_usage(ends))
+            usage["prompt_tokens"] = prompt_tokens
+            usage["total_tokens"] = prompt_tokens + usage["completion_tokens"]
+            yield sse(self._document([], usage=usage))
+        yield b"data: [DONE]\n\n"
+
+    def _delta(self, piece: Delta, index: int, offset: int) -> dict[str, Any]:
+        chunk = _chunk(index, piece.content)
+        if self.request.logprobs is not None and piece.logprobs:
+            chunk["logprobs"] = _logprobs(piece.logprobs, offset)
+        return chunk
+
+
+def _chunk(index: int, text: str, *, finish: str | None = None) -> dict[str, Any]:
+    return {"text": text, "index": index, "finish_reason": finish, "logprobs": None}
+
+
+def _likelihood(answer: Answer) -> float:
+    """The mean log-probability per token: OpenAI's measure of the best."""
+    values = [item.logprob for item in answer.logprobs]
+    return sum(values) / len(values) if values else float("-inf")
+
+
+def _logprobs(items: Sequence[TokenLogprob], offset: int) -> dict[str, Any]:
+    tokens, offsets = [], []
+    for item in items:
+        text = item.text.decode("utf-8", "replace")
+        tokens.append(text)
+        offsets.append(offset)
+        offset += len(text)
+    return {
+        "tokens": tokens,
+        "token_logprobs": [item.logprob for item in items],
+        "top_logprobs": [
+            {text.decode("utf-8", "replace"): value for _, text, value in item.top} for item in items
+        ],
+        "text_offset": offsets,
+    }

@@ -1,0 +1,82 @@
+"""Reads what the model writes: content, thinking and tool calls, as they become certain."""
+
+from __future__ import annotations
+
+import json
+import secrets
+import string
+from collections.abc import Sequence
+from typing import Any
+
+from llm_engine.api.forcing import Forced
+from llm_engine.api.prepare import Prepared
+from llm_engine.api.turn import CallMade, Delta, Turn
+from llm_engine.chat.parsing.events import Content, Thinking, ToolCall
+from llm_engine.runner.messages import TokenLogprob, Tokens
+
+_ALPHABET = string.ascii_lowercase + string.digits
+
+
+def new_call_id() -> str:
+    return "call_" + "".join(secrets.choice(_ALPHABET) for _ in range(8))
+
+
+class Reader:
+    """One choice's text, piece by piece. `called` tells whether it made a tool call."""
+
+    def __init__(self, prepared: Prepared, forced: Forced, turn: Turn) -> None:
+        self.parser = prepared.parser()
+        self.forced = forced.tool_call
+        self.single = not turn.parallel_tool_calls
+        self.text = ""
+        self.called = 0
+        self.thinking_tokens = 0
+        self.ids: list[int] = []
+
+    def feed(self, tokens: Tokens) -> Delta | None:
+        self.ids.extend(tokens.ids)
+        delta = self._delta(self.parser.feed(tokens.text), tokens.logprobs)
+        if delta is not None and delta.thinking:
+            self.thinking_tokens += max(len(tokens.logprobs), len(tokens.ids), 1)
+        return delta
+
+    def finish(self) -> Delta | None:
+        delta = self._delta(self.parser.finish(), ())
+        if not self.forced:
+            return delta
+        call = _forced_call(self.text)
+        if call is None:
+            # Cut off before it was complete: the caller sees what there is, and why it ended.
+            return Delta(0, content=self.text) if self.text else delta
+        self.called += 1
+        return Delta(0, calls=(call,))
+
+    def _delta(
+        self, events: Sequence[Content | Thinking | ToolCall], logprobs: Sequence[TokenLogprob]
+    ) -> Delta | None:
+        content, thinking = "", ""
+        calls: list[CallMade] = []
+        for event in events:
+            if isinstance(event, Thinking):
+                thinking += event.text
+            elif isinstance(event, Content):
+                content += event.text
+            elif not (self.single and self.called):
+                calls.append(CallMade(new_call_id(), event.name, dict(event.arguments), self.called))
+                self.called += 1
+        if self.forced:
+            self.text += content
+            content = ""
+        if not (content or thinking or calls or logprobs):
+            return None
+        return Delta(0, content, thinking, calls, logprobs)
+
+
+def _forced_call(text: str) -> CallMade | None:
+    try:
+        value: Any = json.loads(text)
+    except ValueError:
+        return None
+    if not isinstance(value, dict) or not isinstance(value.get("arguments"), dict):
+        return None
+    return CallMade(new_call_id(), str(value.get("name", "")), value["arguments"], 0)

@@ -1,0 +1,149 @@
+"""Runs the application: sockets, TLS, signals, and an end that leaves nothing behind.
+
+On SIGTERM: nobody new is let in, running answers may finish within the grace period, those that do not get
+an error event, every runner process is ended, then the server exits. A second signal ends it at once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import errno
+import logging
+import signal
+import socket
+from collections.abc import AsyncIterator
+
+import uvicorn
+
+from llm_engine import __version__, logs
+from llm_engine.api.app import App, create_app
+from llm_engine.api.keys import KeysFileError
+from llm_engine.api.lookup import files_of
+from llm_engine.api.watchers import watch_loop
+from llm_engine.durations import FOREVER
+from llm_engine.errors import EngineError
+from llm_engine.settings import Settings
+
+log = logging.getLogger("llm_engine.server")
+
+
+class ListenError(EngineError):
+    """The address cannot be listened on."""
+
+
+def serve(settings: Settings) -> None:
+    """Blocks until the server has ended."""
+    logs.setup(debug=settings.debug)
+    sock = listen(settings)
+    host, port = sock.getsockname()[:2]
+    log.info(
+        "listening",
+        extra={"data": {"host": host, "port": port, "version": __version__, "models": str(settings.models)}},
+    )
+    if not settings.loopback and settings.keys_file is None:
+        log.warning(
+            "THE ENGINE IS REACHABLE FROM OTHER MACHINES WITHOUT ANY KEY: "
+            "set LLM_ENGINE_KEYS_FILE, or bind 127.0.0.1",
+            extra={"data": {"host": host}},
+        )
+    try:
+        asyncio.run(_main(settings, sock))
+    except KeysFileError as error:
+        raise EngineError(str(error), fix="llm-engine keys new NAME --file FILE") from error
+
+
+def listen(settings: Settings) -> socket.socket:
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(
+            settings.host, settings.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
+        sock = socket.socket(family, kind, protocol)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        sock.bind(address)
+        sock.listen(2048)
+    except OSError as error:
+        text = "address already in use" if error.errno == errno.EADDRINUSE else error.strerror
+        raise ListenError(
+            f"listen tcp {settings.host}:{settings.port}: bind: {text}",
+            fix="OLLAMA_HOST=127.0.0.1:PORT llm-engine serve",
+        ) from error
+    sock.setblocking(False)
+    return sock
+
+
+async def _main(settings: Settings, sock: socket.socket) -> None:
+    app = create_app(settings)
+    server = uvicorn.Server(
+        uvicorn.Config(
+            app.asgi,
+            log_config=None,
+            access_log=False,
+            lifespan="off",
+            server_header=False,
+            timeout_keep_alive=75,
+            ssl_certfile=settings.tls_cert,
+            ssl_keyfile=settings.tls_key,
+        )
+    )
+    # uvicorn's own handlers wait for clients for ever; ours end their streams first.
+    server.capture_signals = contextlib.nullcontext  # type: ignore[method-assign, assignment]
+    async with _background(app):
+        serving = asyncio.create_task(server.serve(sockets=[sock]))
+        stopping = asyncio.create_task(_until_signal())
+        await asyncio.wait({serving, stopping}, return_when=asyncio.FIRST_COMPLETED)
+        stopping.cancel()
+        app.engine.draining = True
+        log.info("stopping", extra={"data": {"requests": len(app.engine.running)}})
+        closing = asyncio.create_task(app.engine.scheduler.close(settings.shutdown_grace))
+        second = asyncio.create_task(_until_signal())
+        await asyncio.wait({closing, second}, return_when=asyncio.FIRST_COMPLETED)
+        if not closing.done():
+            closing.cancel()
+            await asyncio.gather(closing, return_exceptions=True)
+            await app.engine.scheduler.close(0)
+        second.cancel()
+        await asyncio.gather(second, stopping, return_exceptions=True)
+        server.should_exit = True
+        done, _ = await asyncio.wait({serving}, timeout=2)
+        if not done:
+            server.force_exit = True
+            await serving
+    log.info("stopped")
+
+
+async def _until_signal() -> None:
+    loop = asyncio.get_running_loop()
+    event = asyncio.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, event.set)
+    await event.wait()
+
+
+@contextlib.asynccontextmanager
+async def _background(app: App) -> AsyncIterator[None]:
+    """The watcher of the loop, and the models that are to be there from the start."""
+    tasks = [
+        asyncio.create_task(watch_loop(app.engine.metrics), name="loop watch"),
+        asyncio.create_task(_preload(app), name="preload"),
+    ]
+    app.engine.ready = True
+    try:
+        yield
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def _preload(app: App) -> None:
+    settings = app.engine.settings
+    for name in dict.fromkeys((*settings.pin, *settings.preload)):
+        pinned = name in settings.pin
+        try:
+            files = files_of(await app.engine.models.get(name))
+            async with app.engine.scheduler.use(files, None, FOREVER if pinned else None, "preload"):
+                if pinned:
+                    app.engine.scheduler.keep(files.key)
+        except Exception as error:  # noqa: BLE001 - a missing model must not keep the server from serving
+            log.error("preload failed", extra={"data": {"model": name, "reason": str(error)}})

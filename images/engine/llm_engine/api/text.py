@@ -1,0 +1,194 @@
+"""The one path from a request for text to the model and back, shared by every API.
+
+    async with open_turn(call, turn) as pieces:   # checks, loads, builds the prompt, starts
+        async for piece in pieces: ...            # Begun, then Delta and End of each choice
+
+Guarantees: whatever is wrong with the request is raised before `Begun`; leaving early cancels the
+generation within one turn of the batch loop; after the last `End` the model is released.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, cast
+
+from llm_engine.api.endpoint import Call
+from llm_engine.api.errors import ApiError
+from llm_engine.api.failures import runner_error
+from llm_engine.api.forcing import Forced, grammar_for
+from llm_engine.api.lookup import files_of, find_model, options_for
+from llm_engine.api.prepare import Prepared, check_capabilities, prepare
+from llm_engine.api.reading import Reader
+from llm_engine.api.turn import Answer, Begun, Delta, End, Piece, Turn
+from llm_engine.runner.messages import Done, Event, Failed, GenerateRequest, Queued, Tokens
+from llm_engine.scheduler import Lease
+
+UNLIMITED_FACTOR = 10
+"""An answer without a limit ends after this many contexts: a model that never stops must not run for ever."""
+
+
+@contextlib.asynccontextmanager
+async def open_turn(call: Call, turn: Turn) -> AsyncIterator[AsyncGenerator[Piece, None]]:
+    model = await find_model(call, turn.model)
+    check_capabilities(call, model, turn)
+    options = options_for(model, turn.options, overrides=turn.overrides, fallbacks=turn.fallbacks)
+    async with call.engine.use(call, files_of(model), options.runner, turn.keep_alive) as lease:
+        prepared = await prepare(call, model, turn, lease)
+        forced = grammar_for(turn, options.grammar, prepared)
+        limit = _limit(options.num_predict, turn, lease)
+        request = GenerateRequest(
+            prompt=prepared.prompt,
+            sampling=options.sampling,
+            # Zero tokens still means reading the prompt: it is counted, and it warms the cache.
+            max_tokens=limit or 1,
+            stop=(*options.stop, *prepared.stops),
+            n=turn.n,
+            grammar=forced.grammar,
+            logprobs=turn.logprobs,
+            shift=turn.shift,
+            keep=options.num_keep,
+            add_special=prepared.add_special,
+            special=prepared.special,
+            echo_tokens=turn.want_context,
+        )
+        run = _Run(call, turn, lease, prepared, forced, silent=limit == 0)
+        pieces = run.pieces(request)
+        try:
+            yield pieces
+        finally:
+            await pieces.aclose()
+
+
+def _limit(num_predict: int | None, turn: Turn, lease: Lease) -> int:
+    if num_predict is not None and num_predict >= 0:
+        return num_predict
+    return UNLIMITED_FACTOR * lease.runner.info.n_ctx
+
+
+@dataclass
+class _Run:
+    """One generation: the runner's events in, pieces out, numbers noted on the way."""
+
+    call: Call
+    turn: Turn
+    lease: Lease
+    prepared: Prepared
+    forced: Forced
+    silent: bool
+
+    async def pieces(self, request: GenerateRequest) -> AsyncGenerator[Piece, None]:
+        readers = [Reader(self.prepared, self.forced, self.turn) for _ in range(self.turn.n)]
+        metrics = self.call.engine.metrics
+        label = metrics.label(self.prepared.name)
+        last: float | None = None
+        yield Begun(self.prepared.tokens, self.prepared.truncated, self.lease.load_seconds)
+        events = cast(AsyncGenerator[Event, None], self.lease.runner.generate(request))
+        async with contextlib.aclosing(events):
+            async for event in events:
+                if isinstance(event, Queued):
+                    continue
+                if isinstance(event, Failed):
+                    raise self._failure(event)
+                reader = readers[event.index]
+                if isinstance(event, Tokens):
+                    now = time.monotonic()
+                    if last is None:
+                        metrics.first_token.labels(label).observe(now - self.call.started)
+                    else:
+                        metrics.token_gap.labels(label).observe(now - last)
+                    last = now
+                    if self.silent:
+                        continue
+                    if delta := reader.feed(event):
+                        yield replace(delta, index=event.index)
+                    continue
+                for piece in self._finish(reader, event):
+                    yield piece
+
+    def _failure(self, event: Failed) -> ApiError:
+        if event.kind == "crashed" and self.call.engine.draining:
+            return ApiError(503, "the server is shutting down", code="shutting_down")
+        return runner_error(event.kind, event.text)
+
+    def _finish(self, reader: Reader, done: Done) -> list[Piece]:
+        usage = replace(done.usage, completion_tokens=0) if self.silent else done.usage
+        metrics = self.call.engine.metrics
+        label = metrics.label(self.prepared.name)
+        if done.index == 0:
+            metrics.prompt_tokens.labels(label).inc(usage.prompt_tokens)
+            metrics.cached_tokens.labels(label).inc(usage.cached_tokens)
+        metrics.completion_tokens.labels(label).inc(usage.completion_tokens)
+        pieces: list[Piece] = []
+        if not self.silent and (delta := reader.finish()):
+            pieces.append(replace(delta, index=done.index))
+        cut = self.silent or done.reason in ("length", "deadline")
+        pieces.append(
+            End(
+                index=done.index,
+                reason="length" if cut else "stop",
+                stop_string=done.stop_string if done.reason == "stop_string" else None,
+                called=reader.called > 0,
+                usage=usage,
+                thinking_tokens=reader.thinking_tokens,
+                context=(*self.prepared.token_ids, *reader.ids) if self.turn.want_context else (),
+            )
+        )
+        return pieces
+
+
+async def collect(call: Call, turn: Turn) -> dict[int, Answer]:
+    """All choices, whole."""
+    answers = {index: Answer() for index in range(turn.n)}
+    async with open_turn(call, turn) as pieces:
+        async for piece in pieces:
+            if isinstance(piece, (Delta, End)):
+                answers[piece.index].add(piece)
+    return answers
+
+
+async def load_only(call: Call, turn: Turn) -> None:
+    """Loads the model, as a request without a prompt does."""
+    model = await find_model(call, turn.model)
+    check_capabilities(call, model, turn)
+    options = options_for(model, turn.options, overrides=turn.overrides)
+    async with call.engine.use(call, files_of(model), options.runner, turn.keep_alive):
+        pass
+
+
+async def unload(call: Call, name: str) -> None:
+    model = await find_model(call, name)
+    await call.engine.scheduler.unload(files_of(model).key)
+
+
+async def debug_render(call: Call, turn: Turn) -> dict[str, Any]:
+    """The prompt as the model would get it; nothing is generated."""
+    model = await find_model(call, turn.model)
+    check_capabilities(call, model, turn)
+    options = options_for(model, turn.options, overrides=turn.overrides)
+    async with call.engine.use(call, files_of(model), options.runner, turn.keep_alive) as lease:
+        prepared = await prepare(call, model, turn, lease)
+    document: dict[str, Any] = {"rendered_template": prepared.text}
+    if prepared.images:
+        document["image_count"] = prepared.images
+    return document
+
+
+async def count_prompt(call: Call, turn: Turn) -> int:
+    """How many tokens the prompt of this conversation has, by the model's own tokenizer; nothing is cut."""
+    model = await find_model(call, turn.model)
+    check_capabilities(call, model, turn)
+    whole = replace(turn, truncate=False, count_prompt=True)
+    wanted = options_for(model).runner
+    async with call.engine.use(call, files_of(model), wanted, turn.keep_alive) as lease:
+        prepared = await prepare(call, model, whole, lease, check=False)
+    assert prepared.tokens is not None
+    return prepared.tokens
+
+
+async def render_tokens(call: Call, name: str, tokens: Sequence[int]) -> str:
+    model = await find_model(call, name)
+    async with call.engine.use(call, files_of(model), options_for(model).runner, None) as lease:
+        return await lease.runner.detokenize(list(tokens))

@@ -1,0 +1,57 @@
+"""Embeddings for every API: which inputs, how they are cut, and the vectors that come back.
+
+All inputs of a request go to the runner at once, which batches them. Vectors stay bytes until they are
+written: a list of Python floats costs thirty times the memory.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from llm_engine.api.endpoint import Call
+from llm_engine.api.failures import runner_error
+from llm_engine.api.lookup import files_of, find_model, options_for
+from llm_engine.runner.messages import EmbedRequest
+from llm_engine.scheduler.process import RunnerError
+
+Vector = npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Embedded:
+    vectors: Sequence[Vector]
+    tokens: int
+    load_seconds: float
+
+
+async def embed(
+    call: Call,
+    name: str,
+    inputs: Sequence[str | Sequence[int]],
+    *,
+    truncate: bool = True,
+    dimensions: int | None = None,
+    normalize: bool = True,
+    keep_alive: float | None = None,
+    options: dict[str, object] | None = None,
+    missing: str = 'model "{}" not found, try pulling it first',
+) -> Embedded:
+    """No inputs: the model is loaded and nothing else."""
+    model = await find_model(call, name, missing)
+    wanted = options_for(model, options)
+    files = files_of(model)
+    async with call.engine.use(call, files, wanted.runner, keep_alive) as lease:
+        if not inputs:
+            return Embedded([], 0, lease.load_seconds)
+        request = EmbedRequest(inputs, normalize=normalize, dimensions=dimensions, truncate=truncate)
+        try:
+            result = await lease.runner.embed(request)
+        except RunnerError as error:
+            raise runner_error(error.kind, error.text) from None
+        tokens = sum(result.tokens)
+        call.engine.metrics.prompt_tokens.labels(call.engine.metrics.label(model.short_name)).inc(tokens)
+        return Embedded([np.frombuffer(raw, "<f4") for raw in result.vectors], tokens, lease.load_seconds)

@@ -1,0 +1,75 @@
+"""What is noted without anybody asking: the scheduler's doings, the loaded models, and a slow event loop."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from llm_engine.api.metrics import Metrics
+from llm_engine.api.state import Engine
+from llm_engine.scheduler.observer import Observer
+
+TICK = 0.05
+
+
+class MetricsObserver(Observer):
+    """The scheduler's reports as metrics."""
+
+    def __init__(self, metrics: Metrics) -> None:
+        super().__init__()
+        self.metrics = metrics
+
+    def waited(self, model: str, seconds: float) -> None:
+        super().waited(model, seconds)
+        self.metrics.queue_wait.labels(self.metrics.label(model)).observe(seconds)
+
+    def rejected(self, model: str) -> None:
+        self.metrics.rejected.inc()
+
+    def loaded(self, model: str, seconds: float) -> None:
+        self.metrics.loads.labels(self.metrics.label(model)).inc()
+        self.metrics.load_seconds.labels(self.metrics.label(model)).observe(seconds)
+
+    def load_failed(self, model: str) -> None:
+        self.metrics.load_failures.labels(self.metrics.label(model)).inc()
+
+    def evicted(self, model: str) -> None:
+        self.metrics.evictions.labels(self.metrics.label(model)).inc()
+
+    def crashed(self, model: str, gpu_lost: str | None) -> None:
+        self.metrics.crashes.labels(self.metrics.label(model)).inc()
+        if gpu_lost:
+            self.metrics.gpu_lost.inc()
+
+
+@dataclass(frozen=True)
+class _Loaded:
+    label: str
+    ram_bytes: int
+    vram_bytes: int
+    cells_used: int
+    cells: int
+
+
+def loaded_models(engine: Engine) -> Iterable[_Loaded]:
+    for residency in engine.scheduler.residencies():
+        if residency.process is None:
+            continue
+        info = residency.process.info
+        yield _Loaded(
+            label=engine.metrics.label(next(iter(residency.names), residency.key)),
+            ram_bytes=info.size - info.size_vram,
+            vram_bytes=info.size_vram,
+            cells_used=engine.cells_used(residency),
+            cells=info.cells,
+        )
+
+
+async def watch_loop(metrics: Metrics) -> None:
+    """Measures how late timers run: everything that blocks the loop shows here."""
+    while True:
+        before = time.monotonic()
+        await asyncio.sleep(TICK)
+        metrics.loop_lag.observe(max(time.monotonic() - before - TICK, 0.0))

@@ -1,0 +1,267 @@
+"""One model's place in memory: loaded or not, who uses it, who waits for it, and when it leaves.
+
+A single task owns each residency and takes every decision about it; requests only queue up and wake that
+task. So there are no locks, and no state in which nobody is responsible. Invariants:
+ - a runner is stopped only while nobody uses it;
+ - a waiter is granted, failed, or gone because its client went; never forgotten;
+ - the runner's process is dead before its memory counts as free.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import Protocol
+
+from llm_engine.durations import FOREVER
+from llm_engine.runner.messages import LoadSpec
+from llm_engine.scheduler.errors import LoadError, SchedulerError, ShuttingDown
+from llm_engine.scheduler.fairqueue import FairQueue
+from llm_engine.scheduler.plan import Plan, satisfies
+from llm_engine.scheduler.process import RunnerProcess
+
+log = logging.getLogger("llm_engine.scheduler")
+STOP_GRACE = 2.0
+
+
+class State(Enum):
+    EMPTY = "empty"
+    LOADING = "loading"
+    READY = "ready"
+    STOPPING = "stopping"
+
+
+class Landlord(Protocol):
+    """What a residency asks of the scheduler."""
+
+    async def make_room(self, residency: Residency, plan: Plan) -> LoadSpec: ...
+
+    async def freed(self, residency: Residency) -> None: ...
+
+    def loaded(self, residency: Residency) -> None: ...
+
+    def load_failed(self, residency: Residency) -> None: ...
+
+    def crashed(self, residency: Residency, reason: str) -> None: ...
+
+    def gone(self, residency: Residency) -> None: ...
+
+
+Starter = Callable[[LoadSpec, Callable[[float], None]], Awaitable[RunnerProcess]]
+
+
+@dataclass(eq=False)
+class Waiter:
+    plan: Plan
+    client: str
+    since: float = field(default_factory=time.monotonic)
+    granted: asyncio.Future[RunnerProcess] = field(
+        default_factory=lambda: asyncio.get_running_loop().create_future()
+    )
+
+
+class Residency:
+    def __init__(self, key: str, landlord: Landlord, start: Starter, load_timeout: float) -> None:
+        self.key = key
+        self.landlord = landlord
+        self.start = start
+        self.load_timeout = load_timeout
+        self.state = State.EMPTY
+        self.process: RunnerProcess | None = None
+        self.spec: LoadSpec | None = None
+        self.plan: Plan | None = None
+        self.queue: FairQueue[Waiter] = FairQueue()
+        self.names: dict[str, float] = {}
+        self.active = 0
+        self.keep_alive = 0.0
+        self.pinned = False
+        self.last_used = time.monotonic()
+        self.load_started = 0.0
+        self.load_seconds = 0.0
+        self.progress = 0.0
+        self.reserved = 0
+        self.evict = False
+        self.closing = False
+        self._wake = asyncio.Event()
+        self.task = asyncio.create_task(self._own(), name=f"residency {key[-12:]}")
+
+    # -- what requests do ---------------------------------------------------------------------------------
+
+    def join(self, waiter: Waiter) -> None:
+        self.queue.push(waiter.client, waiter)
+        self.wake()
+
+    def leave(self, waiter: Waiter) -> None:
+        self.queue.remove(waiter.client, waiter)
+        self.wake()
+
+    def release(self, keep_alive: float) -> None:
+        self.active -= 1
+        self.keep_alive = keep_alive
+        self.last_used = time.monotonic()
+        self.wake()
+
+    def wake(self) -> None:
+        self._wake.set()
+
+    # -- what others may read -----------------------------------------------------------------------------
+
+    @property
+    def slots(self) -> int:
+        return self.spec.num_parallel if self.spec else 0
+
+    @property
+    def busy(self) -> bool:
+        return self.active > 0 or self.state in (State.LOADING, State.STOPPING)
+
+    @property
+    def occupies(self) -> bool:
+        """Whether it holds memory, or was promised some."""
+        return self.process is not None or self.reserved > 0
+
+    def expires_in(self) -> float:
+        """Seconds until it leaves if nobody comes; FOREVER where it stays."""
+        if self.pinned:
+            return FOREVER
+        if self.active or self.state is State.LOADING:
+            return max(self.keep_alive, 0.0)
+        return max(self.last_used + self.keep_alive - time.monotonic(), 0.0)
+
+    # -- the owner ----------------------------------------------------------------------------------------
+
+    async def _own(self) -> None:
+        try:
+            while True:
+                self._wake.clear()
+                await self._step()
+                if self.state is State.EMPTY and not len(self.queue):
+                    break
+                await self._sleep()
+        finally:
+            self.landlord.gone(self)
+
+    async def _sleep(self) -> None:
+        timeout = None
+        if self.state is State.READY and not self.active and not len(self.queue):
+            left = self.expires_in()
+            timeout = None if left == FOREVER else left
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._wake.wait(), timeout)
+
+    async def _step(self) -> None:
+        process = self.process
+        if process is not None and process.exited.done():
+            self._bury(process)
+        while waiter := self.queue.peek():
+            if self.closing:
+                self._fail_all(ShuttingDown())
+                break
+            if self.state is State.READY and self.evict:
+                break
+            if self.state is State.EMPTY:
+                await self._load(waiter.plan)
+            elif not (self.spec and self.plan and satisfies(self.plan, self.spec, waiter.plan)):
+                if self.active:
+                    return
+                await self._unload("reload")
+            elif self.active < self.slots:
+                self._grant()
+            else:
+                return
+        if self.state is State.READY and not self.active and (self.evict or self.closing or self._expired()):
+            await self._unload("evicted" if self.evict else "expired")
+            if len(self.queue):
+                self.wake()
+
+    def _expired(self) -> bool:
+        return not len(self.queue) and self.expires_in() <= 0
+
+    def _grant(self) -> None:
+        waiter = self.queue.pop()
+        assert waiter is not None and self.process is not None
+        if waiter.granted.done():
+            return
+        self.active += 1
+        self.last_used = time.monotonic()
+        waiter.granted.set_result(self.process)
+
+    def _fail_all(self, error: SchedulerError) -> None:
+        while waiter := self.queue.pop():
+            if not waiter.granted.done():
+                waiter.granted.set_exception(error)
+
+    async def _load(self, plan: Plan) -> None:
+        self.state = State.LOADING
+        self.load_started = time.monotonic()
+        self.progress = 0.0
+        try:
+            spec = await self.landlord.make_room(self, plan)
+            process = await self._start(spec)
+        except SchedulerError as error:
+            self.state = State.EMPTY
+            self.landlord.load_failed(self)
+            log.warning("load failed", extra={"data": {"model": plan.name, "reason": str(error)}})
+            self._fail_all(error)
+            await self.landlord.freed(self)
+            return
+        self.process, self.spec, self.plan = process, spec, plan
+        self.load_seconds = time.monotonic() - self.load_started
+        self.last_used = time.monotonic()
+        self.keep_alive = plan.keep_alive
+        self.state = State.READY
+        self.evict = False
+        process.exited.add_done_callback(lambda _: self.wake())
+        self.landlord.loaded(self)
+
+    async def _start(self, spec: LoadSpec) -> RunnerProcess:
+        """Start the runner; a load that makes no progress for the time allowed is ended."""
+        moved = time.monotonic()
+
+        def on_progress(fraction: float) -> None:
+            nonlocal moved
+            if fraction > self.progress:
+                self.progress, moved = fraction, time.monotonic()
+
+        task = asyncio.ensure_future(self.start(spec, on_progress))
+        try:
+            while not task.done():
+                left = moved + self.load_timeout - time.monotonic()
+                if left <= 0:
+                    raise LoadError(
+                        f"timed out waiting for the model to load - no progress for {self.load_timeout:g} s "
+                        f"at {self.progress:.0%}"
+                    )
+                if self.closing:
+                    raise ShuttingDown
+                await asyncio.wait({task}, timeout=min(left, 1.0))
+            return task.result()
+        finally:
+            if not task.done():
+                task.cancel()
+                await asyncio.gather(task, return_exceptions=True)
+
+    async def _unload(self, why: str) -> None:
+        process = self.process
+        assert process is not None
+        self.state = State.STOPPING
+        await process.stop(STOP_GRACE)
+        self.process = None
+        await self.landlord.freed(self)
+        self.spec = None
+        self.evict = False
+        self.state = State.EMPTY
+        log.info("unloaded", extra={"data": {"model": next(iter(self.names), self.key), "why": why}})
+
+    def _bury(self, process: RunnerProcess) -> None:
+        """The runner ended by itself. Those who were using it see it in their streams; the next one
+        reloads."""
+        if not self.closing:
+            self.landlord.crashed(self, str(process.exited.result()))
+        self.process, self.spec, self.reserved = None, None, 0
+        self.evict = False
+        self.state = State.EMPTY

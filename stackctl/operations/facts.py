@@ -11,7 +11,7 @@ from stackctl.config import StackConfig
 from stackctl.render.facts import Facts
 from stackctl.render.gpu import CPU, choose_gpu
 
-PROGRAMS = ("llm-engine", "open-webui", "caddy")
+PROGRAMS = ("llm-engine", "open-webui", "caddy", "prometheus")
 
 
 def gather(config: StackConfig, runtime: str) -> Facts:

@@ -13,11 +13,12 @@ from pathlib import Path
 from stackctl.errors import PreflightError
 from stackctl.operations.context import Stack
 from stackctl.render import Rendered
+from stackctl.render.monitoring import PASSWORD_SECRET
 from stackctl.render.proxy import KEY_SECRET
 from stackctl.render.webui import SECRETS as WEBUI_SECRETS
 from stackctl.runtime.secrets import SecretStore
 
-GENERATED = frozenset({KEY_SECRET, *WEBUI_SECRETS.values()})
+GENERATED = frozenset({KEY_SECRET, PASSWORD_SECRET, *WEBUI_SECRETS.values()})
 
 
 def check(stack: Stack, rendered: Rendered) -> None:

@@ -19,8 +19,9 @@ import yaml
 
 from stackctl import paths
 from stackctl.config import StackConfig
-from stackctl.config.services import Certificate, Mount, Service
-from stackctl.render import policy, proxy, webui
+from stackctl.config.service import Mount, Service
+from stackctl.config.services import Certificate
+from stackctl.render import monitoring, policy, proxy, webui
 from stackctl.render.facts import Facts
 from stackctl.render.hardening import hardening_of
 from stackctl.render.rendered import Rendered
@@ -178,11 +179,37 @@ def _proxy(config: StackConfig, facts: Facts) -> Part:
     )
 
 
+def _prometheus(config: StackConfig, facts: Facts) -> Part:
+    folder = config.data_path / "prometheus"
+    found = monitoring.prometheus_files(config, engine="engine:11434", own="127.0.0.1:9090")
+    return Part(
+        ports=((config.services.prometheus.port, 9090),),
+        mounts=(Mount(source=folder, target="/data", read_only=False),),
+        folders=(str(folder),),
+        files={f"/etc/prometheus/{name}": text for name, text in found.items()},
+    )
+
+
+def _grafana(config: StackConfig, facts: Facts) -> Part:
+    folder = config.data_path / "grafana"
+    found = monitoring.grafana_files(config, prometheus="http://prometheus:9090")
+    return Part(
+        ports=((config.services.grafana.port, 3000),),
+        environment=dict(monitoring.GRAFANA_ENVIRONMENT),
+        mounts=(Mount(source=folder, target="/data", read_only=False),),
+        secrets=(monitoring.PASSWORD_SECRET,),
+        folders=(str(folder),),
+        files={f"/etc/grafana/{name}": text for name, text in found.items()},
+    )
+
+
 PARTS: dict[str, Callable[[StackConfig, Facts], Part]] = {
     "engine": _engine,
     "webui": _webui,
     "comfyui": _comfyui,
     "proxy": _proxy,
+    "prometheus": _prometheus,
+    "grafana": _grafana,
 }
 
 

@@ -13,9 +13,9 @@ from typing import Any
 
 from stackctl import paths
 from stackctl.config import StackConfig
-from stackctl.config.services import Service
+from stackctl.config.service import Service
 from stackctl.errors import ConfigError
-from stackctl.render import proxy, webui
+from stackctl.render import monitoring, proxy, webui
 from stackctl.render.facts import Facts
 from stackctl.render.rendered import Rendered
 
@@ -25,6 +25,7 @@ NEEDS = {
     "engine": ("llm-engine", "make setup"),
     "webui": ("open-webui", "pip install open-webui (Python 3.11 or 3.12) and put open-webui on the PATH"),
     "proxy": ("caddy", "apt-get install caddy"),
+    "prometheus": ("prometheus", "apt-get install prometheus"),
 }
 
 
@@ -53,6 +54,11 @@ def render_processes(config: StackConfig, facts: Facts) -> Rendered:
     if config.services.proxy.enabled:
         files["Caddyfile"] = proxy.caddyfile(config, local=True)
         services["proxy"]["files_digest"] = hashlib.sha256(files["Caddyfile"].encode()).hexdigest()
+    if config.services.prometheus.enabled:
+        engine, own = config.services.engine.port, config.services.prometheus.port
+        found = monitoring.prometheus_files(config, engine=f"127.0.0.1:{engine}", own=f"127.0.0.1:{own}")
+        files |= found
+        services["prometheus"]["files_digest"] = hashlib.sha256("".join(found.values()).encode()).hexdigest()
     for body in services.values():
         body["hash"] = service_hash(body)
     document = {"version": 1, "name": config.name, "services": services}
@@ -138,7 +144,29 @@ def _proxy(config: StackConfig, facts: Facts) -> dict[str, Any]:
     }
 
 
-_BUILDERS: dict[str, Builder] = {"engine": _engine, "webui": _webui, "proxy": _proxy}
+def _prometheus(config: StackConfig, facts: Facts) -> dict[str, Any]:
+    service, data = config.services.prometheus, str(config.data_path / "prometheus")
+    argv = [
+        facts.programs["prometheus"],
+        "--config.file={generation}/prometheus.yml",
+        f"--storage.tsdb.path={data}",
+        f"--storage.tsdb.retention.time={round(service.retention)}s",
+        f"--storage.tsdb.retention.size={service.retention_size}B",
+        f"--web.listen-address={config.bind_address}:{service.port}",
+    ]
+    return {
+        "argv": argv,
+        "health": {"http": f"http://127.0.0.1:{service.port}/-/ready"},
+        "folders": [data],
+    }
+
+
+_BUILDERS: dict[str, Builder] = {
+    "engine": _engine,
+    "webui": _webui,
+    "proxy": _proxy,
+    "prometheus": _prometheus,
+}
 
 
 def secret_path(stack: str, name: str) -> str:

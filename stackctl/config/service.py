@@ -1,0 +1,58 @@
+"""What every service has: image, port, limits, environment, mounts, secrets."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import Field, field_validator
+
+from stackctl.config.durations import Duration
+from stackctl.config.section import HostPath, Port, Section, Size
+
+SecretName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,62}$")]
+
+
+class Limits(Section):
+    memory: Size | None = Field(
+        None, description="such as 48g; the service is killed beyond it; default: no limit"
+    )
+    cpus: float | None = Field(None, gt=0, description="such as 2.5; default: all")
+    pids: int = Field(4096, ge=16, description="processes and threads")
+
+
+class Mount(Section):
+    """A folder or file of the host, shown to the service. It must exist: it is never made silently."""
+
+    source: HostPath
+    target: str = Field(pattern=r"^/")
+    read_only: bool = True
+
+
+class Service(Section):
+    """What every service has."""
+
+    enabled: bool = False
+    image: str = Field(min_length=1)
+    port: Port
+    limits: Limits = Limits()
+    environment: dict[str, str] = Field({}, description="added to, and stronger than, what stackctl sets")
+    volumes: tuple[Mount, ...] = Field((), description="more folders of the host")
+    secrets: tuple[SecretName, ...] = Field((), description="secrets given as files /run/secrets/NAME")
+    start_grace: Duration = Field(60.0, gt=0, description="time to become healthy after a start")
+    healthcheck: tuple[str, ...] | None = Field(
+        None, min_length=1, description="command that proves health; default: what the image is known to have"
+    )
+
+    @field_validator("environment", mode="before")
+    @classmethod
+    def _strings(cls, value: object) -> object:
+        if isinstance(value, dict):
+            return {
+                key: str(item).lower()
+                if isinstance(item, bool)
+                else str(item)
+                if isinstance(item, int | float)
+                else item
+                for key, item in value.items()
+            }
+        return value

@@ -26,4 +26,13 @@ COMMANDS: dict[str, Entry] = {
     "silence": Entry("stackctl.cli.silence", "silence", "Hold messages back during planned work."),
     "run": Entry("stackctl.cli.procedures", "run", "Run a procedure."),
     "procedures": Entry("stackctl.cli.procedures", "procedures", "The runbooks: list, show, lint, history."),
+    "models": Entry("stackctl.cli.models", "models", "List, pull, remove, load and pin models."),
+    "secrets": Entry("stackctl.cli.secrets", "secrets", "List, set and rotate the stack's secrets."),
+    "doctor": Entry("stackctl.cli.doctor", "doctor", "Check this host, and say what to do."),
+    "top": Entry("stackctl.cli.top", "top", "Show the stack, live."),
+    "history": Entry("stackctl.cli.audit", "history", "Show who changed this stack, and when."),
+    "install-units": Entry(
+        "stackctl.cli.units", "install_units", "Start the stack at boot, and run its jobs on time."
+    ),
+    "completion": Entry("stackctl.cli.completion", "completion", "Print the completion script of a shell."),
 }

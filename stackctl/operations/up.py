@@ -59,6 +59,7 @@ def up(stack: Stack, *, deadline: float | None = None, wait_for_lock: float = 0.
 
 def prepared(stack: Stack) -> tuple[Rendered, Facts]:
     """Rendered, with its images here and pinned, checked, and with everything in place to start."""
+    fit(stack)
     if stack.choice.name == "docker":
         from stackctl.runtime.docker import images
 
@@ -73,6 +74,19 @@ def prepared(stack: Stack) -> tuple[Rendered, Facts]:
     preflight.check(stack, rendered)
     preflight.prepare(stack, rendered, facts.user)
     return rendered, facts
+
+
+def fit(stack: Stack) -> None:
+    """The doctor's relevant checks: an error refuses, a warning is said and does not stop."""
+    from stackctl.doctor.checkup import BEFORE_UP, BEFORE_UP_LOCAL, examine
+    from stackctl.doctor.host import Host
+
+    relevant = BEFORE_UP if stack.choice.name == "docker" else BEFORE_UP_LOCAL
+    for finding in examine(Host(stack.config), relevant):
+        if finding.severity == "error":
+            raise PreflightError(f"{finding.id}: {finding.evidence}", fix=finding.fix)
+        if finding.severity == "warning":
+            stack.say(f"warning: {finding.id}: {finding.evidence}")
 
 
 def switch(

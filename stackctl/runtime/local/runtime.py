@@ -43,7 +43,7 @@ class LocalRuntime:
         )
 
     def down(self, volumes: bool = False) -> None:
-        if self._answers():
+        if self.answers():
             self._ask({"op": "shutdown"})
             self._wait_until_gone()
 
@@ -61,7 +61,7 @@ class LocalRuntime:
         ours = current is not None and current.runtime == "local"
         rendered = json.loads(current.file.read_text())["services"] if current and ours else {}
         number = current.number if current else None
-        if not self._answers():
+        if not self.answers():
             gone = [ServiceStatus(name, "exited", image=spec["argv"][0]) for name, spec in rendered.items()]
             return StackStatus(self.config.name, self.name, number, tuple(gone))
         found = self._ask({"op": "status"})
@@ -97,7 +97,7 @@ class LocalRuntime:
         return subprocess.run(argv, env=self._environment(service), check=False).returncode
 
     def inspect(self, service: str) -> dict[str, Any]:
-        if not self._answers():
+        if not self.answers():
             return {}
         reports = {report["name"]: report for report in self._ask({"op": "status"})["services"]}
         found: dict[str, Any] = reports.get(service, {})
@@ -113,7 +113,7 @@ class LocalRuntime:
         environment["PATH"] = f"{Path(sys.executable).parent}:{environment.get('PATH', '')}"
         return environment
 
-    def _answers(self) -> bool:
+    def answers(self) -> bool:
         try:
             self._ask({"op": "status"}, timeout=5)
         except StackctlError:
@@ -121,7 +121,7 @@ class LocalRuntime:
         return True
 
     def _ensure_supervisor(self) -> None:
-        if self._answers():
+        if self.answers():
             return
         self.state.mkdir(parents=True, exist_ok=True, mode=0o700)
         with (self.state / "supervisor.log").open("ab") as log:
@@ -135,7 +135,7 @@ class LocalRuntime:
                 env={**os.environ, "PYTHONSAFEPATH": "1"},
             )
         deadline = time.monotonic() + 15
-        while not self._answers():
+        while not self.answers():
             if process.poll() is not None or time.monotonic() > deadline:
                 text = (self.state / "supervisor.log").read_text(errors="replace")[-500:]
                 raise StackctlError(

@@ -1,0 +1,133 @@
+"""Checks of the Docker Engine: versions, permission, cgroup driver, rootless, and firewall illusions."""
+
+from __future__ import annotations
+
+import os
+
+from stackctl.doctor.finding import Finding, error, ok, skipped, warning
+from stackctl.doctor.host import Host, version_numbers
+
+# `start_interval` and `configs` need it; older ones fail on the rendered file.
+OLDEST_COMPOSE = (2, 23)
+JOIN_GROUP = "sudo usermod -aG docker $USER, then log in anew"
+
+
+def docker(host: Host) -> Finding:
+    found = host.docker_version
+    if found.returncode == 0 and found.stdout.strip():
+        return ok("docker", f"Docker Engine {found.stdout.strip()} answers")
+    if not host.uses_docker:
+        return skipped("docker", "the stack runs as local processes")
+    said = (found.stderr or found.stdout).strip().splitlines()
+    why = said[-1] if said else "nothing answered"
+    if found.returncode == 127:
+        return error("docker", "docker is not installed", "apt-get install docker.io docker-compose")
+    if "permission denied" in why.lower():
+        return error("docker", f"no permission on Docker's socket: {why}", JOIN_GROUP)
+    return error("docker", f"no Docker Engine answers: {why}", "sudo systemctl start docker")
+
+
+def docker_version(host: Host) -> Finding:
+    info = host.docker_info
+    if info is None:
+        return skipped("docker-version", "no Docker Engine answers")
+    version = str(info["ServerVersion"])
+    if version_numbers(version) < (28,):
+        return warning(
+            "docker-version",
+            f"Docker Engine {version}: before 28, neighbours on the network can reach ports that "
+            "are published on 127.0.0.1",
+            "update Docker Engine to 28 or newer",
+        )
+    return ok("docker-version", f"Docker Engine {version}")
+
+
+def compose_version(host: Host) -> Finding:
+    if host.docker_info is None:
+        return skipped("compose-version", "no Docker Engine answers")
+    found = host.command(["docker", "compose", "version", "--short"])
+    if found.returncode != 0:
+        return error("compose-version", "docker has no compose plug-in", "apt-get install docker-compose")
+    version = found.stdout.strip()
+    if version_numbers(version) < OLDEST_COMPOSE:
+        return error("compose-version", f"compose {version} is older than 2.23", "update docker-compose")
+    return ok("compose-version", f"compose {version}")
+
+
+def socket_permission(host: Host) -> Finding:
+    path = os.environ.get("DOCKER_HOST", "unix:///var/run/docker.sock")
+    if not path.startswith("unix://"):
+        return warning(
+            "docker-socket",
+            f"DOCKER_HOST is {path}: bind mounts mean that machine's disk",
+            "unset DOCKER_HOST",
+        )
+    file = path.removeprefix("unix://")
+    if not os.path.exists(file):
+        return skipped("docker-socket", f"{file} does not exist")
+    if os.stat(file).st_mode & 0o002:
+        return error(
+            "docker-socket",
+            f"{file} is writable by everybody, which is root for everybody",
+            f"sudo chmod o= {file}",
+        )
+    if not os.access(file, os.W_OK):
+        return error(
+            "docker-socket", f"no permission on {file}", "sudo usermod -aG docker $USER, log in anew"
+        )
+    return ok("docker-socket", f"{file} is ours to use, and not everybody's")
+
+
+def cgroup_driver(host: Host) -> Finding:
+    """With the systemd driver a `daemon-reload` takes the GPU away from running containers; the engine goes
+    on on the CPU and does not say so."""
+    info = host.docker_info
+    if info is None:
+        return skipped("cgroup-driver", "no Docker Engine answers")
+    driver = info.get("CgroupDriver")
+    if not host.gpu.nvidia_devices:
+        return ok("cgroup-driver", f"{driver}; no NVIDIA GPU here to lose")
+    if driver == "systemd" and not host.gpu.cdi_specs:
+        return warning(
+            "cgroup-driver",
+            "cgroup driver systemd without CDI: the next daemon-reload takes the GPU from running containers",
+            'set gpu.mode: cdi, or "exec-opts": ["native.cgroupdriver=cgroupfs"] in /etc/docker/daemon.json',
+        )
+    return ok("cgroup-driver", f"{driver}")
+
+
+def rootless(host: Host) -> Finding:
+    info = host.docker_info
+    if info is None:
+        return skipped("rootless", "no Docker Engine answers")
+    options = " ".join(info.get("SecurityOptions") or [])
+    if "rootless" in options:
+        return warning(
+            "rootless",
+            "rootless Docker: ports below 1024 are closed, and GPUs need no-cgroups in the NVIDIA toolkit",
+            "use ports from 1024 up, and gpu.mode: cdi",
+        )
+    if "userns" in options:
+        return warning(
+            "rootless",
+            "user namespaces: owners of bind mounts are shifted",
+            "chown data_dir to the shifted id",
+        )
+    return ok("rootless", "neither rootless nor shifted user ids")
+
+
+def firewall(host: Host) -> Finding:
+    """ufw filters INPUT, Docker forwards: a published port is open whatever `ufw status` says."""
+    if host.config is None or host.config.expose != "lan":
+        return ok("firewall", "published on loopback only: the firewall has nothing to do")
+    if host.docker_info is None:
+        return skipped("firewall", "no Docker Engine answers")
+    active = "yes" in (host.read("/etc/ufw/ufw.conf") or "").partition("ENABLED=")[2][:4].lower()
+    evidence = (
+        "expose: lan, and ufw is on: published ports bypass it"
+        if active
+        else "expose: lan: ports are open to the network"
+    )
+    return warning(
+        "firewall", evidence, "set expose: loopback and use stackctl tunnel, or rules in DOCKER-USER"
+    )

@@ -1,0 +1,88 @@
+"""Checks of the way to the GPU: driver, runtime, CDI spec, and the image that was chosen for it."""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+
+from stackctl.doctor.finding import Finding, error, ok, skipped, warning
+from stackctl.doctor.host import Host, version_numbers
+from stackctl.errors import PreflightError
+from stackctl.render.gpu import choose_gpu
+
+
+def gpu(host: Host) -> Finding:
+    """What `gpu.mode` comes to on this host, and why."""
+    if host.config is None:
+        seen = host.gpu.nvidia_devices or host.gpu.rocm_devices
+        return ok("gpu", ", ".join(seen)) if seen else Finding("gpu", "info", "no GPU seen")
+    try:
+        choice = choose_gpu(host.config.gpu, host.gpu)
+    except PreflightError as refusal:
+        return error("gpu", refusal.what, "install the driver, or set gpu.require_gpu: false")
+    if choice.fell_back:
+        return warning(
+            "gpu", f"the engine will run on the CPU: {choice.reason}", "set gpu.mode: none to say so"
+        )
+    return ok("gpu", f"{choice.mode}: {choice.reason}")
+
+
+def runtime_registered(host: Host) -> Finding:
+    if not host.gpu.nvidia_devices:
+        return skipped("nvidia-runtime", "no NVIDIA GPU seen")
+    if "nvidia" in host.gpu.docker_runtimes or host.gpu.cdi_specs:
+        return ok(
+            "nvidia-runtime",
+            f"runtimes: {', '.join(host.gpu.docker_runtimes)}; CDI specs: {len(host.gpu.cdi_specs)}",
+        )
+    return error(
+        "nvidia-runtime",
+        f"no nvidia runtime (there are: {', '.join(host.gpu.docker_runtimes)}) and no CDI spec",
+        "sudo nvidia-ctk runtime configure --runtime=docker && sudo systemctl restart docker",
+    )
+
+
+def cdi_spec(host: Host) -> Finding:
+    """A spec names the driver's files by version: after a driver update it points at nothing."""
+    if not host.gpu.cdi_specs:
+        return skipped("cdi-spec", "no CDI spec")
+    for name in host.gpu.cdi_specs:
+        missing = [path for path in _paths_of(Path(name)) if not os.path.exists(path)]
+        if missing:
+            return error(
+                "cdi-spec",
+                f"{name} is stale: {missing[0]} does not exist",
+                f"sudo nvidia-ctk cdi generate --output={name}",
+            )
+    return ok("cdi-spec", f"{', '.join(host.gpu.cdi_specs)}: every file is there")
+
+
+def _paths_of(spec: Path) -> list[str]:
+    try:
+        text = spec.read_text(errors="replace")
+    except OSError:
+        return []
+    return sorted(set(re.findall(r'hostPath"?:\s*"?([^\s",}]+)', text)))
+
+
+def driver_and_image(host: Host) -> Finding:
+    """A CUDA image asks for a driver that is new enough; the label says which."""
+    if not host.gpu.nvidia_devices or host.config is None or host.docker_info is None:
+        return skipped("driver-cuda", "no NVIDIA GPU, no stack file, or no Docker Engine")
+    image = host.config.services.engine.image
+    wants = host.command(
+        ["docker", "image", "inspect", "-f", "{{range .Config.Env}}{{println .}}{{end}}", image]
+    ).stdout
+    match = re.search(r"^(?:NVIDIA_REQUIRE_CUDA=cuda>=|CUDA_VERSION=)([\d.]+)", wants, re.MULTILINE)
+    if match is None:
+        return warning(
+            "driver-cuda", f"{image} is not a CUDA image, but there is a GPU", "IMAGE=cuda scripts/images"
+        )
+    header = host.command(["nvidia-smi"]).stdout
+    has = re.search(r"CUDA Version:\s*([\d.]+)", header)
+    if has and version_numbers(has[1]) < version_numbers(match[1]):
+        return error(
+            "driver-cuda", f"the driver supports CUDA {has[1]}, {image} needs {match[1]}", "update the driver"
+        )
+    return ok("driver-cuda", f"image for CUDA {match[1]}, driver for {has[1] if has else 'unknown'}")

@@ -1,0 +1,62 @@
+"""What the stack does right now: one reading of services, models, GPU and the engine's counters.
+
+Rates come from two readings: the difference of the engine's counters over the time between them.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import time
+from dataclasses import dataclass, field
+
+from stackctl.engine_api import EngineError
+from stackctl.operations.context import Stack
+from stackctl.operations.status import gpu_lines, loaded_models
+from stackctl.runtime.base import ServiceStatus
+
+_SAMPLE = re.compile(r"^([a-zA-Z_:][\w:]*)(?:\{[^}]*\})?\s+([-+0-9.eE]+|NaN|\+Inf)", re.MULTILINE)
+
+
+@dataclass(frozen=True)
+class Reading:
+    at: float
+    services: tuple[ServiceStatus, ...]
+    models: tuple[str, ...]
+    gpus: tuple[str, ...]
+    load: tuple[float, float, float]
+    counters: dict[str, float] = field(default_factory=dict)
+
+
+def read(stack: Stack) -> Reading:
+    status = stack.runtime.status()
+    running = status.service("engine").state == "running"
+    models = tuple(loaded_models(stack)) if running else ()
+    counters = engine_counters(stack) if running else {}
+    return Reading(time.monotonic(), status.services, models, gpu_lines(stack), os.getloadavg(), counters)
+
+
+def engine_counters(stack: Stack) -> dict[str, float]:
+    """Sums over all labels, by metric name; empty where the engine has no metrics."""
+    try:
+        text = stack.engine(timeout=3).metrics()
+    except EngineError:
+        return {}
+    sums: dict[str, float] = {}
+    for name, value in _SAMPLE.findall(text):
+        sums[name] = sums.get(name, 0.0) + float(value)
+    return sums
+
+
+def rate(before: Reading | None, now: Reading, *names: str) -> float | None:
+    """Per second, of the first of `names` that the engine has."""
+    if before is None or now.at <= before.at:
+        return None
+    for name in names:
+        if name in now.counters and name in before.counters:
+            return max(0.0, now.counters[name] - before.counters[name]) / (now.at - before.at)
+    return None
+
+
+def gauge(now: Reading, *names: str) -> float | None:
+    return next((now.counters[name] for name in names if name in now.counters), None)

@@ -1,0 +1,1 @@
+"""What the host's own scheduler needs: systemd units, or lines for cron."""

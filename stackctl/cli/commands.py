@@ -35,4 +35,5 @@ COMMANDS: dict[str, Entry] = {
         "stackctl.cli.units", "install_units", "Start the stack at boot, and run its jobs on time."
     ),
     "completion": Entry("stackctl.cli.completion", "completion", "Print the completion script of a shell."),
+    "tunnel": Entry("stackctl.cli.tunnel", "tunnel", "Reach a host's services on local ports, over SSH."),
 }

@@ -14,11 +14,13 @@ from pydantic import Field, field_validator
 from stackctl import paths
 from stackctl.config.gpu import GpuConfig
 from stackctl.config.health import HealthConfig
+from stackctl.config.hosts import HostConfig
 from stackctl.config.models import WantedModel
 from stackctl.config.notify import NotifyConfig
 from stackctl.config.section import HostPath, Section
 from stackctl.config.services import Services
 
+HostName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
 StackName = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,39}$")]
 
 
@@ -40,6 +42,7 @@ class StackConfig(Section):
     )
     services: Services = Services()
     models: tuple[WantedModel, ...] = Field((), description="what `stackctl models sync` makes true")
+    hosts: dict[HostName, HostConfig] = Field({}, description="other hosts, reached over SSH")
     health: HealthConfig = HealthConfig()
     notify: NotifyConfig = NotifyConfig()
 

@@ -1,0 +1,1 @@
+"""Other hosts, managed from here: the same stackctl, run over there."""

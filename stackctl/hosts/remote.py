@@ -1,0 +1,90 @@
+"""Running a command on another host, with the system's own ssh.
+
+A command there may ask for a passphrase, use a security key or share a connection: whatever works for `ssh
+HOST` works here, because it is that. What stackctl adds: no option can hide in a host name, every word is
+quoted for the far shell, unknown host keys are refused with the way to trust them, and a dead connection is
+told from a failed command.
+"""
+
+from __future__ import annotations
+
+import shlex
+import subprocess
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from stackctl.tunnel.errors import HostKeyError, TunnelError
+from stackctl.tunnel.hosts import Host
+from stackctl.tunnel.openssh import classify
+from stackctl.tunnel.sshconfig import resolve, ssh_argv
+
+#: ssh's own exit code: it could not connect, or lost the connection.
+SSH_FAILED = 255
+
+
+class ConnectionLost(TunnelError):
+    """The connection broke while a command ran; whether the command still runs is another question."""
+
+
+@dataclass(frozen=True)
+class Answer:
+    code: int
+    out: str
+    err: str
+
+
+def argv(host: Host, words: Sequence[str], *, batch: bool, interval: int = 5) -> list[str]:
+    """The ssh command line that runs `words` on the host."""
+    settings = resolve(host.destination, host.entry.ssh_config)
+    strict = settings.strict if settings.strict in ("accept-new", "no") else "yes"
+    options = {
+        "BatchMode": "yes" if batch else "no",
+        "ConnectTimeout": str(round(settings.connect_timeout)),
+        "ServerAliveInterval": str(interval),
+        "ServerAliveCountMax": "2",
+        "StrictHostKeyChecking": strict,
+        "RequestTTY": "no",
+        "ClearAllForwardings": "yes",
+        "PermitLocalCommand": "no",
+    }
+    line = ssh_argv(host.destination, host.entry.ssh_config)
+    for name, value in options.items():
+        line += ["-o", f"{name}={value}"]
+    return [*line, "--", host.destination.host, shlex.join(words)]
+
+
+def explain(host: Host, stderr: str) -> TunnelError:
+    """ssh's own words as an error with a way out."""
+    lines = [line for line in stderr.splitlines() if line.strip()]
+    error = classify(lines)
+    where = f"cannot reach {host.name}: "
+    if isinstance(error, HostKeyError):
+        return HostKeyError(where + error.what, fix=f"stackctl tunnel trust {host.name}")
+    return type(error)(where + error.what.removeprefix("ssh stopped: "), fix=f"ssh {host.destination}")
+
+
+def ask(host: Host, words: Sequence[str], *, timeout: float, input: str | None = None) -> Answer:
+    """Run to the end without asking a person anything; raises when the host cannot be reached in time."""
+    try:
+        done = subprocess.run(
+            argv(host, words, batch=True),
+            input=input,
+            stdin=None if input is not None else subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            errors="replace",
+            timeout=timeout,
+        )
+    except subprocess.TimeoutExpired:
+        raise TunnelError(f"cannot reach {host.name}: no answer within {timeout:g} s") from None
+    if done.returncode == SSH_FAILED:
+        raise explain(host, done.stderr)
+    return Answer(done.returncode, done.stdout, done.stderr)
+
+
+def program(host: Host) -> list[str]:
+    """How stackctl is called there. A bootstrapped one is found although no login shell sets its PATH."""
+    words = [host.entry.stackctl]
+    if host.entry.stackctl == "stackctl":
+        words = ["sh", "-c", 'PATH="$HOME/.local/bin:$PATH"; exec stackctl "$@"', "stackctl"]
+    return [*words, "-f", host.entry.stack_file] if host.entry.stack_file else words

@@ -1,0 +1,260 @@
+"""Logging in: which keys are offered, in which order, and what a person is asked.
+
+Order, as ssh does it: keys of the agent that the configuration names, other keys of the agent (not with
+IdentitiesOnly), key files with their certificates, encrypted key files (asks for the passphrase), then
+keyboard-interactive and password. Questions are asked on a terminal only. Loaded keys are kept by the
+`Login` so that a reconnect asks nothing again.
+"""
+
+from __future__ import annotations
+
+import getpass
+import os
+import socket
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import paramiko
+from paramiko.agent import AgentSSH
+
+from stackctl.tunnel.errors import AuthError, TunnelError
+from stackctl.tunnel.sshconfig import SshSettings
+
+#: Asks one question on the terminal; None where there is none.
+Ask = Callable[[str, bool], str]
+_KINDS: tuple[Any, ...] = (paramiko.Ed25519Key, paramiko.ECDSAKey, paramiko.RSAKey)
+
+
+class Encrypted(Exception):
+    """A key file needs its passphrase."""
+
+
+def ask_on_terminal(question: str, echo: bool) -> str:
+    if echo:
+        with open("/dev/tty", "r+") as terminal:
+            terminal.write(question)
+            terminal.flush()
+            return terminal.readline().rstrip("\n")
+    return getpass.getpass(question)
+
+
+def terminal() -> Ask | None:
+    """How to ask a person, if one is there."""
+    try:
+        os.close(os.open("/dev/tty", os.O_RDWR | os.O_NOCTTY))
+    except OSError:
+        return None
+    return ask_on_terminal
+
+
+class Login:
+    """The ways into one host, tried again at each reconnect without asking twice."""
+
+    def __init__(self, settings: SshSettings, ask: Ask | None) -> None:
+        self.settings = settings
+        self.ask = ask
+        self._keys: dict[Path, Any] = {}
+        self._tried: list[str] = []
+
+    def perform(self, transport: Any) -> None:
+        self._tried = []
+        user = self.settings.user
+        allowed = self._offered(transport, user)
+        if transport.is_authenticated():
+            return
+        if "publickey" in allowed and self._with_keys(transport, user):
+            return
+        allowed = self._remaining or allowed
+        if self.ask is not None and "keyboard-interactive" in allowed and self._interactive(transport, user):
+            return
+        if self.ask is not None and "password" in allowed and self._password(transport, user):
+            return
+        raise self._refusal(allowed)
+
+    def _offered(self, transport: Any, user: str) -> list[str]:
+        self._remaining: list[str] = []
+        try:
+            transport.auth_none(user)
+        except paramiko.BadAuthenticationType as error:
+            return list(error.allowed_types)
+        except paramiko.SSHException as error:
+            raise TunnelError(f"the server ended the login of '{user}': {error}") from None
+        return []
+
+    # --- keys ---
+
+    def _with_keys(self, transport: Any, user: str) -> bool:
+        for label, load in self._candidates():
+            try:
+                key = load()
+            except Encrypted:
+                self._tried.append(f"{label} (encrypted, and no terminal to ask for its passphrase)")
+                continue
+            except (OSError, paramiko.SSHException, ValueError) as error:
+                self._tried.append(f"{label} (cannot be used: {error})")
+                continue
+            if key is None:
+                continue
+            self._tried.append(label)
+            try:
+                self._remaining = list(transport.auth_publickey(user, key))
+            except paramiko.AuthenticationException:
+                if not transport.is_active():
+                    raise self._too_many() from None
+                continue
+            except (paramiko.SSHException, EOFError):
+                if not transport.is_active():
+                    raise self._too_many() from None
+                continue
+            return bool(transport.is_authenticated())  # False: accepted, and a second factor is wanted
+        return False
+
+    def _candidates(self) -> Iterator[tuple[str, Callable[[], Any]]]:
+        files = [path for path in self.settings.identity_files if path.is_file()]
+        named = {_public_blob(path) for path in files} - {None}
+        agent_keys = self._agent_keys()
+        chosen = [key for key in agent_keys if key.blob in named]
+        others = [] if self.settings.identities_only else [key for key in agent_keys if key.blob not in named]
+        certificates = {*self.settings.certificate_files, *(Path(f"{path}-cert.pub") for path in files)}
+        for certificate in sorted(certificates):
+            for path in files:
+                if certificate.is_file() and _certifies(certificate, path):
+                    yield f"{path} with {certificate.name}", _later(self._load, path, certificate)
+        for key in [*chosen, *others]:
+            yield f"agent key {key.comment or key.name}", _later(lambda key: key, key)
+        in_agent = {key.blob for key in agent_keys}
+        plain = [path for path in files if _public_blob(path) not in in_agent]
+        for path in plain:
+            if not _is_encrypted(path):
+                yield str(path), _later(self._load, path, None)
+        for path in plain:
+            if _is_encrypted(path):
+                yield str(path), _later(self._load, path, None)
+
+    def _agent_keys(self) -> list[Any]:
+        path = self.settings.identity_agent
+        if not path:
+            return []
+        agent: Any = AgentSSH()
+        connection = socket.socket(socket.AF_UNIX)
+        connection.settimeout(10)
+        try:
+            connection.connect(path)
+            agent._connect(connection)
+        except (OSError, paramiko.SSHException):
+            connection.close()
+            return []
+        return list(agent.get_keys())
+
+    def _load(self, path: Path, certificate: Path | None) -> Any:
+        key = self._keys.get(path)
+        if key is None:
+            try:
+                key = _read_key(path, None)
+            except paramiko.PasswordRequiredException:
+                if self.ask is None:
+                    raise Encrypted from None
+                key = _read_key(path, self.ask(f"Passphrase for {path}: ", False))
+            self._keys[path] = key
+        key.public_blob = None
+        if certificate is not None:
+            key.load_certificate(str(certificate))
+        return key
+
+    # --- questions ---
+
+    def _interactive(self, transport: Any, user: str) -> bool:
+        ask = self.ask
+        assert ask is not None
+
+        def answer(title: str, instructions: str, prompts: list[tuple[str, bool]]) -> list[str]:
+            return [ask(prompt, echo) for prompt, echo in prompts]
+
+        self._tried.append("keyboard-interactive")
+        try:
+            transport.auth_interactive(user, answer)
+        except paramiko.SSHException:
+            return False
+        return bool(transport.is_authenticated())
+
+    def _password(self, transport: Any, user: str) -> bool:
+        assert self.ask is not None
+        self._tried.append("password")
+        try:
+            transport.auth_password(user, self.ask(f"{user}@{self.settings.alias}'s password: ", False))
+        except paramiko.SSHException:
+            return False
+        return bool(transport.is_authenticated())
+
+    # --- reasons ---
+
+    def _refusal(self, allowed: list[str]) -> AuthError:
+        tried = ", ".join(self._tried) or "nothing: no key file, no agent key"
+        return AuthError(
+            f"cannot log in to {self.settings.address} as '{self.settings.user}': "
+            f"the server accepts {', '.join(allowed) or 'nothing'}; tried {tried}",
+            fix=f"ssh-copy-id {self.settings.alias}",
+        )
+
+    def _too_many(self) -> AuthError:
+        return AuthError(
+            f"{self.settings.address} ended the login of '{self.settings.user}' "
+            f"after {len(self._tried)} keys ({', '.join(self._tried)})",
+            fix=f"name the right key: IdentityFile and `IdentitiesOnly yes` for {self.settings.alias} "
+            "in ~/.ssh/config",
+        )
+
+
+def _later(function: Callable[..., Any], *arguments: Any) -> Callable[[], Any]:
+    return lambda: function(*arguments)
+
+
+def _read_key(path: Path, passphrase: str | None) -> Any:
+    for kind in _KINDS:
+        try:
+            return kind.from_private_key_file(str(path), passphrase)
+        except paramiko.PasswordRequiredException:
+            raise
+        except (paramiko.SSHException, ValueError):
+            continue
+    raise paramiko.SSHException("wrong passphrase" if passphrase else "not a key that can be read")
+
+
+def _is_encrypted(path: Path) -> bool:
+    try:
+        _read_key(path, None)
+    except paramiko.PasswordRequiredException:
+        return True
+    except (paramiko.SSHException, OSError):
+        return False
+    return False
+
+
+def _public_blob(path: Path) -> bytes | None:
+    """The public half of a key file, from beside it or from within."""
+    try:
+        return paramiko.pkey.PublicBlob.from_file(f"{path}.pub").key_blob
+    except (OSError, ValueError, IndexError):
+        pass
+    try:
+        return bytes(_read_key(path, None).asbytes())
+    except (OSError, paramiko.SSHException):
+        return None
+
+
+def _certifies(certificate: Path, path: Path) -> bool:
+    try:
+        blob = paramiko.pkey.PublicBlob.from_file(str(certificate))
+        message = paramiko.Message(blob.key_blob)
+    except (OSError, ValueError, IndexError):
+        return False
+    message.get_text()
+    message.get_binary()  # nonce
+    public = _public_blob(path)
+    # A certificate carries the fields of the public key right after its nonce.
+    fields = paramiko.Message(public) if public else None
+    if fields is None:
+        return False
+    fields.get_text()
+    return bool(message.get_remainder().startswith(fields.get_remainder()))

@@ -1,0 +1,292 @@
+"""From a destination to an authenticated session: proxies, handshake, host key, login. Nothing is guessed.
+
+Every wait has a deadline. A jump host is a session of its own, and the next hop runs inside a forward of it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import subprocess
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import paramiko
+
+from stackctl.tunnel import knownhosts
+from stackctl.tunnel.auth import Ask, Login
+from stackctl.tunnel.destination import Destination
+from stackctl.tunnel.errors import HostKeyError, PermanentTunnelError, TunnelError
+from stackctl.tunnel.loop import Loop
+from stackctl.tunnel.relay import AnyRelay, Relay
+from stackctl.tunnel.sshconfig import SshSettings, resolve
+from stackctl.tunnel.transport import TunnelTransport
+
+MAX_HOPS = 8
+_OFFERED = ("ssh-ed25519", "ecdsa-sha2-nistp256", "ecdsa-sha2-nistp384", "ecdsa-sha2-nistp521", "ssh-rsa")
+#: An RSA host key signs with SHA-2 under these names.
+_SIGNATURES = {"ssh-rsa": ["rsa-sha2-512", "rsa-sha2-256"]}
+
+
+@dataclass
+class Session:
+    """An authenticated connection and whatever it runs over; `close` ends all of it."""
+
+    transport: TunnelTransport
+    settings: SshSettings
+    under: list[Callable[[], None]] = field(default_factory=list)
+
+    def close(self) -> None:
+        with contextlib.suppress(Exception):
+            self.transport.close()
+        for close in reversed(self.under):
+            with contextlib.suppress(Exception):
+                close()
+
+
+class Connector:
+    """Connects to one destination, again and again; keeps what a person has typed."""
+
+    def __init__(self, destination: Destination, config_file: Path | None, ask: Ask | None) -> None:
+        self.destination = destination
+        self.config_file = config_file
+        self.ask = ask
+        self.settings = resolve(destination, config_file)
+        self._logins: dict[str, Login] = {}
+
+    def connect(self) -> Session:
+        return self._session(self.settings, depth=0, seen=(self.settings.address,))
+
+    def presented_key(self) -> tuple[str, bytes]:
+        """The key that the server shows, unverified: for `trust`, which shows it to a person."""
+        under: list[Callable[[], None]] = []
+        try:
+            sock = self._socket(self.settings, 0, (self.settings.address,), under)
+            transport = self._handshake(sock, self.settings, [])
+            under.append(transport.close)
+            key = transport.get_remote_server_key()
+            return key.get_name(), key.asbytes()
+        finally:
+            for close in reversed(under):
+                close()
+
+    # --- one hop ---
+
+    def _session(self, settings: SshSettings, depth: int, seen: tuple[str, ...]) -> Session:
+        under: list[Callable[[], None]] = []
+        try:
+            sock = self._socket(settings, depth, seen, under)
+            lines = knownhosts.read((*settings.user_known_hosts, *settings.global_known_hosts))
+            transport = self._handshake(sock, settings, lines)
+            under.append(transport.close)
+            check_host_key(settings, lines, transport.get_remote_server_key())
+            transport.auth_timeout = 60.0
+            login = self._logins.setdefault(settings.address, Login(settings, self.ask))
+            try:
+                login.perform(transport)
+            except (OSError, EOFError, paramiko.SSHException) as error:
+                raise TunnelError(
+                    f"{settings.address} went away during the login: {_reason(error)}"
+                ) from None
+        except BaseException:
+            for close in reversed(under):
+                with contextlib.suppress(Exception):
+                    close()
+            raise
+        under.remove(transport.close)
+        return Session(transport, settings, under)
+
+    def _socket(
+        self, settings: SshSettings, depth: int, seen: tuple[str, ...], under: list[Callable[[], None]]
+    ) -> socket.socket:
+        if settings.proxy_jump:
+            return self._through_jump(settings, depth, seen, under)
+        if settings.proxy_command:
+            return _through_command(settings.proxy_command, under)
+        return _dial(settings)
+
+    def _through_jump(
+        self, settings: SshSettings, depth: int, seen: tuple[str, ...], under: list[Callable[[], None]]
+    ) -> socket.socket:
+        if depth >= MAX_HOPS:
+            raise PermanentTunnelError(f"ProxyJump of {settings.alias} goes over more than {MAX_HOPS} hosts")
+        *before, last = settings.proxy_jump
+        jump = resolve(last, self.config_file)
+        if before:
+            # "a,b": b is reached through a, whatever b's own entry says.
+            jump = _with_jump(jump, tuple(before))
+        elif jump.address in seen:
+            raise PermanentTunnelError(
+                f"ProxyJump goes in a circle: {' -> '.join((*reversed(seen), jump.address))}",
+                fix=f"write `ProxyJump none` for {last.host} in ~/.ssh/config",
+            )
+        session = self._session(jump, depth + 1, (*seen, jump.address))
+        under.append(session.close)
+        return _inside(session, (settings.hostname, settings.port), under)
+
+    def _handshake(
+        self, sock: socket.socket, settings: SshSettings, lines: list[knownhosts.HostKeyLine]
+    ) -> TunnelTransport:
+        transport = TunnelTransport(sock)
+        transport.banner_timeout = settings.connect_timeout
+        transport.handshake_timeout = settings.connect_timeout
+        transport.prefer_host_keys(host_key_types(lines, settings.known_hosts_name))
+        try:
+            transport.start_client(timeout=settings.connect_timeout)
+            if not transport.initial_kex_done:
+                raise TunnelError(
+                    f"{settings.address} did not finish the SSH handshake in {settings.connect_timeout:.0f} s"
+                )
+        except (OSError, EOFError, paramiko.SSHException) as error:
+            transport.close()
+            sock.close()
+            raise TunnelError(f"no SSH handshake with {settings.address}: {_reason(error)}") from None
+        except BaseException:
+            transport.close()
+            sock.close()
+            raise
+        return transport
+
+
+def host_key_types(lines: list[knownhosts.HostKeyLine], name: str) -> list[str]:
+    """Types that known_hosts has for this host come first, so that a known key is the one presented."""
+    known = [kind for kind in knownhosts.known_types(lines, name) if kind in _OFFERED]
+    ordered = known + [kind for kind in _OFFERED if kind not in known]
+    return [name for kind in ordered for name in _SIGNATURES.get(kind, [kind])]
+
+
+def check_host_key(settings: SshSettings, lines: list[knownhosts.HostKeyLine], key: Any) -> None:
+    name, kind, blob = settings.known_hosts_name, key.get_name(), key.asbytes()
+    verdict = knownhosts.judge(lines, name, kind, blob)
+    shown = f"{kind} {knownhosts.fingerprint(blob)}"
+    where = ", ".join(line.where for line in verdict.expected)
+    if verdict.state == "known":
+        return
+    if verdict.state == "revoked":
+        raise HostKeyError(f"the host key of {name} is revoked ({shown}; {where})")
+    if verdict.state == "changed":
+        known = ", ".join(f"{line.kind} {knownhosts.fingerprint(line.blob)}" for line in verdict.expected)
+        raise HostKeyError(
+            f"THE HOST KEY OF {name} HAS CHANGED: it is now {shown}, known is {known} ({where}). "
+            "Either the host was installed anew or someone is between you and it",
+            fix=f"only if you know why: ssh-keygen -R '{name}' && stackctl tunnel trust {settings.alias}",
+        )
+    if settings.strict in ("no", "accept-new"):
+        if settings.user_known_hosts:
+            line = knownhosts.line_text(name, kind, blob, hashed=settings.hash_known_hosts)
+            knownhosts.append(settings.user_known_hosts[0], line)
+        return
+    raise HostKeyError(
+        f"the host key of {name} is not known: {shown}",
+        fix=f"compare the fingerprint with the host's, then: stackctl tunnel trust {settings.alias}",
+    )
+
+
+# --- ways to a socket ---
+
+
+def _dial(settings: SshSettings) -> socket.socket:
+    families = {"inet": socket.AF_INET, "inet6": socket.AF_INET6}
+    try:
+        found = socket.getaddrinfo(
+            settings.hostname,
+            settings.port,
+            families.get(settings.address_family, socket.AF_UNSPEC),
+            socket.SOCK_STREAM,
+        )
+    except OSError as error:
+        raise TunnelError(f"cannot find {settings.hostname}: {error.strerror or error}") from None
+    reason: OSError | None = None
+    for family, kind, protocol, _, address in found:
+        sock = socket.socket(family, kind, protocol)
+        sock.settimeout(settings.connect_timeout)
+        try:
+            if settings.bind_address:
+                sock.bind((settings.bind_address, 0))
+            sock.connect(address)
+        except OSError as error:
+            sock.close()
+            reason = error
+            continue
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        return sock
+    raise TunnelError(f"cannot reach {settings.address}: {_reason(reason)}") from None
+
+
+def _through_command(command: str, under: list[Callable[[], None]]) -> socket.socket:
+    ours, theirs = socket.socketpair()
+    child = subprocess.Popen(
+        ["/bin/sh", "-c", f"exec {command}"],
+        stdin=theirs.fileno(),
+        stdout=theirs.fileno(),
+        stderr=subprocess.DEVNULL,
+    )
+    theirs.close()
+
+    def end() -> None:
+        ours.close()
+        child.terminate()
+        try:
+            child.wait(5)
+        except subprocess.TimeoutExpired:
+            child.kill()
+            child.wait()
+
+    under.append(end)
+    return ours
+
+
+class _HopTally:
+    """Waits for one relay inside a jump host's session."""
+
+    def __init__(self) -> None:
+        self.bytes_up = self.bytes_down = 0
+        self.answered = threading.Event()
+        self.refusal = ""
+
+    def relay_started(self, relay: AnyRelay) -> None:
+        pass
+
+    def relay_opened(self, relay: AnyRelay) -> None:
+        self.answered.set()
+
+    def relay_ended(self, relay: AnyRelay) -> None:
+        self.answered.set()
+
+    def relay_refused(self, relay: AnyRelay, code: int, reason: str) -> None:
+        self.refusal = reason or f"refused with code {code}"
+
+
+def _inside(session: Session, target: tuple[str, int], under: list[Callable[[], None]]) -> socket.socket:
+    ours, theirs = socket.socketpair()
+    theirs.setblocking(False)
+    loop, tally = Loop("jump"), _HopTally()
+    loop.start()
+    under.append(loop.stop)
+    relay = Relay(loop, theirs, tally)
+    session.transport.open_stream(target, ("127.0.0.1", 0), relay)
+    timeout = session.settings.connect_timeout
+    if not tally.answered.wait(timeout):
+        tally.refusal = f"no answer in {timeout:.0f} s"
+    if tally.refusal or relay.done:
+        ours.close()
+        via, to = session.settings.address, f"{target[0]}:{target[1]}"
+        raise TunnelError(f"the jump host {via} cannot reach {to}: {tally.refusal or 'it went away'}")
+    return ours
+
+
+def _with_jump(settings: SshSettings, jumps: tuple[Destination, ...]) -> SshSettings:
+    return replace(settings, proxy_jump=jumps, proxy_command=None)
+
+
+def _reason(error: BaseException | None) -> str:
+    if isinstance(error, TimeoutError):
+        return "no answer in time"
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror.lower()
+    if isinstance(error, EOFError) or error is None:
+        return "the connection was closed"
+    return str(error) or type(error).__name__

@@ -1,0 +1,44 @@
+"""Which services a host offers, when no entry says so: the host's own stackctl is asked."""
+
+from __future__ import annotations
+
+import json
+import logging
+from typing import Any
+
+from stackctl.hosts import remote
+from stackctl.tunnel.errors import AuthError, HostKeyError
+from stackctl.tunnel.hosts import Host
+
+log = logging.getLogger("stackctl.tunnel")
+
+#: Where the services are unless a stack file says otherwise.
+USUAL_PORTS = {"engine": 11434, "gateway": 8800, "webui": 3000}
+TIMEOUT = 20.0
+
+
+def services(host: Host) -> tuple[dict[str, int], str]:
+    """Service and port on the host, and how that is known."""
+    try:
+        answer = remote.ask(host, [*remote.program(host), "status", "--json"], timeout=TIMEOUT)
+    except HostKeyError:
+        raise
+    except AuthError:
+        return USUAL_PORTS, "the usual ports, because the host cannot be asked without a password"
+    try:
+        document: Any = json.loads(answer.out)
+        found = _published(document)
+    except (ValueError, TypeError, KeyError, AttributeError):
+        found = {}
+    if found:
+        return found, "as the stack there says"
+    return USUAL_PORTS, "the usual ports, because no stackctl answers there"
+
+
+def _published(document: dict[str, Any]) -> dict[str, int]:
+    found = {}
+    for service in document["services"]:
+        ports = [port["host_port"] for port in service.get("ports") or [] if port.get("host_port")]
+        if ports:
+            found[str(service["name"])] = int(ports[0])
+    return found

@@ -1,0 +1,92 @@
+"""From the name of a host to everything known about it: stack.yaml, then hosts.yaml, then ssh's own
+knowledge.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import ValidationError
+
+from stackctl import config, paths
+from stackctl.config.hosts import HostConfig
+from stackctl.errors import ConfigError, UsageError
+from stackctl.tunnel.destination import Destination, parse
+
+
+class Host:
+    def __init__(self, name: str, entry: HostConfig) -> None:
+        self.name = name
+        self.entry = entry
+        self.destination: Destination = parse(entry.ssh or name)
+
+    @property
+    def tunnel_name(self) -> str:
+        return self.name.replace("/", "_")
+
+
+def hosts_file() -> Path:
+    return paths.config_home() / "hosts.yaml"
+
+
+def all_hosts(stack_file: str | None) -> dict[str, Host]:
+    """Every host that has an entry; stack.yaml wins over hosts.yaml."""
+    found = {name: Host(name, entry) for name, entry in _from_hosts_file().items()}
+    found |= {name: Host(name, entry) for name, entry in _from_stack(stack_file).items()}
+    return dict(sorted(found.items()))
+
+
+def find(name: str, stack_file: str | None) -> Host:
+    """An entry of that name, or else the name as an ssh destination."""
+    if name.startswith("-"):
+        parse(name)  # says why not
+    known = all_hosts(stack_file)
+    return known[name] if name in known else Host(name, HostConfig())
+
+
+def _from_stack(stack_file: str | None) -> dict[str, HostConfig]:
+    # A laptop usually has no stack of its own: no file there is no error, unless one was named.
+    if stack_file is None and not Path("stack.yaml").exists():
+        return {}
+    return dict(config.load(stack_file).hosts)
+
+
+def _from_hosts_file() -> dict[str, HostConfig]:
+    path = hosts_file()
+    try:
+        text = path.read_text()
+    except FileNotFoundError:
+        return {}
+    except OSError as error:
+        raise ConfigError(f"cannot read {path}: {error.strerror}") from None
+    try:
+        document: Any = yaml.safe_load(text) or {}
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{path} is not YAML: {error}") from None
+    if not isinstance(document, dict):
+        raise ConfigError(f"{path}: expected `name: {{…}}` entries, found {type(document).__name__}")
+    found, problems = {}, []
+    for name, body in document.items():
+        try:
+            found[str(name)] = HostConfig.model_validate(body or {}, context={"base": path.parent})
+        except ValidationError as error:
+            for item in error.errors():
+                where = ".".join(str(part) for part in (name, *item["loc"]))
+                problems.append(f"{path}: {where}: {item['msg'].removeprefix('Value error, ')}")
+    if problems:
+        raise ConfigError("hosts.yaml has mistakes", problems=problems)
+    return found
+
+
+def pick_services(available: dict[str, int], wanted: tuple[str, ...], host: str) -> dict[str, int]:
+    """The services asked for by name, or all of them."""
+    unknown = [name for name in wanted if name not in available]
+    if unknown:
+        raise UsageError(
+            f"'{unknown[0]}' is not a service that {host} offers "
+            f"(it has {', '.join(sorted(available)) or 'none'})",
+            fix=f"stackctl tunnel up {host} {' '.join(sorted(available))}".rstrip(),
+        )
+    return {name: available[name] for name in (wanted or tuple(available))}

@@ -1,0 +1,185 @@
+"""The OpenSSH link: a supervised `ssh -N` child, for what the in-process transport cannot do.
+
+ssh listens on sockets in a private folder, one for each forward; the loopback ports stay ours, so they keep
+their promises (bound at all times, a quick reset while SSH is away, counted bytes) with this transport as
+well.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import tempfile
+import threading
+import time
+from collections import deque
+from pathlib import Path
+
+from stackctl.tunnel.destination import Destination
+from stackctl.tunnel.errors import AuthError, ForwardRefused, HostKeyError, PermanentTunnelError, TunnelError
+from stackctl.tunnel.forwarder import Address, Forward
+from stackctl.tunnel.loop import Loop
+from stackctl.tunnel.relay import Tally
+from stackctl.tunnel.splice import Splice
+from stackctl.tunnel.sshconfig import SshSettings, ssh_argv
+
+READY_TIMEOUT = 60.0
+_PERMANENT: tuple[tuple[str, type[PermanentTunnelError]], ...] = (
+    (r"host key verification failed|identification has changed|no .* host key is known", HostKeyError),
+    (r"permission denied|too many authentication failures|no more authentication methods", AuthError),
+    (r"administratively prohibited|forwarding disabled|port forwarding failed", ForwardRefused),
+    (r"bad configuration option|bad .* argument|invalid .* argument|not a valid", PermanentTunnelError),
+)
+
+
+def command(
+    destination: Destination, config_file: Path | None, interval: float, forwards: list[tuple[Path, Forward]]
+) -> list[str]:
+    argv = ssh_argv(destination, config_file)
+    argv += ["-N", "-T"]
+    for option in (
+        "BatchMode=yes",
+        "ExitOnForwardFailure=yes",
+        # Two unanswered questions: gone within three intervals.
+        f"ServerAliveInterval={max(1, round(interval))}",
+        "ServerAliveCountMax=2",
+        "ConnectTimeout=10",
+        "StrictHostKeyChecking=yes",
+        "ControlMaster=no",
+        "ControlPath=none",
+        "StreamLocalBindUnlink=yes",
+        "PermitLocalCommand=no",
+        "ForwardAgent=no",
+        "ForwardX11=no",
+    ):
+        argv += ["-o", option]
+    for path, forward in forwards:
+        host = f"[{forward.remote_host}]" if ":" in forward.remote_host else forward.remote_host
+        argv += ["-L", f"{path}:{host}:{forward.remote_port}"]
+    return [*argv, "--", destination.host]
+
+
+def classify(lines: list[str]) -> TunnelError:
+    """The error that ssh's last words stand for."""
+    text = "\n".join(lines)
+    last = lines[-1].strip() if lines else "it said nothing"
+    for pattern, kind in _PERMANENT:
+        if found := re.search(pattern, text, re.IGNORECASE):
+            said = next(line.strip() for line in lines if found[0].splitlines()[0] in line)
+            return kind(f"ssh stopped: {said}", fix="try it by hand: ssh -N HOST")
+    return TunnelError(f"ssh stopped: {last}")
+
+
+class OpensshLink:
+    transport_name = "openssh"
+    detail = "ssh -N"
+
+    def __init__(
+        self,
+        destination: Destination,
+        settings: SshSettings,
+        config_file: Path | None,
+        forwards: list[Forward],
+        interval: float,
+    ) -> None:
+        self.settings = settings
+        self._folder = Path(tempfile.mkdtemp(prefix="stackctl-"))  # mode 0700
+        self._sockets = {forward: self._folder / str(number) for number, forward in enumerate(forwards)}
+        self._said: deque[str] = deque(maxlen=50)
+        pairs = [(path, forward) for forward, path in self._sockets.items()]
+        self._child = subprocess.Popen(
+            command(destination, config_file, interval, pairs),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
+            errors="replace",
+            start_new_session=True,
+        )
+        self._reader = threading.Thread(target=self._listen, name="ssh-stderr", daemon=True)
+        self._reader.start()
+        try:
+            self._wait_ready()
+        except BaseException:
+            self.close()
+            raise
+
+    def _listen(self) -> None:
+        assert self._child.stderr is not None
+        for line in self._child.stderr:
+            if line.strip():
+                self._said.append(line.rstrip())
+
+    def _wait_ready(self) -> None:
+        deadline = time.monotonic() + READY_TIMEOUT
+        while not all(path.exists() for path in self._sockets.values()):
+            if self._child.poll() is not None:
+                self._reader.join(5)
+                raise classify(list(self._said))
+            if time.monotonic() > deadline:
+                raise TunnelError(f"ssh did not connect to {self.settings.address} in {READY_TIMEOUT:.0f} s")
+            time.sleep(0.02)
+
+    def open(self, loop: Loop, forward: Forward, sock: socket.socket, origin: Address, tally: Tally) -> None:
+        far = self._connect(forward)
+        far.setblocking(False)
+        Splice(loop, sock, far, tally)
+
+    def _connect(self, forward: Forward) -> socket.socket:
+        path = next(p for f, p in self._sockets.items() if _same_target(f, forward))
+        far = socket.socket(socket.AF_UNIX)
+        try:
+            far.connect(str(path))
+        except OSError:
+            far.close()
+            raise
+        return far
+
+    def check_forwards(self, forwards: list[Forward]) -> list[str]:
+        """ssh accepts first, then asks the server: a refusal shows as an early end and a line on stderr."""
+        notes = []
+        for forward in forwards:
+            before = len(self._said)
+            with contextlib.closing(self._connect(forward)) as far:
+                far.settimeout(0.5)
+                with contextlib.suppress(TimeoutError, ConnectionError):
+                    if far.recv(1) == b"":
+                        said = [line for line in list(self._said)[before:] if "open failed" in line]
+                        error = classify(said)
+                        if isinstance(error, ForwardRefused):
+                            raise error
+                        target = f"{forward.remote_host}:{forward.remote_port}"
+                        notes.append(f"{forward.service}: nothing answers at {target} on the server")
+        return notes
+
+    def trouble(self) -> str | None:
+        if self._child.poll() is None:
+            return None
+        self._reader.join(5)
+        error = classify(list(self._said))
+        return error.what
+
+    def close(self) -> None:
+        if self._child.poll() is None:
+            self._child.send_signal(signal.SIGTERM)
+            try:
+                self._child.wait(5)
+            except subprocess.TimeoutExpired:
+                self._child.kill()
+                self._child.wait()
+        self._reader.join(5)
+        if self._child.stderr is not None:
+            self._child.stderr.close()
+        shutil.rmtree(self._folder, ignore_errors=True)
+
+
+def _same_target(one: Forward, other: Forward) -> bool:
+    return (one.service, one.remote_host, one.remote_port) == (
+        other.service,
+        other.remote_host,
+        other.remote_port,
+    )

@@ -1,0 +1,198 @@
+"""The SSH packet layer of a tunnel: paramiko's, with a buffered reader and a short path for forwards.
+
+paramiko reads each packet with two or more system calls and hands every byte through four copies and two
+thread switches. A tunnel moves bulk data, so with an AES-GCM cipher the packets of forwards are decrypted
+and delivered here, and outgoing data is sealed and written in batches. Everything else, and every other
+cipher, takes paramiko's own path.
+
+Guarantees: `last_received` is the time of the last packet that was authenticated, so it proves that the
+peer lives; packets leave in the order of the calls; a packet of the short path counts towards re-keying as
+any other.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import struct
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import paramiko.packet
+
+READ_SIZE = 256 * 1024
+GCM_TAG = 16
+BLOCK = 16
+_PADDING = [bytes(n) for n in range(BLOCK + 4)]
+_HEADER = struct.Struct(">IB")  # packet length, padding length
+_ONE_SECOND = struct.pack("ll", 1, 0)
+_UINT64_MASK = (1 << 64) - 1
+
+#: Called with (message number, our channel's number, the whole payload); False when it is not for a forward.
+Deliver = Callable[[int, int, memoryview], bool]
+#: The messages that may belong to a forward: open confirmed, window adjust, data, EOF, close.
+SHORT_PATH = frozenset({91, 93, 94, 96, 97})
+
+
+#: Untyped: what is overridden here is not in the published types.
+_Packetizer: Any = paramiko.packet.Packetizer
+NeedRekeyException = paramiko.packet.NeedRekeyException
+
+
+class TunnelPacketizer(_Packetizer):  # type: ignore[misc]
+    _Packetizer__remainder: Any
+    _Packetizer__iv_in: Any
+    _Packetizer__iv_out: Any
+    _Packetizer__sequence_number_in: Any
+    _Packetizer__sequence_number_out: Any
+
+    def __init__(self, sock: Any) -> None:
+        super().__init__(sock)
+        self._sock = sock
+        self._sendmsg = getattr(sock, "sendmsg", None)
+        if isinstance(sock, socket.socket):
+            # A time limit kept by the kernel: Python's own would cost a poll() before each read and write.
+            sock.settimeout(None)
+            for option in (socket.SO_RCVTIMEO, socket.SO_SNDTIMEO):
+                sock.setsockopt(socket.SOL_SOCKET, option, _ONE_SECOND)
+        self._buffer = memoryview(b"")
+        self.last_received = time.monotonic()
+        self.bytes_received = 0
+        #: Set once the session is authenticated; until then every packet takes paramiko's path.
+        self.deliver: Deliver | None = None
+
+    # --- reading ---
+
+    def read_all(self, n: int, check_rekey: bool = False) -> bytes:
+        if len(self._buffer) < n:
+            self._fill(n, check_rekey)
+        out = bytes(self._buffer[:n])
+        self._buffer = self._buffer[n:]
+        return out
+
+    def _fill(self, n: int, check_rekey: bool = False) -> None:
+        """Make at least n bytes available; waits in slices so that closing and re-keying are noticed."""
+        have = bytes(self._buffer)
+        early = self._Packetizer__remainder  # what came in one read with the peer's version line
+        if early:
+            have, self._Packetizer__remainder = have + early, b""
+        pieces, total = [have], len(have)
+        while total < n:
+            if self.handshake_timed_out() or self.closed:
+                raise EOFError
+            try:
+                piece = self._sock.recv(READ_SIZE)
+            except (TimeoutError, BlockingIOError):
+                if check_rekey and total == 0 and self.need_rekey():
+                    raise NeedRekeyException from None
+                continue
+            except OSError:
+                if self.closed:
+                    raise EOFError from None
+                raise
+            if not piece:
+                raise EOFError
+            pieces.append(piece)
+            total += len(piece)
+        self._buffer = memoryview(b"".join(pieces) if len(pieces) > 2 or pieces[0] else pieces[1])
+
+    def read_message(self) -> tuple[int, Any]:
+        while self.deliver is not None and self._Packetizer__aead_in and not self.get_hexdump():
+            if len(self._buffer) < 4:
+                self._fill(4, check_rekey=True)
+            length = int.from_bytes(self._buffer[:4], "big")
+            whole = 4 + length + GCM_TAG
+            if length > READ_SIZE + 1024:
+                break  # not a packet OpenSSH would send: let paramiko judge it
+            if len(self._buffer) < whole:
+                self._fill(whole)
+            packet = self._buffer[:whole]
+            plain = self._Packetizer__block_engine_in.decrypt(
+                self._Packetizer__iv_in, packet[4:], bytes(packet[:4])
+            )
+            if plain[1] not in SHORT_PATH or self._Packetizer__compress_engine_in is not None:
+                break  # the buffer is untouched: paramiko decrypts this one again
+            payload = memoryview(plain)[1 : length - plain[0]]
+            if not self.deliver(payload[0], int.from_bytes(payload[1:5], "big"), payload):
+                break
+            self._buffer = self._buffer[whole:]
+            self._count_read(whole)
+            if self.need_rekey():
+                raise NeedRekeyException
+        command, message = super().read_message()
+        self.last_received = time.monotonic()
+        return command, message
+
+    def _count_read(self, size: int) -> None:
+        """What paramiko's read_message does after each packet, for one that it has not seen."""
+        self.last_received = time.monotonic()
+        self._Packetizer__iv_in = _next_iv(self._Packetizer__iv_in)
+        self._Packetizer__sequence_number_in = (self._Packetizer__sequence_number_in + 1) & 0xFFFFFFFF
+        self._Packetizer__received_bytes += size
+        self._Packetizer__received_packets += 1
+        if not self.need_rekey() and (
+            self._Packetizer__received_bytes >= self.REKEY_BYTES
+            or self._Packetizer__received_packets >= self.REKEY_PACKETS
+        ):
+            self._Packetizer__received_bytes_overflow = 0
+            self._Packetizer__received_packets_overflow = 0
+            self._trigger_rekey()
+
+    # --- writing ---
+
+    def can_send_fast(self) -> bool:
+        return bool(self._Packetizer__aead_out) and self._Packetizer__compress_engine_out is None
+
+    def send_sealed(self, payloads: Sequence[tuple[bytes, memoryview]]) -> None:
+        """Seal each (start of message, data) as one packet and write them together."""
+        with self._Packetizer__write_lock:
+            engine, iv = self._Packetizer__block_engine_out, self._Packetizer__iv_out
+            out: list[bytes] = []
+            for start, data in payloads:
+                size = len(start) + len(data)
+                padding = 3 + BLOCK - (size + 4) % BLOCK  # the length field is not padded (RFC 5647)
+                header = _HEADER.pack(1 + size + padding, padding)
+                length = header[:4]
+                plain = b"".join((header[4:], start, data, _PADDING[padding]))
+                out += (length, engine.encrypt(iv, plain, length))
+                iv = _next_iv(iv)
+            self._Packetizer__iv_out = iv
+            self._Packetizer__sequence_number_out = (
+                self._Packetizer__sequence_number_out + len(payloads)
+            ) & 0xFFFFFFFF
+            self._write_pieces(out)
+            self._Packetizer__sent_bytes += sum(map(len, out))
+            self._Packetizer__sent_packets += len(payloads)
+            if not self.need_rekey() and (
+                self._Packetizer__sent_bytes >= self.REKEY_BYTES
+                or self._Packetizer__sent_packets >= self.REKEY_PACKETS
+            ):
+                self._Packetizer__received_bytes_overflow = 0
+                self._Packetizer__received_packets_overflow = 0
+                self._trigger_rekey()
+
+    def _write_pieces(self, pieces: list[bytes]) -> None:
+        if self._sendmsg is None:
+            self.write_all(b"".join(pieces))
+            return
+        try:
+            sent = self._sendmsg(pieces)
+        except (TimeoutError, BlockingIOError):
+            sent = 0
+        except OSError:
+            raise EOFError from None
+        total = sum(map(len, pieces))
+        if sent < total:
+            self.write_all(memoryview(b"".join(pieces))[sent:])
+
+    def close(self) -> None:
+        # A plain close would leave the reading thread in recv() until its time slice is over.
+        with contextlib.suppress(OSError, AttributeError, EOFError):
+            self._sock.shutdown(socket.SHUT_RDWR)
+        super().close()
+
+
+def _next_iv(iv: bytes) -> bytes:
+    """Fixed four bytes, then a 64-bit counter that wraps (RFC 5647 section 7.1)."""
+    return iv[:4] + ((int.from_bytes(iv[4:], "big") + 1) & _UINT64_MASK).to_bytes(8, "big")

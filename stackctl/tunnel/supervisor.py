@@ -1,0 +1,174 @@
+"""Keeps one tunnel up: connects, watches, reconnects with back-off, and stops only for what cannot pass by
+itself.
+
+States: connecting -> up -> reconnecting -> up …; `failed` when a permanent error says why; `stopped` on
+request. The first connection is different: unless told to persist, an error there ends the start, because a
+person is watching and can do something about it.
+"""
+
+from __future__ import annotations
+
+import logging
+import random
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+from stackctl.tunnel.auth import Ask
+from stackctl.tunnel.connect import Connector
+from stackctl.tunnel.destination import Destination
+from stackctl.tunnel.errors import PermanentTunnelError, TunnelError
+from stackctl.tunnel.forwarder import Forward, Forwarder
+from stackctl.tunnel.link import ParamikoLink
+from stackctl.tunnel.openssh import OpensshLink
+from stackctl.tunnel.sshconfig import resolve
+
+log = logging.getLogger("stackctl.tunnel")
+
+AnyLink = ParamikoLink | OpensshLink
+FIRST_DELAY, LONGEST_DELAY, STABLE_AFTER = 0.5, 60.0, 60.0
+
+
+@dataclass(frozen=True)
+class TunnelSpec:
+    name: str
+    destination: Destination
+    forwards: tuple[Forward, ...]
+    config_file: Path | None = None
+    transport: str = "auto"  # auto | paramiko | openssh
+    interval: float = 15.0
+    hold: float = 0.0
+    persist: bool = False
+
+
+@dataclass
+class Progress:
+    """What `status` shows; written by the supervisor alone."""
+
+    state: str = "connecting"
+    since: datetime | None = None
+    transport: str = ""
+    detail: str = ""
+    reconnects: int = 0
+    last_error: str = ""
+    last_error_at: datetime | None = None
+    next_try_at: datetime | None = None
+    notes: tuple[str, ...] = ()
+
+
+def connector(spec: TunnelSpec, ask: Ask | None) -> Callable[[], AnyLink]:
+    """How to make a link for this tunnel: in-process, or OpenSSH where the configuration needs it."""
+    settings = resolve(spec.destination, spec.config_file)
+    if spec.transport == "openssh" or (spec.transport == "auto" and settings.needs_openssh):
+        if settings.needs_openssh:
+            log.info("using OpenSSH: %s", ", ".join(settings.needs_openssh))
+        return lambda: OpensshLink(
+            spec.destination, settings, spec.config_file, list(spec.forwards), spec.interval
+        )
+    made = Connector(spec.destination, spec.config_file, ask)
+    return lambda: ParamikoLink(made.connect(), spec.interval)
+
+
+class Supervisor:
+    def __init__(self, spec: TunnelSpec, forwarder: Forwarder, ask: Ask | None) -> None:
+        self.spec = spec
+        self.forwarder = forwarder
+        self.progress = Progress()
+        self._ask = ask
+        self._stop = threading.Event()
+        self._retry_now = threading.Event()
+        self._link: AnyLink | None = None
+        self.on_change: Callable[[], None] = lambda: None
+
+    def stop(self) -> None:
+        self._stop.set()
+        self._retry_now.set()
+
+    def retry_now(self) -> None:
+        """A person (or the network) says that trying again is worth it."""
+        self._retry_now.set()
+
+    def run(self) -> None:
+        """Until stopped. Raises what stopped it when that was not a request."""
+        make = connector(self.spec, self._ask)
+        delay, first = FIRST_DELAY, True
+        try:
+            while not self._stop.is_set():
+                try:
+                    up_for = self._one_life(make)
+                    first, delay = False, FIRST_DELAY if up_for > STABLE_AFTER else delay
+                except PermanentTunnelError:
+                    raise
+                except TunnelError as error:
+                    if first and not self.spec.persist:
+                        raise
+                    self._note_error(error.what)
+                if self._stop.is_set():
+                    break
+                self._pause(delay)
+                delay = min(delay * 2, LONGEST_DELAY)
+            self._change("stopped")
+        except TunnelError as error:
+            self._note_error(error.what)
+            self._change("failed")
+            raise
+        finally:
+            self.forwarder.use(None)
+            if self._link is not None:
+                self._link.close()
+
+    def _one_life(self, make: Callable[[], AnyLink]) -> float:
+        """Connect, serve until the link dies, tidy up; how long it was up."""
+        link = make()
+        self._link = link
+        try:
+            notes = link.check_forwards(list(self.spec.forwards))
+            self.progress.notes = tuple(notes)
+            self.progress.transport, self.progress.detail = link.transport_name, link.detail
+            self.forwarder.use(link)
+            began = time.monotonic()
+            self._change("up")
+            for note in notes:
+                log.warning("%s", note)
+            reason = self._watch(link)
+            if reason is None:
+                return time.monotonic() - began
+            self.forwarder.use(None)
+            self.progress.reconnects += 1
+            self._note_error(reason)
+            return time.monotonic() - began
+        finally:
+            self.forwarder.use(None)
+            self._link = None
+            link.close()
+
+    def _watch(self, link: AnyLink) -> str | None:
+        step = min(1.0, self.spec.interval / 8)
+        while not self._stop.wait(step):
+            if (reason := link.trouble()) is not None:
+                return reason
+        return None
+
+    def _pause(self, delay: float) -> None:
+        wait = delay * random.uniform(0.5, 1.0)  # many laptops on one network must not return in step
+        self.progress.next_try_at = datetime.fromtimestamp(time.time() + wait, UTC)
+        self._change("reconnecting")
+        self._retry_now.wait(wait)
+        if not self._stop.is_set():
+            self._retry_now.clear()
+        self.progress.next_try_at = None
+
+    def _change(self, state: str) -> None:
+        if state != self.progress.state or state == "up":
+            self.progress.state = state
+            self.progress.since = datetime.now(UTC)
+            log.info("%s", state)
+        self.on_change()
+
+    def _note_error(self, text: str) -> None:
+        log.warning("%s", text)
+        self.progress.last_error = text
+        self.progress.last_error_at = datetime.now(UTC)

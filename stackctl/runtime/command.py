@@ -6,9 +6,11 @@ fails raises CommandError, which carries the last lines of what it said.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import shlex
+import signal
 import subprocess
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -91,6 +93,7 @@ def run(
             errors="replace",
             env=child_env,
             cwd=cwd,
+            process_group=0,  # so that its children end with it: they hold our pipes open
         )
     except OSError as error:
         result = CommandResult(tuple(argv), 127, "", error.strerror or str(error), 0.0)
@@ -130,12 +133,17 @@ def tail(text: str, lines: int = 5) -> str:
 
 
 def _stop(process: subprocess.Popen[str]) -> None:
-    process.terminate()
-    try:
+    """End the command and everything it started."""
+    _signal(process, signal.SIGTERM)
+    with contextlib.suppress(subprocess.TimeoutExpired):
         process.wait(timeout=10)
-    except subprocess.TimeoutExpired:
-        process.kill()
-        process.wait()
+    _signal(process, signal.SIGKILL)
+    process.wait()
+
+
+def _signal(process: subprocess.Popen[str], number: signal.Signals) -> None:
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, number)
 
 
 def _follow(

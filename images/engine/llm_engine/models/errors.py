@@ -98,8 +98,15 @@ class RegistryError(ModelsError):
     """`retryable` tells the transfer that trying again may help; `http_status` is the registry's own."""
 
     def __init__(
-        self, text: str, *, http_status: int = 0, retryable: bool = False, fix: str | None = None
+        self,
+        text: str,
+        *,
+        http_status: int = 0,
+        retryable: bool = False,
+        retry_after: float = 0.0,
+        fix: str | None = None,
     ) -> None:
         super().__init__(text, fix=fix)
         self.http_status = http_status
         self.retryable = retryable
+        self.retry_after = retry_after

@@ -231,6 +231,29 @@ SAMPLES = [
         [Thinking("a"), call(city="Paris")],
     ),
     Sample("functionary", '<function=get_weather>{"city": "Paris"}</function>', [call(city="Paris")]),
+    Sample("nemotron", '<TOOLCALL>[{"name": "get_time", "arguments": {}}]</TOOLCALL>', [call("get_time")]),
+    Sample("firefunction", ' functools[{"name": "get_time", "arguments": {}}]', [call("get_time")]),
+    Sample(
+        "apertus",
+        '<|tools_prefix|>[{"get_time": {"zone": "Z"}}]<|tools_suffix|>',
+        [call("get_time", zone="Z")],
+    ),
+    Sample(
+        "tool-calls",
+        '<tool_calls>\n{"name": "get_time", "arguments": {}}\n{"name": "get_weather", "arguments": {"city": "P"}}\n'
+        "</tool_calls>",
+        [call("get_time"), call("get_weather", 1, city="P")],
+    ),
+    Sample(
+        "solar-open",
+        '<|tool_call:begin|>x1<|tool_call:name|>get_time<|tool_call:args|>{"zone": "Z"}<|tool_call:end|>',
+        [call("get_time", id="x1", zone="Z")],
+    ),
+    Sample(
+        "minicpm",
+        '<function name="get_weather"><param name="city"><![CDATA[a<b]]></param><param name="days">2</param></function>',
+        [call(city="a<b", days=2)],
+    ),
     # No family
     Sample("generic", '```json\n{"name": "get_weather", "arguments": {"city": "P"}}\n```', [call(city="P")]),
     Sample("generic", '{"get_weather": {"city": "P"}}', [call(city="P")]),

@@ -11,8 +11,10 @@ from typing import Any
 from llm_engine.chat.merging import merge, system_text
 from llm_engine.chat.messages import Call, Message, Tool
 from llm_engine.chat.model import ChatModel
+from llm_engine.chat.parsing import family_of
+from llm_engine.chat.toolless import describe, spell_out
 from llm_engine.templates.errors import TemplateExecError, TemplateLimitError
-from llm_engine.templates.jinja.conversation import arguments
+from llm_engine.templates.jinja.conversation import arguments, older_names
 from llm_engine.templates.jinja.traits import Traits
 
 
@@ -25,6 +27,9 @@ def render(
 ) -> str:
     template, traits = model.jinja, model.jinja_traits
     assert template is not None and traits is not None
+    if tools and not traits.tools:
+        messages = describe(messages, tools, family_of(model).example)
+    messages = spell_out(messages, calls=not traits.tool_calls, results=not traits.tool_results)
     if traits.alternating:
         messages = merge(messages)
     if not traits.system:
@@ -38,6 +43,7 @@ def render(
     }
     if tools:
         context["tools"] = [tool.as_json() for tool in tools]
+    context |= older_names(template.source, context.get("tools", []))
     prefill = messages[-1] if messages and messages[-1].role == "assistant" else None
     if prefill is not None and not prefill.tool_calls:
         # An answer that is begun: the model continues it, so it stands open at the end of the prompt.
@@ -59,7 +65,8 @@ def render(
 def _thinking(think: bool | str | None) -> dict[str, Any]:
     if think is None:
         return {}
-    values: dict[str, Any] = {"enable_thinking": bool(think), "thinking": bool(think)}
+    # Each family has its own name for the switch.
+    values: dict[str, Any] = dict.fromkeys(("enable_thinking", "thinking", "reasoning"), bool(think))
     if isinstance(think, str):
         values["reasoning_effort"] = "high" if think == "max" else think
     return values

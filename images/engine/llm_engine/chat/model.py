@@ -71,6 +71,13 @@ class ChatModel:
         )
 
     @cached_property
+    def supports_tools(self) -> bool:
+        """The template shows tools to the model, or at least the calls it has made."""
+        if self.uses_jinja and self.jinja_traits is not None:
+            return self.jinja_traits.tools or self.jinja_traits.tool_calls
+        return self.go_traits.tools
+
+    @cached_property
     def template_text(self) -> str:
         """The text of the template in use, where the marks of a model family are looked for."""
         if self.uses_jinja and self.jinja_source:

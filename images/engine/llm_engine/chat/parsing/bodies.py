@@ -301,6 +301,27 @@ def named_body(text: str, tools: Sequence[Tool]) -> list[Made] | None:
     return None if arguments is None else [Made(name.strip(), arguments, call_id.strip())]
 
 
+def solar_body(text: str, tools: Sequence[Tool]) -> list[Made] | None:
+    """`id<|tool_call:name|>name<|tool_call:args|>{...}`."""
+    call_id, _, rest = text.partition("<|tool_call:name|>")
+    name, _, given = rest.partition("<|tool_call:args|>")
+    arguments = _arguments(given)
+    return [Made(name.strip(), arguments, call_id.strip())] if name and arguments is not None else None
+
+
+_PARAM = re.compile(r"<param name=\"([^\"]+)\">(?:<!\[CDATA\[(.*?)\]\]>|(.*?))</param>", re.DOTALL)
+
+
+def param_body(text: str, tools: Sequence[Tool]) -> list[Made] | None:
+    """What follows `<function name="`: `name"><param name="key">value</param>`."""
+    name, separator, inside = text.partition('">')
+    if not separator:
+        return None
+    known = schema_of(name, tools)
+    arguments = {key: coerce(cdata or plain, known.get(key)) for key, cdata, plain in _PARAM.findall(inside)}
+    return [Made(name, arguments)]
+
+
 def function_body(text: str, tools: Sequence[Tool]) -> list[Made] | None:
     """What follows `<function=`: `name>{...}` or `name>` and parameters."""
     return xml_body(f"<function={text}</function>", tools)

@@ -28,6 +28,8 @@ class Family:
     """Empty: a call ends with its JSON."""
     body: Body = bodies.json_body
     bodies_by_tag: dict[str, tuple[tuple[str, ...], Body]] = field(default_factory=dict)
+    example: str = '{"name": "<tool name>", "arguments": {<its arguments>}}'
+    """How a call is written, for templates that do not tell the model themselves."""
     noise: tuple[str, ...] = ()
     """Tags that carry nothing and never reach the client."""
     bare: bool = False
@@ -109,6 +111,8 @@ FAMILIES: tuple[Family, ...] = (
         opens=("<｜tool▁call▁begin｜>",),
         closes=("<｜tool▁call▁end｜>",),
         body=bodies.deepseek_body,
+        example="<｜tool▁calls▁begin｜><｜tool▁call▁begin｜><tool name><｜tool▁sep｜>{<its arguments>}"
+        "<｜tool▁call▁end｜><｜tool▁calls▁end｜>",
         noise=(*_DEEPSEEK_NOISE, "<｜end▁of▁sentence｜>"),
         special=True,
     ),
@@ -175,12 +179,41 @@ FAMILIES: tuple[Family, ...] = (
     ),
     Family(
         "lfm2",
-        marks=[("<|tool_call_start|>",)],
+        marks=[("<|tool_call_start|>",), ("<|tool_list_start|>",), ("<|tool_response_start|>",)],
         parsers=("lfm2", "lfm2-thinking"),
         opens=("<|tool_call_start|>",),
         closes=("<|tool_call_end|>",),
         body=lambda text, tools: bodies.python_body(text, tools) or bodies.json_body(text, tools),
         special=True,
+    ),
+    Family(
+        "solar-open",
+        marks=[("<|tool_call:begin|>",)],
+        thinking=("<|think|>", "<|end|>"),
+        opens=("<|tool_call:begin|>",),
+        closes=("<|tool_call:end|>",),
+        body=bodies.solar_body,
+        noise=("<|tool_calls|>",),
+        special=True,
+    ),
+    Family(
+        "apertus",
+        marks=[("<|tools_prefix|>",)],
+        opens=("<|tools_prefix|>",),
+        closes=("<|tools_suffix|>",),
+        thinking=("<|inner_prefix|>", "<|inner_suffix|>"),
+        special=True,
+        always=True,
+        rethinks=True,
+    ),
+    Family("nemotron", marks=[("<TOOLCALL>",)], opens=("<TOOLCALL>",), closes=("</TOOLCALL>",)),
+    Family("firefunction", marks=[("functools[",)], opens=("functools",)),
+    Family(
+        "minicpm",
+        marks=[('<function name="', "<param name=")],
+        opens=('<function name="',),
+        closes=("</function>",),
+        body=bodies.param_body,
     ),
     Family(
         "granite",
@@ -225,6 +258,7 @@ FAMILIES: tuple[Family, ...] = (
         closes=("</tool_call>",),
         body=bodies.tool_call_body,
     ),
+    Family("tool-calls", marks=[("<tool_calls>",)], opens=("<tool_calls>",), closes=("</tool_calls>",)),
     Family(
         "functionary",
         marks=[("<function=",)],

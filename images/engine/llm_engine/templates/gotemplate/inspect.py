@@ -114,4 +114,4 @@ def _tool_tag(template: Template) -> str:
 def _cut(text: str) -> str:
     """The tag alone: `<tool_call>\n{"name"` is `<tool_call>`; a call that starts with its JSON has no tag."""
     tag = text.split("{", 1)[0].strip()
-    return tag or "{"
+    return tag.rstrip("[ \n") or tag or "{"

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
 from typing import Any
 
 
@@ -23,6 +25,15 @@ class Arguments(dict[str, Any]):
 
     def __radd__(self, other: str) -> str:
         return other + self._text()
+
+
+def older_names(source: str, tools: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Variables of templates from before `tools` had its name: the functions as JSON text, and the time."""
+    if not re.search(r"\bfunctions\b", source) or re.search(r"\btools\b", source):
+        return {}
+    functions = [tool["function"] for tool in tools]
+    now = datetime.now(UTC).strftime("%b %d %Y %H:%M:%S GMT")
+    return {"functions": json.dumps(functions, ensure_ascii=False), "datetime": now}
 
 
 def arguments(value: Mapping[str, Any], *, as_text: bool) -> Any:

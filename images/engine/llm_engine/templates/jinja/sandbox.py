@@ -13,7 +13,6 @@ from datetime import datetime
 from typing import Any
 
 from jinja2 import nodes
-from jinja2.exceptions import SecurityError
 from jinja2.ext import Extension, loopcontrols
 from jinja2.parser import Parser
 from jinja2.runtime import Context
@@ -82,9 +81,22 @@ class Sandbox(SandboxedEnvironment):
         method = getattr(obj, "__name__", "")
         if isinstance(getattr(obj, "__self__", None), str):
             _bound_call(method, obj.__self__, args)
-            if method in ("format", "format_map"):
-                raise SecurityError("str.format is not available in chat templates")
         return _check(super().call(context, obj, *args, **kwargs))
+
+    def wrap_str_format(self, value: Any) -> Callable[..., str] | None:
+        """Jinja's safe `str.format`, with bounded widths."""
+        wrapped = super().wrap_str_format(value)
+        if wrapped is None:
+            return None
+        layout = value.__self__
+
+        def bounded(*args: Any, **kwargs: Any) -> str:
+            _bounded_format(layout)
+            if any(isinstance(a, int) and abs(a) > 100_000 for a in (*args, *kwargs.values())):
+                raise TemplateLimitError("the template formats too great a number")
+            return wrapped(*args, **kwargs)
+
+        return bounded
 
     def call_binop(self, context: Context, operator: str, left: Any, right: Any) -> Any:
         _budget.get().step()

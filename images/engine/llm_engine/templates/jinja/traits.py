@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from llm_engine.templates.errors import TemplateError
-from llm_engine.templates.jinja.conversation import arguments
+from llm_engine.templates.jinja.conversation import arguments, older_names
 from llm_engine.templates.jinja.template import ChatTemplate
 
 _USER, _SYSTEM, _TOOL, _ARGUMENT, _RESULT = (
@@ -35,6 +35,8 @@ class Traits:
     """Tools are shown to the model."""
     tool_calls: bool
     """Past tool calls are shown to the model."""
+    tool_results: bool
+    """Messages of role `tool` are shown to the model."""
     text_arguments: bool
     """Arguments of past calls must be JSON text."""
     short_call_ids: bool
@@ -57,6 +59,7 @@ def probe(template: ChatTemplate) -> Traits:
 
     def says(*messages: Mapping[str, Any], **extra: Any) -> str | None:
         context = {"messages": list(messages), "add_generation_prompt": True, **_TOKENS, **extra}
+        context |= older_names(template.source, context.get("tools", []))
         try:
             return template.render(context)
         except TemplateError:
@@ -86,20 +89,33 @@ def probe(template: ChatTemplate) -> Traits:
     short_ids = long_id is None and calls(False, "abcdefghi") is not None
     call_id = "abcdefghi" if short_ids else "call_abcd1234"
     shown = calls(False, call_id)
-    as_text = (shown is None or _ARGUMENT not in _after_tools(shown)) and calls(True, call_id) is not None
-    if as_text:
-        shown = calls(True, call_id)
+    as_text = False
+    if shown is None or _ARGUMENT not in _after_tools(shown):
+        with_text = calls(True, call_id)
+        as_text = with_text is not None and (shown is None or _ARGUMENT in _after_tools(with_text))
+        shown = with_text if as_text else shown
     return Traits(
         renders=plain is not None and _USER in plain,
         system=with_system is not None and _SYSTEM in with_system,
         typed_content=typed,
         tools=with_tools is not None and _TOOL in with_tools,
         tool_calls=shown is not None and _ARGUMENT in _after_tools(shown),
+        tool_results=_shows_results(says, user, content(""), content(_RESULT), call_id),
         text_arguments=as_text,
         short_call_ids=short_ids,
         thinking=_thinks(plain, says, user),
         alternating=says(user, user_again) is None,
     )
+
+
+def _shows_results(says: Any, user: Mapping[str, Any], nothing: Any, result: Any, call_id: str) -> bool:
+    """Also without a call before it, since a template may show results and not calls."""
+    tool_message = {"role": "tool", "content": result, "tool_call_id": call_id, "name": _TOOL}
+    function = {"name": _TOOL, "arguments": arguments({}, as_text=False)}
+    made = {"role": "assistant", "content": nothing, "tool_calls": [{"id": call_id, "function": function}]}
+    with_call = says(user, made, tool_message, tools=[tool()])
+    without = says(user, {"role": "assistant", "content": nothing}, tool_message, tools=[tool()])
+    return any(text is not None and _RESULT in text for text in (with_call, without))
 
 
 def _after_tools(text: str) -> str:
@@ -114,6 +130,7 @@ def _thinks(plain: str | None, says: Any, user: Mapping[str, Any]) -> bool:
         {"enable_thinking": True},
         {"enable_thinking": False},
         {"thinking": True},
+        {"reasoning": False},
         {"thinking_mode": "disabled"},
         {"reasoning_effort": "high"},
     )

@@ -78,6 +78,13 @@ def model_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "think",
         build(work / "think.gguf", thought, chat_template=thinking_template(), control_tokens=IM, width=256),
     )
+    may = ("<|may_call|>", "<|after_tool|>")
+    both = TOOL_TEMPLATE + "{# </think> #}"
+    add_model(
+        root,
+        "think-tool",
+        build(work / "both.gguf", thought, chat_template=both, control_tokens=(*ROLES, *may), width=256),
+    )
     endless = build(
         work / "endless.gguf",
         {None: SENTENCE + " "},

@@ -7,12 +7,10 @@ freely: the grammar sleeps until its thinking ends.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from llm_engine.api.prepare import Prepared
 from llm_engine.api.turn import Turn
 from llm_engine.chat.messages import Tool
 from llm_engine.runner.messages import Grammar
@@ -25,22 +23,17 @@ class Forced:
     """The text is a forced call, to be read as such."""
 
 
-def grammar_for(turn: Turn, gbnf: str | None, prepared: Prepared) -> Forced:
+def grammar_for(turn: Turn, gbnf: str | None) -> Forced:
     """The strongest wish wins: a required call, then a format, then a grammar from the options."""
-    triggers = _after_thinking(prepared.thinking_end)
     if turn.tool_choice.mode == "required":
         schema = call_schema(turn.tools, turn.tool_choice.name)
-        return Forced(Grammar(json_schema=schema, trigger_patterns=triggers), tool_call=True)
+        return Forced(Grammar(json_schema=schema), tool_call=True)
     if turn.format is not None:
         schema = {} if turn.format == "json" else turn.format
-        return Forced(Grammar(json_schema=schema, trigger_patterns=triggers))
+        return Forced(Grammar(json_schema=schema))
     if gbnf is not None:
-        return Forced(Grammar(gbnf=gbnf, trigger_patterns=triggers))
+        return Forced(Grammar(gbnf=gbnf))
     return Forced()
-
-
-def _after_thinking(end: str | None) -> Sequence[str]:
-    return (f"{re.escape(end)}\\s*([\\s\\S]*)",) if end else ()
 
 
 def call_schema(tools: Sequence[Tool], name: str | None) -> dict[str, Any]:

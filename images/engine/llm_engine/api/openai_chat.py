@@ -11,6 +11,7 @@ from typing import Any
 from llm_engine.api import openai_messages as wire
 from llm_engine.api.endpoint import SSE, Call, Reply, Stream, json_reply, sse
 from llm_engine.api.errors import bad_request
+from llm_engine.api.gojson import GoDecodeError
 from llm_engine.api.ollama_types import KeepAlive
 from llm_engine.api.openai_types import ChatCompletionRequest, CompletionRequest, UsageOut
 from llm_engine.api.text import collect, debug_render, open_turn
@@ -71,7 +72,10 @@ def sampling_overrides(request: ChatCompletionRequest | CompletionRequest) -> di
 
 
 def keep_alive(value: Any) -> float | None:
-    return None if value is None else KeepAlive.from_json(value).seconds
+    try:
+        return None if value is None else KeepAlive.from_json(value).seconds
+    except GoDecodeError as error:
+        raise bad_request(str(error), param="keep_alive") from None
 
 
 def choices_wanted(n: int | None) -> int:

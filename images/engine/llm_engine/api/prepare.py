@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
+from llm_engine.api.after_thinking import Marks, marks_for
 from llm_engine.api.chatmodels import chat_model
 from llm_engine.api.endpoint import Call
 from llm_engine.api.errors import ApiError, bad_request
@@ -43,8 +44,8 @@ class Prepared:
     tokens: int | None = None
     token_ids: Sequence[int] = ()
     truncated: bool = False
-    thinking_end: str | None = None
-    """The tag that ends the model's thinking, where the answer may begin with some."""
+    marks: Marks | None = None
+    """Where the model's thinking ends, if its answer may begin with some."""
 
 
 def check_capabilities(call: Call, model: Model, turn: Turn) -> None:
@@ -161,15 +162,15 @@ class _Builder:
             images=built.images,
             tokens=None if ids is None else len(ids),
             token_ids=ids or (),
-            thinking_end=self._thinking_end(built),
+            marks=self._marks(built),
         )
 
-    def _thinking_end(self, built: BuiltPrompt) -> str | None:
+    def _marks(self, built: BuiltPrompt) -> Marks | None:
         if self.turn.plain is not None and (self.turn.plain.raw or self.turn.plain.suffix):
             return None
         if not self.think or not parsing.can_think(self.chat):
             return None
-        return built.family.thinking[1]
+        return marks_for(built.family.name, built.family.thinking[1])
 
     async def _ids(self, built: BuiltPrompt) -> list[int]:
         """The ids of a text that stands after others."""

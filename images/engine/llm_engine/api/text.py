@@ -15,6 +15,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, cast
 
+from llm_engine.api.after_thinking import ThinkFirst
 from llm_engine.api.endpoint import Call
 from llm_engine.api.errors import ApiError
 from llm_engine.api.failures import runner_error
@@ -37,7 +38,7 @@ async def open_turn(call: Call, turn: Turn) -> AsyncIterator[AsyncGenerator[Piec
     options = options_for(model, turn.options, overrides=turn.overrides, fallbacks=turn.fallbacks)
     async with call.engine.use(call, files_of(model), options.runner, turn.keep_alive) as lease:
         prepared = await prepare(call, model, turn, lease)
-        forced = grammar_for(turn, options.grammar, prepared)
+        forced = grammar_for(turn, options.grammar)
         limit = _limit(options.num_predict, turn, lease)
         request = GenerateRequest(
             prompt=prepared.prompt,
@@ -85,8 +86,7 @@ class _Run:
         label = metrics.label(self.prepared.name)
         last: float | None = None
         yield Begun(self.prepared.tokens, self.prepared.truncated, self.lease.load_seconds)
-        events = cast(AsyncGenerator[Event, None], self.lease.runner.generate(request))
-        async with contextlib.aclosing(events):
+        async with contextlib.aclosing(self._events(request)) as events:
             async for event in events:
                 if isinstance(event, Queued):
                     continue
@@ -107,6 +107,12 @@ class _Run:
                     continue
                 for piece in self._finish(reader, event):
                     yield piece
+
+    def _events(self, request: GenerateRequest) -> AsyncGenerator[Event, None]:
+        runner, marks = self.lease.runner, self.prepared.marks
+        if request.grammar is not None and marks is not None and request.n == 1:
+            return ThinkFirst(runner, request, marks, self.prepared.parser).events()
+        return cast(AsyncGenerator[Event, None], runner.generate(request))
 
     def _failure(self, event: Failed) -> ApiError:
         if event.kind == "crashed" and self.call.engine.draining:

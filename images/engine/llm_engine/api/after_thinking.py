@@ -1,0 +1,124 @@
+"""A model that thinks, and whose answer must have a form: it thinks freely, then the grammar begins.
+
+Two generations: the first runs until the thinking ends, the second goes on from there under the grammar.
+The prefix
+cache makes the second one nearly free. A model that does not think after all starts anew under the grammar,
+before
+anything was sent. (A grammar that sleeps inside one generation would do with one, but it ends the process
+when the
+token that wakes it carries text the grammar does not allow.)
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import AsyncGenerator, Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import cast
+
+from llm_engine.chat.parsing.events import StreamParser, Thinking
+from llm_engine.runner.messages import Done, Event, Failed, GenerateRequest, Media, Tokens, Usage
+from llm_engine.scheduler.process import RunnerProcess
+
+Prompt = str | Sequence[int] | Sequence[str | Media]
+
+
+@dataclass(frozen=True)
+class Marks:
+    """The texts around a family's thinking."""
+
+    end: str
+    """Where thinking ends."""
+    bridge: str
+    """What stands between the thinking and the answer, `end` included."""
+    skip: str = ""
+    """What an answer without thinking begins with."""
+
+
+HARMONY = Marks(
+    "<|end|>", "<|end|><|start|>assistant<|channel|>final<|message|>", "<|channel|>final<|message|>"
+)
+
+
+def marks_for(family: str, end: str) -> Marks:
+    return HARMONY if family == "harmony" else Marks(end, f"{end}\n\n")
+
+
+class ThinkFirst:
+    """The events of both generations as those of one."""
+
+    def __init__(
+        self,
+        runner: RunnerProcess,
+        request: GenerateRequest,
+        marks: Marks,
+        parser: Callable[[], StreamParser],
+    ) -> None:
+        self.runner = runner
+        self.request = request
+        self.marks = marks
+        self.probe = parser()
+        self.text = ""
+        self.usage = Usage()
+
+    async def events(self) -> AsyncGenerator[Event, None]:
+        free = replace(self.request, grammar=None, stop=(self.marks.end,))
+        held: list[Event] = []
+        thinking = False
+        async with contextlib.aclosing(self._generate(free)) as events:
+            async for event in events:
+                if isinstance(event, Failed):
+                    yield event
+                    return
+                if isinstance(event, Done):
+                    self.usage = event.usage
+                    if event.reason not in ("stop", "stop_string"):
+                        for earlier in (*held, event):
+                            yield earlier
+                        return
+                    break
+                held.append(event)
+                if isinstance(event, Tokens) and not thinking:
+                    kinds = {type(found) for found in self.probe.feed(event.text)}
+                    if kinds - {Thinking}:
+                        break
+                    thinking = Thinking in kinds
+                if thinking:
+                    for earlier in held:
+                        yield earlier
+                        self.text += earlier.text if isinstance(earlier, Tokens) else ""
+                    held = []
+        bridge = self.marks.bridge if thinking else self.marks.skip
+        if bridge:
+            yield Tokens(0, bridge)
+        async with contextlib.aclosing(self._generate(await self._second(bridge))) as events:
+            async for event in events:
+                yield replace(event, usage=self._both(event.usage)) if isinstance(event, Done) else event
+
+    def _generate(self, request: GenerateRequest) -> AsyncGenerator[Event, None]:
+        return cast(AsyncGenerator[Event, None], self.runner.generate(request))
+
+    async def _second(self, bridge: str) -> GenerateRequest:
+        said = self.text + bridge
+        prompt = self.request.prompt
+        if isinstance(prompt, str):
+            longer: Prompt = prompt + said
+        elif all(isinstance(piece, int) for piece in prompt):
+            ids = await self.runner.tokenize(said, add_special=False) if said else []
+            longer = [*cast(Sequence[int], prompt), *ids]
+        else:
+            longer = [*cast(Sequence[str | Media], prompt), said]
+        left = max(self.request.max_tokens - self.usage.completion_tokens, 1)
+        return replace(self.request, prompt=longer, max_tokens=left)
+
+    def _both(self, second: Usage) -> Usage:
+        """The prompt is counted once; what was generated and how long it took is added up."""
+        first = self.usage
+        if first.prompt_tokens == 0:
+            return second
+        return replace(
+            first,
+            completion_tokens=first.completion_tokens + second.completion_tokens,
+            prompt_seconds=first.prompt_seconds + second.prompt_seconds,
+            generate_seconds=first.generate_seconds + second.generate_seconds,
+        )

@@ -1,0 +1,168 @@
+"""Anthropic's routes, with the event sequence that its clients insist on."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from tests.engine.api.test_ollama_routes import HI
+from tests.support.engine import EngineServer
+from tests.support.http import Client
+from tests.support.models import AFTER_TOOL, SENTENCE
+
+PATH = "/v1/messages"
+TOOL = {"name": "get_weather", "input_schema": {"type": "object", "properties": {"city": {"type": "string"}}}}
+
+
+@pytest.fixture
+def client(engine: EngineServer) -> Client:
+    return engine.client
+
+
+def test_message(client: Client) -> None:
+    answer = client.post(PATH, {"model": "chat", "max_tokens": 50, "messages": HI}).json
+    assert answer["content"] == [{"type": "text", "text": SENTENCE}]
+    assert (answer["stop_reason"], answer["stop_sequence"]) == ("end_turn", None)
+    assert answer["id"].startswith("msg_") and answer["role"] == "assistant"
+    usage = answer["usage"]
+    counted = client.post(f"{PATH}/count_tokens", {"model": "chat", "messages": HI}).json["input_tokens"]
+    assert usage["input_tokens"] + usage["cache_read_input_tokens"] == counted
+
+
+def test_stop_reasons(client: Client) -> None:
+    cut = client.post(PATH, {"model": "chat", "max_tokens": 2, "messages": HI}).json
+    assert cut["stop_reason"] == "max_tokens"
+    body = {"model": "chat", "max_tokens": 50, "messages": HI, "stop_sequences": [" fox"]}
+    stopped = client.post(PATH, body).json
+    assert (stopped["stop_reason"], stopped["stop_sequence"]) == ("stop_sequence", " fox")
+
+
+def test_event_sequence(client: Client) -> None:
+    body = {
+        "model": "think",
+        "max_tokens": 50,
+        "messages": HI,
+        "stream": True,
+        "thinking": {"type": "enabled", "budget_tokens": 1024},
+    }
+    events = client.post(PATH, body).events
+    assert all(name == data["type"] for name, data in events)
+    names = [name for name, _ in events]
+    assert names[:2] == ["message_start", "ping"] and names[-2:] == ["message_delta", "message_stop"]
+    assert events[0][1]["message"]["usage"]["input_tokens"] > 0
+    thinking = "".join(
+        d["delta"]["thinking"] for _, d in events if d.get("delta", {}).get("type") == "thinking_delta"
+    )
+    text = "".join(d["delta"]["text"] for _, d in events if d.get("delta", {}).get("type") == "text_delta")
+    assert (thinking, text) == ("Let me consider it.", "The answer is 42.")
+    starts = [d["index"] for n, d in events if n == "content_block_start"]
+    stops = [d["index"] for n, d in events if n == "content_block_stop"]
+    assert starts == stops == [0, 1]
+    kinds = [d["delta"]["type"] for n, d in events if n == "content_block_delta"]
+    assert "signature_delta" in kinds
+
+
+def test_thinking_is_off_unless_asked_for(client: Client) -> None:
+    answer = client.post(PATH, {"model": "think", "max_tokens": 50, "messages": HI}).json
+    assert [block["type"] for block in answer["content"]] == ["text"]
+
+
+def test_tools(client: Client) -> None:
+    body: dict[str, Any] = {"model": "tool", "max_tokens": 50, "messages": HI, "tools": [TOOL]}
+    answer = client.post(PATH, body).json
+    (call,) = answer["content"]
+    assert call["type"] == "tool_use" and call["input"] == {"city": "Paris", "days": 3}
+    assert answer["stop_reason"] == "tool_use"
+    events = client.post(PATH, {**body, "stream": True}).events
+    (piece,) = [d["delta"]["partial_json"] for n, d in events if n == "content_block_delta"]
+    assert piece == '{"city":"Paris","days":3}'
+    result = {
+        "type": "tool_result",
+        "tool_use_id": call["id"],
+        "content": [{"type": "text", "text": "sunny"}],
+    }
+    after = [*HI, {"role": "assistant", "content": answer["content"]}, {"role": "user", "content": [result]}]
+    assert client.post(PATH, {**body, "messages": after}).json["content"] == [
+        {"type": "text", "text": AFTER_TOOL}
+    ]
+    schema = {"type": "object", "properties": {"city": {"enum": ["Rome"]}}, "additionalProperties": False}
+    forced = client.post(
+        PATH,
+        {
+            **body,
+            "max_tokens": 200,
+            "tools": [{**TOOL, "input_schema": schema}],
+            "tool_choice": {"type": "tool", "name": "get_weather"},
+        },
+    ).json
+    assert forced["content"][0]["name"] == "get_weather"
+    quiet = client.post(PATH, {**body, "tool_choice": {"type": "none"}}).json
+    assert quiet["content"] == [{"type": "text", "text": SENTENCE}]
+
+
+def test_system_and_blocks(client: Client) -> None:
+    blocks = [{"type": "text", "text": "a"}, {"type": "text", "text": "b"}, {"type": "unknown"}]
+    body = {
+        "model": "chat",
+        "messages": [{"role": "user", "content": blocks}],
+        "system": [{"type": "text", "text": "s"}],
+    }
+    with_system = client.post(f"{PATH}/count_tokens", body).json["input_tokens"]
+    without = client.post(f"{PATH}/count_tokens", {**body, "system": None}).json["input_tokens"]
+    assert with_system > without
+
+
+REFUSED: list[tuple[dict[str, Any], int, str, str]] = [
+    ({"max_tokens": 5, "messages": HI}, 400, "invalid_request_error", "model is required"),
+    (
+        {"model": "chat", "messages": HI},
+        400,
+        "invalid_request_error",
+        "max_tokens is required and must be positive",
+    ),
+    ({"model": "chat", "max_tokens": 5}, 400, "invalid_request_error", "messages is required"),
+    ({"model": "nope", "max_tokens": 5, "messages": HI}, 404, "not_found_error", "model 'nope' not found"),
+    (
+        {
+            "model": "chat",
+            "max_tokens": 5,
+            "messages": [{"role": "assistant", "content": [{"type": "tool_use", "name": "f"}]}],
+        },
+        400,
+        "invalid_request_error",
+        "tool_use block missing required 'id' field",
+    ),
+    (
+        {
+            "model": "chat",
+            "max_tokens": 5,
+            "messages": [
+                {"role": "user", "content": [{"type": "image", "source": {"type": "url", "url": "x"}}]}
+            ],
+        },
+        400,
+        "invalid_request_error",
+        "invalid image source type: url. Only base64 images are supported.",
+    ),
+    (
+        {
+            "model": "tool",
+            "max_tokens": 5,
+            "messages": HI,
+            "tools": [TOOL],
+            "tool_choice": {"type": "tool", "name": "x"},
+        },
+        400,
+        "invalid_request_error",
+        'tool_choice: there is no tool named "x"',
+    ),
+]
+
+
+@pytest.mark.parametrize(("body", "status", "kind", "text"), REFUSED)
+def test_refusals(client: Client, body: dict[str, Any], status: int, kind: str, text: str) -> None:
+    answer = client.post(PATH, body)
+    assert answer.status == status
+    assert answer.json["type"] == "error" and answer.json["error"] == {"type": kind, "message": text}
+    assert answer.json["request_id"].startswith("req_")

@@ -1,0 +1,106 @@
+"""One conversation (a tool is called, its result comes, an answer follows) through all four chat APIs."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from tests.engine.api.test_ollama_routes import WEATHER
+from tests.support.engine import EngineServer
+from tests.support.http import Client
+
+QUESTION = "What is the weather in Paris?"
+RESULT = "sunny, 21 degrees"
+Outcome = tuple[str, dict[str, Any], str, int, int]
+
+
+@pytest.fixture
+def client(engine: EngineServer) -> Client:
+    return engine.client
+
+
+def by_ollama(client: Client) -> Outcome:
+    messages: list[Any] = [{"role": "user", "content": QUESTION}]
+    body = {"model": "tool", "tools": [WEATHER], "stream": False}
+    first = client.post("/api/chat", {**body, "messages": messages}).json
+    (call,) = first["message"]["tool_calls"]
+    messages += [
+        first["message"],
+        {"role": "tool", "tool_call_id": call["id"], "tool_name": "get_weather", "content": RESULT},
+    ]
+    second = client.post("/api/chat", {**body, "messages": messages}).json
+    function = call["function"]
+    return (
+        function["name"],
+        function["arguments"],
+        second["message"]["content"],
+        first["prompt_eval_count"],
+        second["eval_count"],
+    )
+
+
+def by_chat_completions(client: Client) -> Outcome:
+    messages: list[Any] = [{"role": "user", "content": QUESTION}]
+    body = {"model": "tool", "tools": [WEATHER]}
+    first = client.post("/v1/chat/completions", {**body, "messages": messages}).json
+    message = first["choices"][0]["message"]
+    (call,) = message["tool_calls"]
+    messages += [message, {"role": "tool", "tool_call_id": call["id"], "content": RESULT}]
+    second = client.post("/v1/chat/completions", {**body, "messages": messages}).json
+    return (
+        call["function"]["name"],
+        json.loads(call["function"]["arguments"]),
+        second["choices"][0]["message"]["content"],
+        first["usage"]["prompt_tokens"],
+        second["usage"]["completion_tokens"],
+    )
+
+
+def by_responses(client: Client) -> Outcome:
+    items: list[Any] = [{"role": "user", "content": QUESTION}]
+    body = {"model": "tool", "tools": [{"type": "function", **WEATHER["function"]}]}  # type: ignore[dict-item]
+    first = client.post("/v1/responses", {**body, "input": items}).json
+    (call,) = first["output"]
+    items += [call, {"type": "function_call_output", "call_id": call["call_id"], "output": RESULT}]
+    second = client.post("/v1/responses", {**body, "input": items}).json
+    return (
+        call["name"],
+        json.loads(call["arguments"]),
+        second["output"][0]["content"][0]["text"],
+        first["usage"]["input_tokens"],
+        second["usage"]["output_tokens"],
+    )
+
+
+def by_messages(client: Client) -> Outcome:
+    messages: list[Any] = [{"role": "user", "content": QUESTION}]
+    function: Any = WEATHER["function"]
+    tool = {
+        "name": function["name"],
+        "description": function["description"],
+        "input_schema": function["parameters"],
+    }
+    body = {"model": "tool", "max_tokens": 100, "tools": [tool]}
+    first = client.post("/v1/messages", {**body, "messages": messages}).json
+    (call,) = first["content"]
+    result = {"type": "tool_result", "tool_use_id": call["id"], "content": RESULT}
+    messages += [{"role": "assistant", "content": first["content"]}, {"role": "user", "content": [result]}]
+    second = client.post("/v1/messages", {**body, "messages": messages}).json
+    usage = first["usage"]
+    return (
+        call["name"],
+        call["input"],
+        second["content"][0]["text"],
+        usage["input_tokens"] + usage["cache_read_input_tokens"],
+        second["usage"]["output_tokens"],
+    )
+
+
+def test_equal_results_through_all_apis(client: Client) -> None:
+    expected = by_ollama(client)
+    assert expected[:3] == ("get_weather", {"city": "Paris", "days": 3}, "It is sunny in Paris today.")
+    assert by_chat_completions(client) == expected
+    assert by_responses(client) == expected
+    assert by_messages(client) == expected

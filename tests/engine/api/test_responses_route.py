@@ -1,0 +1,122 @@
+"""/v1/responses: items in, items out, and events in the order that OpenAI's client checks."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+import zstandard
+
+from tests.support.engine import EngineServer
+from tests.support.http import Client
+from tests.support.models import AFTER_TOOL, SENTENCE
+
+PATH = "/v1/responses"
+TOOL = {"type": "function", "name": "get_weather", "parameters": {"type": "object"}}
+
+
+@pytest.fixture
+def client(engine: EngineServer) -> Client:
+    return engine.client
+
+
+def test_text(client: Client) -> None:
+    answer = client.post(PATH, {"model": "chat", "input": "hi", "instructions": "Be brief."}).json
+    (item,) = answer["output"]
+    assert item["content"][0]["text"] == SENTENCE and answer["status"] == "completed"
+    usage = answer["usage"]
+    assert usage["total_tokens"] == usage["input_tokens"] + usage["output_tokens"]
+
+
+def test_a_cut_answer_is_incomplete(client: Client) -> None:
+    answer = client.post(PATH, {"model": "chat", "input": "hi", "max_output_tokens": 2}).json
+    assert answer["status"] == "incomplete"
+    assert answer["incomplete_details"] == {"reason": "max_output_tokens"}
+    assert answer["output"][0]["status"] == "incomplete"
+
+
+def test_events_are_in_order(client: Client) -> None:
+    events = client.post(PATH, {"model": "think", "input": "hi", "stream": True}).events
+    assert [data["sequence_number"] for _, data in events] == list(range(len(events)))
+    assert all(name == data["type"] for name, data in events)
+    names = [name for name, _ in events]
+    deduplicated = [name for index, name in enumerate(names) if index == 0 or names[index - 1] != name]
+    assert deduplicated == [
+        "response.created",
+        "response.in_progress",
+        "response.output_item.added",
+        "response.reasoning_summary_part.added",
+        "response.reasoning_summary_text.delta",
+        "response.reasoning_summary_text.done",
+        "response.reasoning_summary_part.done",
+        "response.output_item.done",
+        "response.output_item.added",
+        "response.content_part.added",
+        "response.output_text.delta",
+        "response.output_text.done",
+        "response.content_part.done",
+        "response.output_item.done",
+        "response.completed",
+    ]
+    final = events[-1][1]["response"]
+    assert [item["type"] for item in final["output"]] == ["reasoning", "message"]
+    text = "".join(data["delta"] for name, data in events if name == "response.output_text.delta")
+    assert text == "The answer is 42." == final["output"][1]["content"][0]["text"]
+
+
+def test_tools_and_their_results(client: Client) -> None:
+    body: dict[str, Any] = {"model": "tool", "tools": [TOOL]}
+    (call,) = client.post(PATH, {**body, "input": "hi"}).json["output"]
+    assert call["type"] == "function_call" and json.loads(call["arguments"]) == {"city": "Paris", "days": 3}
+    output = {"type": "function_call_output", "call_id": call["call_id"], "output": "sunny"}
+    items = [{"role": "user", "content": [{"type": "input_text", "text": "hi"}]}, call, output]
+    answer = client.post(PATH, {**body, "input": items}).json
+    assert answer["output"][0]["content"][0]["text"] == AFTER_TOOL
+    names = [name for name, _ in client.post(PATH, {**body, "input": "hi", "stream": True}).events]
+    assert names[2:6] == [
+        "response.output_item.added",
+        "response.function_call_arguments.delta",
+        "response.function_call_arguments.done",
+        "response.output_item.done",
+    ]
+
+
+def test_zstd_bodies(client: Client) -> None:
+    raw = json.dumps({"model": "chat", "input": "hi"}).encode()
+    headers = {"Content-Encoding": "zstd"}
+    packed = zstandard.ZstdCompressor().compress(raw)
+    assert client.request("POST", PATH, packed, headers).json["status"] == "completed"
+    broken = client.request("POST", PATH, raw, headers)
+    assert (broken.status, broken.json["error"]["message"]) == (400, "failed to decompress zstd body")
+
+
+REFUSED: list[tuple[dict[str, Any], str]] = [
+    ({"input": "hi"}, "model is required"),
+    ({"model": "chat", "input": 5}, "input must be a string or a list of items"),
+    ({"model": "chat", "input": [{"type": "x"}]}, 'input[0]: unknown input item type: "x"'),
+    ({"model": "chat", "input": [{}]}, "input item missing required 'type' field"),
+    ({"model": "chat", "input": "x", "previous_response_id": "r"}, "previous_response_id is not supported"),
+    (
+        {"model": "chat", "input": [{"role": "user", "content": [{"type": "input_file"}]}]},
+        "file inputs are not currently supported",
+    ),
+    (
+        {"model": "tool", "input": "x", "tools": [{"type": "web_search"}]},
+        "tools[0]: web search is not available",
+    ),
+]
+
+
+@pytest.mark.parametrize(("body", "text"), REFUSED)
+def test_refusals(client: Client, body: dict[str, Any], text: str) -> None:
+    answer = client.post(PATH, body)
+    assert answer.status == 400 and answer.json["error"]["message"].startswith(text)
+
+
+def test_a_long_prompt_is_refused_unless_truncation_is_asked_for(client: Client) -> None:
+    items = [{"role": "user", "content": "word " * 2000}, {"role": "user", "content": "hi"}]
+    refused = client.post(PATH, {"model": "chat", "input": items})
+    assert refused.status == 400 and refused.json["error"]["code"] == "context_length_exceeded"
+    cut = client.post(PATH, {"model": "chat", "input": items, "truncation": "auto"})
+    assert cut.status == 200 and cut.headers["x-context-truncated"] == "true"

@@ -15,6 +15,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from llm_engine.durations import FOREVER, InvalidDuration, parse_duration
+from llm_engine.models.registry.ratelimit import parse_rate
 
 log = logging.getLogger("llm_engine.settings")
 
@@ -48,6 +49,8 @@ class Settings:
     pin: tuple[str, ...] = ()
     log_prompts: bool = False
     shutdown_grace: float = 5.0
+    pull_rate: int = 0
+    """Bytes per second that all pulls and pushes share; 0: no limit."""
 
     @property
     def loopback(self) -> bool:
@@ -92,6 +95,7 @@ def from_env(env: Mapping[str, str] | None = None) -> Settings:
         pin=reader.words("LLM_ENGINE_PIN"),
         log_prompts=reader.flag("LLM_ENGINE_LOG_PROMPTS", False),
         shutdown_grace=reader.duration("LLM_ENGINE_SHUTDOWN_GRACE", default.shutdown_grace),
+        pull_rate=reader.rate("LLM_ENGINE_PULL_RATE"),
     )
 
 
@@ -148,6 +152,17 @@ class _Reader:
             )
             return default
         return value
+
+    def rate(self, name: str) -> int:
+        text = self.text(name)
+        try:
+            return parse_rate(text)
+        except ValueError as error:
+            log.warning(
+                "invalid environment variable, using default",
+                extra={"data": {"name": name, "why": str(error)}},
+            )
+            return 0
 
     def duration(self, name: str, default: float) -> float:
         text = self.text(name)

@@ -16,6 +16,9 @@ from llm_engine.api.router import Router
 from llm_engine.api.routes import ENDPOINTS
 from llm_engine.api.state import Engine
 from llm_engine.api.watchers import MetricsObserver, loaded_models
+from llm_engine.models.registry.download import Traffic
+from llm_engine.models.registry.pull import Puller
+from llm_engine.models.registry.ratelimit import RateLimit
 from llm_engine.models.store import ModelStore
 from llm_engine.scheduler import Limits, Scheduler
 from llm_engine.scheduler.devices import Gpus
@@ -54,7 +57,8 @@ def create_app(settings: Settings) -> App:
     )
     keys = KeyRing(settings.keys_file) if settings.keys_file else None
     store = ModelStore(settings.models, prune=not settings.noprune)
-    engine = Engine(settings, Models(store), scheduler, metrics, keys)
+    puller = Puller(store, traffic=Traffic(rate=RateLimit(settings.pull_rate)))
+    engine = Engine(settings, Models(store), puller, scheduler, metrics, keys)
     engine.description = openapi.describe(ENDPOINTS)
     metrics.watch(lambda: scheduler.waiting, lambda: loaded_models(engine))
     asgi = Gate(

@@ -6,9 +6,14 @@ from llm_engine.api import (
     admin,
     anthropic,
     anthropic_types,
+    model_types,
+    ollama_blobs,
+    ollama_create,
     ollama_embed,
+    ollama_models,
     ollama_ps,
     ollama_text,
+    ollama_transfer,
     ollama_types,
     openai_chat,
     openai_completions,
@@ -83,6 +88,62 @@ NATIVE = [
     Endpoint(POST, "/api/me", admin.unavailable, summary="Ollama's cloud account: there is none here."),
     Endpoint(POST, "/api/experimental/web_search", admin.no_web_search, summary="Not offered."),
     Endpoint(POST, "/api/experimental/web_fetch", admin.no_web_fetch, summary="Not offered."),
+]
+MODELS = [
+    Endpoint(
+        GET_HEAD, "/api/tags", ollama_models.tags, reply=model_types.TagsReply, summary="Models there are."
+    ),
+    Endpoint(
+        POST,
+        "/api/show",
+        ollama_models.show,
+        request=model_types.ShowRequest,
+        reply=dict,
+        summary="Everything about a model.",
+    ),
+    Endpoint(
+        POST,
+        "/api/copy",
+        ollama_models.copy,
+        request=model_types.CopyRequest,
+        summary="A second name for a model.",
+    ),
+    Endpoint(
+        ("DELETE",),
+        "/api/delete",
+        ollama_models.delete,
+        request=model_types.DeleteRequest,
+        summary="Remove a model.",
+    ),
+    Endpoint(("HEAD",), "/api/blobs/{digest}", ollama_blobs.head, summary="Whether a blob is there."),
+    Endpoint(POST, "/api/blobs/{digest}", ollama_blobs.upload, limit=0, summary="Upload a blob."),
+    Endpoint(
+        POST,
+        "/api/create",
+        ollama_create.create_route,
+        request=model_types.CreateRequest,
+        reply=dict,
+        stream=NDJSON,
+        summary="Make a model.",
+    ),
+    Endpoint(
+        POST,
+        "/api/pull",
+        ollama_transfer.pull,
+        request=model_types.PullRequest,
+        reply=dict,
+        stream=NDJSON,
+        summary="Fetch a model from a registry.",
+    ),
+    Endpoint(
+        POST,
+        "/api/push",
+        ollama_transfer.push_route,
+        request=model_types.PushRequest,
+        reply=dict,
+        stream=NDJSON,
+        summary="Send a model to a registry.",
+    ),
 ]
 ADMIN = [
     Endpoint(GET_HEAD, "/healthz", admin.healthz, reply=admin.HealthReply, summary="Alive."),
@@ -185,4 +246,4 @@ ANTHROPIC = [
         summary="How many tokens a conversation has.",
     ),
 ]
-ENDPOINTS = [*NATIVE, *ADMIN, *OPENAI, *ANTHROPIC]
+ENDPOINTS = [*NATIVE, *MODELS, *ADMIN, *OPENAI, *ANTHROPIC]

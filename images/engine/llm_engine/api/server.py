@@ -126,6 +126,7 @@ async def _background(app: App) -> AsyncIterator[None]:
     tasks = [
         asyncio.create_task(watch_loop(app.engine.metrics), name="loop watch"),
         asyncio.create_task(_preload(app), name="preload"),
+        asyncio.create_task(_clean(app), name="clean"),
     ]
     app.engine.ready = True
     try:
@@ -134,6 +135,18 @@ async def _background(app: App) -> AsyncIterator[None]:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+        await app.engine.puller.close()
+
+
+async def _clean(app: App) -> None:
+    """What a crash left behind: unused blobs and temporary files."""
+    try:
+        removed = await asyncio.to_thread(app.engine.models.store.clean)
+    except OSError as error:
+        log.warning("the store cannot be cleaned", extra={"data": {"reason": str(error)}})
+        return
+    if removed:
+        log.info("removed unused files", extra={"data": {"files": list(removed)}})
 
 
 async def _preload(app: App) -> None:

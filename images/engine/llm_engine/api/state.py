@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from llm_engine.api.failures import scheduler_error
 from llm_engine.api.keys import KeyRing
 from llm_engine.api.metrics import Metrics
+from llm_engine.models.registry.pull import Puller
 from llm_engine.runner.messages import Stats
 from llm_engine.scheduler import Lease, Scheduler
 from llm_engine.scheduler.errors import SchedulerError
@@ -51,6 +52,7 @@ class Running:
 class Engine:
     settings: Settings
     models: Models
+    puller: Puller
     scheduler: Scheduler
     metrics: Metrics
     keys: KeyRing | None = None

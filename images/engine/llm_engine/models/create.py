@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Generator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,7 @@ from llm_engine.models.digests import Digest
 from llm_engine.models.errors import CreateError
 from llm_engine.models.gguf import GGUFFile
 from llm_engine.models.manifests import CONFIG_TYPE, Layer, Manifest
-from llm_engine.models.model import Model
+from llm_engine.models.model import Model, read_gguf
 from llm_engine.models.names import Name
 from llm_engine.models.quantize import check_target
 from llm_engine.models.status import Status
@@ -29,6 +29,7 @@ from llm_engine.models.store import ModelStore
 from llm_engine.models.weights import Part, open_parts, store_weights
 from llm_engine.templates.errors import TemplateError
 from llm_engine.templates.gotemplate import Template
+from llm_engine.templates.known import detect
 
 ROLES = ("system", "user", "assistant", "tool")
 # The order in which layers are written: it decides the digest.
@@ -120,6 +121,9 @@ def create(store: ModelStore, recipe: Recipe) -> Generator[Status, None, None]:
             # A base keeps what it has, but for what is given anew.
             layers = [old for old in layers if old.kind != part.kind or part.kind == "projector"] + [layer]
         config = describe(store, layers, config, recipe.config)
+        recipe, params, found = _with_known_template(store, recipe, layers, params)
+        if found:
+            yield Status(f"using autodetected template {found}")
         writer = _Writer(store, held)
         layers = _with_texts(writer, layers, recipe, params)
         for layer in layers:
@@ -146,6 +150,25 @@ def _all_parts(store: ModelStore, recipe: Recipe, inherited: Sequence[Layer]) ->
             "no weights were given: only adapters or projectors" if parts else "no files provided"
         )
     return parts
+
+
+def _with_known_template(
+    store: ModelStore, recipe: Recipe, layers: Sequence[Layer], params: dict[str, Any]
+) -> tuple[Recipe, dict[str, Any], str]:
+    """Adds the Go template and the stops of a known format, where the weights speak one and nothing is given.
+
+    A model with both can be used by programs that read one of the two.
+    """
+    weights = [layer for layer in layers if layer.kind == "model"]
+    if recipe.template is not None or recipe.base is not None or not weights:
+        return recipe, params, ""
+    source = read_gguf(store.blobs.path(weights[0].digest)).get("tokenizer.chat_template", "")
+    known = detect(source) if source else None
+    if known is None:
+        return recipe, params, ""
+    if known.stops and "stop" not in params:
+        params = {**params, "stop": list(known.stops)}
+    return replace(recipe, template=known.template), params, known.name
 
 
 class _Writer:

@@ -6,13 +6,14 @@ header."""
 
 from __future__ import annotations
 
+import math
 import struct
 from dataclasses import dataclass
 from typing import TypeAlias
 
 from llm_engine.models.errors import InvalidGGUF
 
-STRING, ARRAY, BOOL = 8, 9, 7
+FLOAT32, BOOL, STRING, ARRAY = 6, 7, 8, 9
 _SCALARS = {
     0: struct.Struct("<B"),
     1: struct.Struct("<b"),
@@ -20,7 +21,7 @@ _SCALARS = {
     3: struct.Struct("<h"),
     4: struct.Struct("<I"),
     5: struct.Struct("<i"),
-    6: struct.Struct("<f"),
+    FLOAT32: struct.Struct("<f"),
     BOOL: struct.Struct("<?"),
     10: struct.Struct("<Q"),
     11: struct.Struct("<q"),
@@ -82,7 +83,7 @@ class Cursor:
         if scalar is None:
             raise InvalidGGUF(f"GGUF value of unknown type {kind} at byte {self.offset}")
         value: int | float | bool = scalar.unpack(self.take(scalar.size))[0]
-        return value
+        return shortest(value) if kind == FLOAT32 and isinstance(value, float) else value
 
     def array_head(self) -> Array:
         kind, count = self.u32(), self.u64()
@@ -123,7 +124,18 @@ class Cursor:
             return [self.value(array.kind) for _ in range(array.count)]
         scalar = _SCALARS[array.kind]
         raw = self.take(array.count * scalar.size)
-        return list(struct.unpack(f"<{array.count}{scalar.format[1:]}", raw))
+        values: list[Value] = list(struct.unpack(f"<{array.count}{scalar.format[1:]}", raw))
+        return values
+
+
+def shortest(value: float) -> float:
+    """1e-05 for the single-precision number that is 9.999999747378752e-06 in double precision."""
+    if math.isfinite(value):
+        for digits in range(6, 10):
+            candidate = float(f"{value:.{digits}g}")
+            if struct.pack("<f", candidate) == struct.pack("<f", value):
+                return candidate
+    return value
 
 
 def _size(kind: int, offset: int) -> int:

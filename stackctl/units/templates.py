@@ -57,7 +57,16 @@ class Job:
 
 
 JOBS = (
-    Job("health", "health check", ("health", "--quiet-ok"), "*:0/5", "*/5 * * * *", False, "90s", "1"),
+    Job(
+        "health",
+        "health check",
+        ("health", "--hard", "--quiet-ok"),
+        "*:0/5",
+        "*/5 * * * *",
+        False,
+        "90s",
+        "1",
+    ),
     Job("backup", "backup", ("run", "backup"), "*-*-* 03:20", "20 3 * * *", True, "2h"),
     Job("models", "model refresh", ("run", "model-refresh"), "Sun *-*-* 04:40", "40 4 * * 0", True, "6h"),
 )

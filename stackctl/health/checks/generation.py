@@ -24,12 +24,13 @@ from stackctl.health.look.metrics import total
 from stackctl.health.look.scene import Scene
 from stackctl.health.model import Metric, Result, Status, ok, skipped, unknown
 
-TOKENS = 8
+TOKENS = 16
 _LEARN = 5
 _KEEP = 30
 _FOREVER = 10 * 365 * 86400
-# Below this, a difference in time to first token is noise, whatever the ratio.
-_NOISE_S = 0.25
+# Below these, a difference in seconds is noise, whatever the ratio.
+_FIRST_NOISE = 0.25
+_TOKENS_NOISE = 0.15
 
 
 @dataclass(frozen=True)
@@ -60,7 +61,8 @@ def _look(scene: Scene, look: Look) -> Result:
     memory = dict(look.memory)
     try:
         served = _served(scene)
-        busy = served is not None and served > memory.get("served", served)
+        before = memory.get("served")
+        busy = served is not None and before is not None and served > before
         memory["served"] = served
         if busy and not look.asked:
             return ok("users' own requests succeeded since the last look", memory=memory)
@@ -86,8 +88,11 @@ def _look(scene: Scene, look: Look) -> Result:
 
 
 def _served(scene: Scene) -> float | None:
-    """Tokens generated so far, our own included; None when the engine does not count."""
-    samples = scene.metrics()
+    """Tokens generated so far, our own included; None when the engine does not say."""
+    try:
+        samples = scene.metrics()
+    except HttpError:
+        return None
     name = "llm_engine_completion_tokens_total"
     return total(samples, name) if name in samples else None
 
@@ -136,10 +141,10 @@ def _judge(scene: Scene, model: dict[str, Any], speed: Speed, memory: dict[str, 
     usual_first = statistics.median(book["first"]) if len(book["first"]) >= _LEARN else None
     usual_rate = statistics.median(book["rate"]) if len(book["rate"]) >= _LEARN else None
     status, notes = Status.OK, []
-    if usual_rate and speed.rate:
+    if usual_rate and speed.rate and TOKENS / speed.rate - TOKENS / usual_rate > _TOKENS_NOISE:
         status, note = _compare(speed.rate / usual_rate, warn, crit)
         notes += [f"{note}: {speed.rate:.1f} tokens/s, usual {usual_rate:.1f}"] if note else []
-    if usual_first is not None and speed.first - usual_first > _NOISE_S:
+    if usual_first is not None and speed.first - usual_first > _FIRST_NOISE:
         late, note = _compare(usual_first / speed.first, warn, crit)
         notes += [f"{note}: first token after {speed.first:.2f} s, usual {usual_first:.2f} s"] if note else []
         status = max(status, late)

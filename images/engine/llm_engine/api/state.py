@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import time
 from collections.abc import AsyncIterator
@@ -17,13 +18,17 @@ from llm_engine.scheduler import Lease, Scheduler
 from llm_engine.scheduler.errors import SchedulerError
 from llm_engine.scheduler.options import RunnerOptions
 from llm_engine.scheduler.plan import ModelFiles
-from llm_engine.scheduler.process import RunnerError
+from llm_engine.scheduler.process import RunnerError, RunnerProcess
 from llm_engine.scheduler.residency import Residency
 from llm_engine.settings import Settings
 
 if TYPE_CHECKING:
     from llm_engine.api.endpoint import Call
     from llm_engine.api.lookup import Models
+
+
+# How long a runner may take to tell of itself: it answers between two batch turns.
+STATS_SECONDS = 1.0
 
 
 @dataclass
@@ -86,14 +91,21 @@ class Engine:
             del self.running[id(entry)]
 
     async def refresh_stats(self) -> None:
-        """Asks each runner how full its cache is; one that is busy dying is left out."""
-        found: dict[str, Stats] = {}
-        for residency in list(self.scheduler.residencies()):
-            if residency.process is not None:
-                with contextlib.suppress(RunnerError):
-                    found[residency.key] = await residency.process.stats()
-        self.stats = found
+        """Asks each runner how full its cache is. One that is frozen or dying must not hold up whoever asks
+        whether the engine is well: its last answer stands."""
+        there = {r.key: r.process for r in self.scheduler.residencies() if r.process is not None}
+        answers = await asyncio.gather(*(_stats_of(process) for process in there.values()))
+        fresh = dict(zip(there, answers, strict=True))
+        known = {key: fresh[key] or self.stats.get(key) for key in there}
+        self.stats = {key: stats for key, stats in known.items() if stats is not None}
 
     def cells_used(self, residency: Residency) -> int:
         stats = self.stats.get(residency.key)
         return stats.cells_active if stats else 0
+
+
+async def _stats_of(process: RunnerProcess) -> Stats | None:
+    try:
+        return await asyncio.wait_for(process.stats(), STATS_SECONDS)
+    except (RunnerError, TimeoutError):
+        return None

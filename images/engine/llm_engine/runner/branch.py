@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import enum
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 
+from llm_engine.runner.media import Chunk
 from llm_engine.runner.messages import GenerateRequest, Usage
 from llm_engine.runner.sampling import Sampler
 from llm_engine.runner.text import TextStream
@@ -53,6 +55,8 @@ class Branch:
     proposal: list[int] = field(default_factory=list)
     row: int = -1
     """Where this turn's logits of the branch begin, or -1."""
+    reach: int = 0
+    """How many tokens could be read now: those before the next medium."""
     fed: int = 0
     """How many tokens of this branch are in this turn's batch."""
     admitted: float = 0.0
@@ -61,6 +65,10 @@ class Branch:
     """Another branch is computing a prefix this one shares: wait until it has `follow_upto` tokens."""
     follow_upto: int = 0
     position_told: int = -1
+    media: Sequence[Chunk] = ()
+    """Parts of the prompt that are embeddings; their tokens are negative."""
+    uneven: bool = False
+    """Whether positions and tokens differ (M-RoPE): then nothing of this branch can be shared or shifted."""
 
     def begin(self) -> None:
         """Room for the prompt and some tokens; grows by doubling."""
@@ -73,6 +81,21 @@ class Branch:
             self.tokens = np.concatenate((self.tokens, np.empty(len(self.tokens), dtype=np.int32)))
         self.tokens[self.count] = token
         self.count += 1
+
+    def position(self, token: int) -> int:
+        """The position at which a token lies."""
+        return token + sum(chunk.positions - chunk.tokens for chunk in self.media if chunk.end <= token)
+
+    def next_chunk(self) -> Chunk | None:
+        """The first medium that is not in the cache yet."""
+        return next((chunk for chunk in self.media if chunk.start >= self.computed), None)
+
+    def snap(self, length: int) -> int:
+        """The longest usable part of a cached prefix: a medium is taken whole or not at all."""
+        if self.uneven:
+            return 0
+        inside = (chunk.start for chunk in self.media if chunk.start < length < chunk.end)
+        return min(inside, default=length)
 
     @property
     def pending(self) -> int:

@@ -8,6 +8,8 @@ ever dropped.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from llm_engine.runner.library import lib
 from llm_engine.runner.model import Context
 from llm_engine.runner.prefix import Cut, PrefixTree
@@ -49,12 +51,13 @@ class Cache:
         shared = sum(len(node.tokens) for node in self.tree.nodes() if node.holders & running)
         return shared + sum(self._private.values())
 
-    def open(self, tokens: TokenArray) -> tuple[int, int] | None:
+    def open(self, tokens: TokenArray, snap: Callable[[int], int]) -> tuple[int, int] | None:
         """A sequence that already holds the longest cached prefix of `tokens`: (id, length).
 
         None where no sequence is free.
 
-        The last token is left to compute even where it is cached: its logits are not.
+        The last token is left to compute even where it is cached: its logits are not. `snap` may shorten the
+        prefix.
         """
         found = self.tree.match(tokens[:-1]) if self.sharing else None
         if not self._free:
@@ -65,11 +68,12 @@ class Cache:
         sequence = self._free.pop()
         self.tree.add(sequence, running=True)
         self._private[sequence] = 0
-        if found is None:
+        length = snap(found.length) if found else 0
+        if found is None or length == 0:
             return sequence, 0
-        lib.llama_memory_seq_cp(self._memory, found.source, sequence, 0, found.length)
-        self.tree.extend(sequence, tokens[: found.length])
-        return sequence, found.length
+        lib.llama_memory_seq_cp(self._memory, found.source, sequence, 0, length)
+        self.tree.extend(sequence, tokens[:length])
+        return sequence, length
 
     def _drop_one(self, protect: int) -> None:
         running = self.tree.running

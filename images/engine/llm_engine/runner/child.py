@@ -13,8 +13,9 @@ import numpy as np
 
 from llm_engine.runner import library, protocol
 from llm_engine.runner.embed import Job, pair, rerank_template, truncate
-from llm_engine.runner.intake import ContextError, branches, tokens_of
+from llm_engine.runner.intake import ContextError, branches, has_media, tokens_of
 from llm_engine.runner.machine import Machine
+from llm_engine.runner.media import Darkroom
 from llm_engine.runner.messages import EmbedRequest, GenerateRequest, LoadSpec, RerankRequest
 from llm_engine.runner.model import POOLING, LoadError
 from llm_engine.runner.protocol import encode
@@ -42,7 +43,7 @@ def serve(sock: socket.socket) -> None:
 
     try:
         machine = Machine(spec, writer, on_progress)
-        Desk(machine, writer).register(reader)
+        Desk(machine, writer, inbox).register(reader)
         writer.send(encode("ready", 0, machine.info()))
         pump(inbox, lambda: machine.busy, machine.turn)
     except LoadError as error:
@@ -60,7 +61,9 @@ class Desk:
     thread.
     """
 
-    def __init__(self, machine: Machine, writer: Writer) -> None:
+    def __init__(self, machine: Machine, writer: Writer, inbox: queue.SimpleQueue[Work]) -> None:
+        self._inbox = inbox
+        self._darkroom = Darkroom()
         self._machine = machine
         self._vocab = machine.vocab
         self._writer = writer
@@ -77,12 +80,31 @@ class Desk:
 
     def on_generate(self, request_id: int, payload: Any) -> Work | None:
         request: GenerateRequest = protocol.build(GenerateRequest, payload)
-        loop = self._machine.loop
-        if loop is None:
+        if self._machine.loop is None:
             self._refuse(request_id, "unsupported", "this model only makes embeddings")
             return None
+        if has_media(request):
+            self._darkroom.put(request_id, lambda: self._develop(request_id, request))
+            return None
+        return self._prepare(request_id, request)
+
+    def _develop(self, request_id: int, request: GenerateRequest) -> None:
+        """On the media thread: the request joins the queue once its images and sounds are embeddings."""
+        work = None
         try:
-            made = branches(self._vocab, self._machine.n_ctx_train, loop.n_ctx, request_id, request)
+            work = self._prepare(request_id, request)
+        except (ValueError, TypeError, OverflowError) as error:
+            self._refuse(request_id, "invalid", str(error))
+        if work is not None:
+            self._inbox.put(work)
+
+    def _prepare(self, request_id: int, request: GenerateRequest) -> Work | None:
+        machine, loop = self._machine, self._machine.loop
+        assert loop is not None
+        try:
+            made = branches(
+                self._vocab, machine.projector, machine.n_ctx_train, loop.n_ctx, request_id, request
+            )
         except ContextError as error:
             self._refuse(request_id, "context", str(error))
             return None
@@ -149,4 +171,5 @@ class Desk:
         return lambda: self._reply(request_id, self._machine.stats())
 
     def on_cancel(self, request_id: int, _payload: Any) -> Work:
+        self._darkroom.cancel(request_id)
         return lambda: self._machine.cancel(request_id)

@@ -10,7 +10,8 @@ import numpy as np
 
 from llm_engine.runner.branch import Branch
 from llm_engine.runner.grammar import sampler_factory
-from llm_engine.runner.messages import GenerateRequest, SamplingParams
+from llm_engine.runner.media import Chunk, MediaError, Projector
+from llm_engine.runner.messages import GenerateRequest, Media, SamplingParams
 from llm_engine.runner.sampling import Sampler, new_seed
 from llm_engine.runner.text import TextStream
 from llm_engine.runner.vocab import TokenArray, Vocab
@@ -29,7 +30,27 @@ def tokens_of(vocab: Vocab, prompt: str | Sequence[Any], *, add_special: bool) -
     return ids.astype(np.int32)
 
 
-def prompt_tokens(vocab: Vocab, request: GenerateRequest) -> TokenArray:
+def has_media(request: GenerateRequest) -> bool:
+    return not isinstance(request.prompt, str) and any(isinstance(part, Media) for part in request.prompt)
+
+
+def read_prompt(
+    vocab: Vocab, projector: Projector | None, request: GenerateRequest
+) -> tuple[TokenArray, list[Chunk]]:
+    """The prompt's tokens, and the images and sounds among them."""
+    prompt = request.prompt
+    if has_media(request):
+        if projector is None:
+            raise MediaError("this model takes text only")
+        parts = [part for part in prompt if isinstance(part, str | Media)]
+        tokens, chunks = projector.read(parts, add_special=request.add_special)
+        if chunks and chunks[-1].end == len(tokens):
+            raise MediaError("a prompt must not end with an image or a sound")
+        return tokens, chunks
+    return text_tokens(vocab, request), []
+
+
+def text_tokens(vocab: Vocab, request: GenerateRequest) -> TokenArray:
     prompt = request.prompt
     if not isinstance(prompt, str) and any(isinstance(part, str) for part in prompt):
         prompt = "".join(str(part) for part in prompt)
@@ -66,13 +87,18 @@ def check_sampling(params: SamplingParams) -> None:
 
 
 def branches(
-    vocab: Vocab, n_ctx_train: int, n_ctx: int, request_id: int, request: GenerateRequest
+    vocab: Vocab,
+    projector: Projector | None,
+    n_ctx_train: int,
+    n_ctx: int,
+    request_id: int,
+    request: GenerateRequest,
 ) -> list[Branch]:
     """One branch per answer asked for. The k-th uses seed + k, so answers differ and the whole is
     repeatable.
     """
     check(request)
-    tokens = prompt_tokens(vocab, request)
+    tokens, media = read_prompt(vocab, projector, request)
     if len(tokens) >= n_ctx:
         raise ContextError(f"the prompt has {len(tokens)} tokens and the context holds {n_ctx}")
     seed = new_seed() if request.sampling.seed is None else request.sampling.seed
@@ -95,6 +121,8 @@ def branches(
             arrived=now,
             deadline=now + request.deadline if request.deadline is not None else None,
             text=TextStream(request.stop),
+            media=media,
+            uneven=bool(media) and projector is not None and projector.many_positions,
         )
         branch.begin()
         branch.sampler = Sampler(vocab, request.sampling, n_ctx_train, own, grammar)

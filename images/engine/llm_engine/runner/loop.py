@@ -17,6 +17,7 @@ from llm_engine.runner.batch import Batch, logits_matrix
 from llm_engine.runner.branch import Branch, State
 from llm_engine.runner.cache import Cache
 from llm_engine.runner.emit import Emitter
+from llm_engine.runner.media import Projector
 from llm_engine.runner.messages import Stats
 from llm_engine.runner.model import Context
 from llm_engine.runner.outbox import Outbox
@@ -66,6 +67,7 @@ class Loop:
         emitter: Emitter,
         speculator: Speculator,
         pace: Pace,
+        projector: Projector | None,
         *,
         parallel: int,
         n_ctx: int,
@@ -80,6 +82,7 @@ class Loop:
         self.n_ctx = n_ctx
         self._batch = Batch(context.batch)
         self._pace = pace
+        self._projector = projector
         self._width = emitter.vocab.size
         self.running: list[Branch] = []
         self.counters = Counters()
@@ -142,6 +145,7 @@ class Loop:
         self._expire(started)
         if admit or not self.running:
             self._admit()
+        self._fill_media()
         parts = self._build()
         if parts:
             self._decode(parts)
@@ -182,7 +186,7 @@ class Loop:
     def _start(self, branch: Branch) -> bool:
         """Give a waiting branch a sequence, if its prompt will fit beside the running ones."""
         tokens = branch.tokens[: branch.count]
-        opened = self.cache.open(tokens)
+        opened = self.cache.open(tokens, branch.snap)
         if opened is None:
             return False
         sequence, cached = opened
@@ -193,6 +197,8 @@ class Loop:
             return False
         branch.sequence = sequence
         branch.computed = branch.shared_upto = cached
+        if branch.uneven:
+            branch.shared_upto = -1
         branch.state = State.READING
         if not branch.admitted:
             branch.admitted = time.monotonic()
@@ -201,6 +207,26 @@ class Loop:
             self.counters.prompt_tokens += branch.count
         self.running.append(branch)
         return True
+
+    def _fill_media(self) -> None:
+        """Branches that have read up to an image or a sound take it in whole, one each turn."""
+        for branch in list(self.running):
+            chunk = branch.next_chunk() if branch.state is State.READING else None
+            if chunk is None or chunk.start != branch.computed or self._projector is None:
+                continue
+            if not self.cache.make_room(chunk.tokens):
+                self._give_way()
+                return
+            verdict = self._projector.fill(
+                self._context, chunk, branch.sequence, branch.position(chunk.start)
+            )
+            if verdict != 0:
+                self.cache.discard_from(branch.sequence, branch.position(branch.computed))
+                self.fail(branch, "internal", f"llama.cpp failed on an image or sound (code {verdict})")
+                continue
+            branch.fed = chunk.tokens
+            self._advance(Part(branch, 0, chunk.tokens, -1, 0))
+            branch.fed = 0
 
     # Building the batch
 
@@ -222,7 +248,8 @@ class Loop:
                 tokens = np.append(tokens, np.array(branch.proposal, dtype=np.int32))
             rows = (1 + len(branch.proposal)) if last else 0
             start = self._batch.size
-            row = self._batch.put(branch.sequence, branch.computed, tokens, outputs=rows)
+            position = branch.position(branch.computed)
+            row = self._batch.put(branch.sequence, position, tokens, outputs=rows)
             parts.append(Part(branch, start, self._batch.size, row, rows))
         return parts
 
@@ -236,6 +263,9 @@ class Loop:
         room -= len(writing)
         self._speculator.propose(writing, self.n_ctx, room if not reading else 0)
         proposed = sum(len(branch.proposal) for branch in writing)
+        for branch in reading:
+            chunk = branch.next_chunk()
+            branch.reach = (chunk.start if chunk else branch.count) - branch.computed
         budget = min(room - proposed, self._pace.budget(len(writing)))
         self._share(reading, budget)
         return len(writing) + proposed + sum(branch.fed for branch in reading)
@@ -251,10 +281,10 @@ class Loop:
             branch.fed = 0
         oldest = min(reading, key=lambda b: b.arrived)
         first = budget if len(reading) == 1 else (budget + 1) // 2
-        oldest.fed = min(oldest.pending, first)
+        oldest.fed = min(oldest.reach, first)
         budget -= oldest.fed
         for branch in sorted(reading, key=lambda b: b.pending):
-            give = min(branch.pending - branch.fed, budget)
+            give = min(branch.reach - branch.fed, budget)
             branch.fed += give
             budget -= give
 
@@ -329,7 +359,8 @@ class Loop:
             self.counters.accepted_tokens += hits
             self._speculator.learn(branch, len(proposal), hits)
             if hits < len(proposal):
-                self.cache.rewind(branch.sequence, branch.computed, len(proposal) - hits)
+                kept = branch.position(branch.computed)
+                self.cache.rewind(branch.sequence, kept, len(proposal) - hits)
         if reason is not None:
             if reason.startswith("!"):
                 self.fail(branch, "internal", reason[1:])
@@ -341,7 +372,7 @@ class Loop:
     def _overflow(self, branch: Branch) -> None:
         """The sequence is as long as it may be: forget its oldest half, or end it."""
         keep = max(0, min(branch.request.keep, self.n_ctx // 2))
-        if not branch.request.shift:
+        if not branch.request.shift or branch.media:
             self._finish(branch, "length")
             return
         dropped = (branch.count - keep) // 2
@@ -366,7 +397,7 @@ class Loop:
         self.counters.decode_failures += 1
         print(f"llama_decode returned {verdict} for {self._batch.size} tokens", file=sys.stderr, flush=True)
         for part in parts:
-            self.cache.discard_from(part.branch.sequence, part.branch.computed)
+            self.cache.discard_from(part.branch.sequence, part.branch.position(part.branch.computed))
             part.branch.proposal = []
         if verdict in (1, 2):
             if not self.cache.evict(max(256, 2 * self._batch.size)):
@@ -388,10 +419,11 @@ class Loop:
         self._batch.clear()
         tokens = branch.tokens[branch.computed : branch.computed + branch.fed]
         rows = 1 if last else 0
-        self._batch.put(branch.sequence, branch.computed, tokens, outputs=rows)
+        position = branch.position(branch.computed)
+        self._batch.put(branch.sequence, position, tokens, outputs=rows)
         verdict = self._batch.decode(self._context.handle)
         if verdict != 0:
-            self.cache.discard_from(branch.sequence, branch.computed)
+            self.cache.discard_from(branch.sequence, position)
             self.fail(branch, "internal", f"llama.cpp failed to compute this request (code {verdict})")
             return
         logits = logits_matrix(self._context.handle, rows, self._width) if rows else None

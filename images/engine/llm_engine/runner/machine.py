@@ -6,10 +6,12 @@ import time
 from collections.abc import Callable
 
 from llm_engine.runner.cache import Cache
+from llm_engine.runner.draft import Drafter
 from llm_engine.runner.embed import Embedder, Job
 from llm_engine.runner.emit import Emitter
 from llm_engine.runner.library import lib
 from llm_engine.runner.loop import Loop
+from llm_engine.runner.media import Projector
 from llm_engine.runner.messages import LoadSpec, RunnerInfo, Stats
 from llm_engine.runner.model import (
     IDLE_SEQUENCES,
@@ -39,6 +41,7 @@ class Machine:
         self.n_ctx_train = self.model.trained_context
         self.generates = not (spec.embedding or self.model.encoder_only or self.model.pooling != "none")
         """A model with a pooling kind of its own was trained to embed, and only does that."""
+        self.projector = Projector(self.model) if spec.mmproj is not None else None
         self.loop: Loop | None = None
         self._embedders: dict[str, Embedder] = {}
         if self.generates:
@@ -75,11 +78,19 @@ class Machine:
             Queue(spec.max_queue),
             outbox,
             Emitter(self.vocab, outbox),
-            Speculator(spec.lookup, allowed=not model.stateful),
+            self._speculator(parallel, min(spec.num_ctx, context.cells)),
             Pace(spec.gap_ms / 1000, chunk),
+            self.projector,
             parallel=parallel,
             n_ctx=min(spec.num_ctx, context.cells),
         )
+
+    def _speculator(self, parallel: int, n_ctx: int) -> Speculator:
+        spec = self.spec
+        drafter = Drafter(spec, self.vocab, parallel, n_ctx) if spec.draft is not None else None
+        if self.model.stateful:  # a refused guess could not be taken back
+            return Speculator(0)
+        return Speculator(spec.lookup, drafter, spec.draft_max)
 
     def embedder(self, pooling: str | None) -> Embedder:
         """The embedder for a pooling kind: as asked, else the model's own, else the mean."""
@@ -149,6 +160,8 @@ class Machine:
             size_vram=vram,
             memory=memory,
             cache_mode="prefix" if loop is not None and loop.cache.sharing else "none",
+            vision=self.projector is not None and self.projector.vision,
+            audio=self.projector is not None and self.projector.audio,
             can_shift=loop is not None and loop.cache.can_shift,
             has_encoder=bool(lib.llama_model_has_encoder(model.handle)),
             n_params=int(lib.llama_model_n_params(model.handle)),

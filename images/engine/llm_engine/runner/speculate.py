@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from llm_engine.runner.branch import Branch
+from llm_engine.runner.draft import Drafter
 from llm_engine.runner.vocab import TokenArray
 
 _LONGEST_PAUSE = 64
@@ -48,36 +49,52 @@ def lookup(tokens: TokenArray, length: int, gram: int = _GRAM) -> list[int]:
 
 
 class Speculator:
-    """Proposes for all writing branches of a turn."""
+    """Proposes for all writing branches of a turn: from the text where it repeats itself, else from the
+    draft.
+    """
 
-    def __init__(self, most: int, *, allowed: bool) -> None:
-        self._most = most if allowed else 0
+    def __init__(self, most: int, drafter: Drafter | None = None, draft_most: int = 0) -> None:
+        self._most = most
+        self._drafter = drafter
+        self._draft_most = draft_most if drafter is not None else 0
         self._trust: dict[int, _Trust] = {}
 
     def propose(self, writing: Sequence[Branch], n_ctx: int, room: int) -> None:
         """Set each branch's `proposal`, `room` tokens in all at most."""
+        asking: list[tuple[Branch, int]] = []
         for branch in writing:
             branch.proposal = []
-            if self._most <= 0 or room <= 0:
+            limit = min(self._limit(branch, n_ctx), room)
+            if limit <= 0:
                 continue
-            trust = self._trust.get(id(branch))
-            if trust is None:
-                trust = self._trust[id(branch)] = _Trust()
-            if trust.pause > 0:
-                trust.pause -= 1
-                continue
-            limit = min(trust.length, self._most, room, n_ctx - branch.count)
-            if branch.request.max_tokens >= 0:
-                limit = min(limit, branch.request.max_tokens - branch.generated - 1)
-            branch.proposal = lookup(branch.tokens[: branch.count], limit)
+            branch.proposal = lookup(branch.tokens[: branch.count], min(limit, self._most))
+            if not branch.proposal and self._drafter is not None:
+                asking.append((branch, min(limit, self._draft_most)))
+                room -= min(limit, self._draft_most)
             room -= len(branch.proposal)
+        if asking and self._drafter is not None:
+            self._drafter.propose(asking)
+
+    def _limit(self, branch: Branch, n_ctx: int) -> int:
+        """How many tokens to guess for a branch now."""
+        most = max(self._most, self._draft_most)
+        if most <= 0 or branch.uneven:
+            return 0
+        trust = self._trust.setdefault(id(branch), _Trust())
+        if trust.pause > 0:
+            trust.pause -= 1
+            return 0
+        limit = min(trust.length, most, n_ctx - branch.count - 1)
+        if branch.request.max_tokens >= 0:
+            limit = min(limit, branch.request.max_tokens - branch.generated - 1)
+        return limit
 
     def learn(self, branch: Branch, proposed: int, accepted: int) -> None:
         trust = self._trust.get(id(branch))
         if trust is None:
             return
         if accepted == proposed:
-            trust.length = min(2 * trust.length, max(1, self._most))
+            trust.length = min(2 * trust.length, max(1, self._most, self._draft_most))
             trust.misses = 0
         elif 2 * accepted >= proposed:
             trust.length = max(1, accepted)
@@ -89,3 +106,5 @@ class Speculator:
 
     def forget(self, branch: Branch) -> None:
         self._trust.pop(id(branch), None)
+        if self._drafter is not None:
+            self._drafter.forget(branch)

@@ -43,6 +43,8 @@ class Queue:
     def follow(self, branch: Branch, running: Iterable[Branch], cached: int) -> bool:
         """Whether `branch` should wait for somebody who is reading a prefix of its prompt."""
         best, leader = cached + WORTH_WAITING, None
+        if branch.uneven:
+            return False
         ours = branch.tokens[: branch.count - 1]
         for other in running:
             if other.state is not State.READING:

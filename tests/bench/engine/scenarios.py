@@ -1,0 +1,166 @@
+"""The loads. Each takes a port and a source of words, and gives one number; `higher` says which way is
+better.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import statistics
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Any
+
+from tests.bench.engine import client
+from tests.bench.engine.client import Reply
+from tests.bench.engine.words import Words
+
+Message = dict[str, str]
+
+
+@dataclass(frozen=True)
+class Scenario:
+    name: str
+    what: str
+    unit: str
+    higher: bool
+    wanted: float | None
+    """The ratio to llama-server that must be reached (for `lower is better`: at most)."""
+    run: Callable[[int, Words], Awaitable[float]]
+    embedding: bool = False
+
+
+def _user(text: str) -> list[Message]:
+    return [{"role": "user", "content": text}]
+
+
+async def _limited(limit: int, jobs: list[Callable[[], Awaitable[Reply]]]) -> list[Reply]:
+    """Run jobs in order, `limit` at a time."""
+    gate = asyncio.Semaphore(limit)
+
+    async def one(job: Callable[[], Awaitable[Reply]]) -> Reply:
+        async with gate:
+            return await job()
+
+    return await asyncio.gather(*(one(job) for job in jobs))
+
+
+async def _rate(limit: int, jobs: list[Callable[[], Awaitable[Reply]]]) -> float:
+    """Generated tokens per second over all jobs."""
+    started = time.perf_counter()
+    replies = await _limited(limit, jobs)
+    return sum(reply.completion_tokens for reply in replies) / (time.perf_counter() - started)
+
+
+async def single(port: int, words: Words) -> float:
+    prompts = [words.text(60) for _ in range(4)]
+    return await _rate(1, [lambda p=p: client.chat(port, _user(p), 96) for p in prompts])  # type: ignore[misc]
+
+
+async def conc8(port: int, words: Words) -> float:
+    prompts = [words.text(200) for _ in range(24)]
+    return await _rate(8, [lambda p=p: client.chat(port, _user(p), 48) for p in prompts])  # type: ignore[misc]
+
+
+def _with_system(system: str, text: str) -> list[Message]:
+    return [{"role": "system", "content": system}, {"role": "user", "content": text}]
+
+
+async def prefix(port: int, words: Words) -> float:
+    systems = [words.text(900) for _ in range(12)]
+    chats = [_with_system(systems[i % 12], words.text(12)) for i in range(48)]
+    return await _rate(8, [lambda c=c: client.chat(port, c, 16) for c in chats])  # type: ignore[misc]
+
+
+async def chat(port: int, words: Words) -> float:
+    """Twelve people, five turns each, all talking at once."""
+    openings = [[words.text(60) for _ in range(5)] for _ in range(12)]
+    tokens = 0
+
+    async def person(turns: list[str]) -> int:
+        history: list[Message] = []
+        said = 0
+        for text in turns:
+            history.append({"role": "user", "content": text})
+            reply = await client.chat(port, history, 32)
+            history.append({"role": "assistant", "content": reply.text})
+            said += reply.completion_tokens
+        return said
+
+    started = time.perf_counter()
+    tokens = sum(await asyncio.gather(*(person(turns) for turns in openings)))
+    return tokens / (time.perf_counter() - started)
+
+
+async def burst32(port: int, words: Words) -> float:
+    system = words.text(300)
+    chats = [_with_system(system, words.text(10)) for _ in range(32)]
+    return await _rate(32, [lambda c=c: client.chat(port, c, 24) for c in chats])  # type: ignore[misc]
+
+
+async def longmix(port: int, words: Words) -> float:
+    """Four streams run; three long prompts arrive. The 95th percentile of the streams' gaps meanwhile, in
+    ms.
+    """
+    streams = [asyncio.create_task(client.chat(port, _user(words.text(40)), 400)) for _ in range(4)]
+    await asyncio.sleep(1.5)  # part of the load: the streams are well under way when the prompts come
+    started = time.perf_counter()
+    for _ in range(3):
+        await client.chat(port, _user(words.text(4000)), 4)
+    ended = time.perf_counter()
+    gaps: list[float] = []
+    for reply in await asyncio.gather(*streams):
+        inside = [t for t in reply.times if started <= t <= ended]
+        gaps += [b - a for a, b in itertools.pairwise(inside)]
+    return 1000 * statistics.quantiles(gaps, n=20)[-1]
+
+
+async def embed(port: int, words: Words) -> float:
+    """256 texts, in eight requests at once."""
+    texts = [words.text(24 + i % 64) for i in range(256)]
+
+    async def one(part: list[str]) -> None:
+        status, body = await client.fetch(port, "POST", "/v1/embeddings", {"model": "bench", "input": part})
+        if status != 200 or body.count(b'"embedding"') < len(part):
+            raise client.BadReply(body[:500].decode("utf-8", "replace"))
+
+    started = time.perf_counter()
+    await asyncio.gather(*(one(texts[i : i + 32]) for i in range(0, 256, 32)))
+    return 256 / (time.perf_counter() - started)
+
+
+SCHEMA: dict[str, Any] = {
+    "type": "object",
+    "properties": {
+        "name": {"type": "string", "maxLength": 24},
+        "age": {"type": "integer", "minimum": 0, "maximum": 130},
+        "tags": {"type": "array", "items": {"type": "string", "maxLength": 12}, "minItems": 2, "maxItems": 4},
+        "active": {"type": "boolean"},
+    },
+    "required": ["name", "age", "tags", "active"],
+    "additionalProperties": False,
+}
+
+
+async def json(port: int, words: Words) -> float:
+    kind = {"type": "json_schema", "json_schema": {"name": "person", "schema": SCHEMA, "strict": True}}
+    prompts = [words.text(40) for _ in range(12)]
+    return await _rate(
+        4,
+        [lambda p=p: client.chat(port, _user(p), 64, response_format=kind) for p in prompts],  # type: ignore[misc]
+    )
+
+
+SCENARIOS = [
+    Scenario("single", "one stream, 60-word prompts, 96 tokens", "tok/s", True, 0.97, single),
+    Scenario("conc8", "8 at once, 24 requests of 200 words, 48 tokens", "tok/s", True, 0.97, conc8),
+    Scenario(
+        "prefix", "8 at once, 48 requests over 12 system prompts of 900 words", "tok/s", True, 2.0, prefix
+    ),
+    Scenario("chat", "12 conversations of five turns", "tok/s", True, 1.1, chat),
+    Scenario("burst32", "32 at once over one 300-word system prompt", "tok/s", True, 1.0, burst32),
+    Scenario("longmix", "gap of 4 streams while 4,000-token prompts arrive (p95)", "ms", False, 0.5, longmix),
+    Scenario("json", "12 answers held to a schema, 4 at once", "tok/s", True, None, json),
+    Scenario("embed", "256 texts in 8 requests at once", "texts/s", True, 1.0, embed, embedding=True),
+]

@@ -24,6 +24,16 @@ COMMANDS: dict[str, Entry] = {
     "config": Entry("stackctl.cli.config", "config", "Show, check and explain the stack file."),
     "health": Entry("stackctl.cli.health", "health", "Check the stack; the exit code is the answer."),
     "silence": Entry("stackctl.cli.silence", "silence", "Hold messages back during planned work."),
+    "upgrade": Entry(
+        "stackctl.cli.upgrade", "upgrade", "Move to the newest version, or stay on the old one."
+    ),
+    "rollback": Entry("stackctl.cli.upgrade", "rollback", "Go back to an earlier generation."),
+    "outdated": Entry(
+        "stackctl.cli.upgrade", "outdated", "List services with a newer image; quiet when none."
+    ),
+    "generations": Entry(
+        "stackctl.cli.upgrade", "generations", "List what ran here and can be gone back to."
+    ),
     "run": Entry("stackctl.cli.procedures", "run", "Run a procedure."),
     "procedures": Entry("stackctl.cli.procedures", "procedures", "The runbooks: list, show, lint, history."),
     "models": Entry("stackctl.cli.models", "models", "List, pull, remove, load and pin models."),

@@ -14,7 +14,7 @@ import click
 def _stack_folder(ctx: click.Context) -> Path:
     from stackctl.config import loader
 
-    return loader.find(ctx.obj["stack_file"]).absolute().parent
+    return loader.find(ctx.find_root().obj["stack_file"]).absolute().parent
 
 
 def _host(ctx: click.Context) -> Any:
@@ -22,9 +22,10 @@ def _host(ctx: click.Context) -> Any:
     from stackctl.config import loader
     from stackctl.procedures.stack_host import StackHost
 
-    if ctx.obj["stack_file"] is None and not loader.find(None).exists():
+    settings = ctx.find_root().obj
+    if settings["stack_file"] is None and not loader.find(None).exists():
         return None
-    return StackHost.load(ctx.obj["stack_file"])
+    return StackHost.load(settings["stack_file"], settings.get("overlay"), say)
 
 
 def _runs(host: Any) -> Path:
@@ -119,7 +120,7 @@ def run(
     host = _host(ctx)
     procedure = locate.find(name, _stack_folder(ctx))
     if plan_only:
-        return _print_plan(procedure, given.parse_pairs(pairs), host, as_json)
+        return print_plan(procedure, given.parse_pairs(pairs), host, as_json)
     who = person(yes, given.parse_pairs(answers))
     if resume or undo:
         result = use.go_on(
@@ -153,7 +154,7 @@ def run(
     return finish(result)
 
 
-def _print_plan(procedure: Any, pairs: dict[str, str], host: Any, as_json: bool) -> int:
+def print_plan(procedure: Any, pairs: dict[str, Any], host: Any, as_json: bool) -> int:
     from stackctl.procedures import inputs as given
     from stackctl.procedures.plan import plan
 
@@ -275,7 +276,7 @@ def plan_(ctx: click.Context, name: str, pairs: tuple[str, ...], as_json: bool) 
     from stackctl.procedures import locate
 
     procedure = locate.find(name, _stack_folder(ctx))
-    return _print_plan(procedure, given.parse_pairs(pairs), _host(ctx), as_json)
+    return print_plan(procedure, given.parse_pairs(pairs), _host(ctx), as_json)
 
 
 @procedures.command("lint")

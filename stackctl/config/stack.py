@@ -12,6 +12,7 @@ from typing import Annotated, Literal
 from pydantic import Field, field_validator
 
 from stackctl import paths
+from stackctl.config.backup import BackupConfig
 from stackctl.config.gpu import GpuConfig
 from stackctl.config.health import HealthConfig
 from stackctl.config.hosts import HostConfig
@@ -19,6 +20,7 @@ from stackctl.config.models import WantedModel
 from stackctl.config.notify import NotifyConfig
 from stackctl.config.section import HostPath, Section
 from stackctl.config.services import Services
+from stackctl.config.upgrade import UpgradeConfig
 
 HostName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
 StackName = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,39}$")]
@@ -45,6 +47,8 @@ class StackConfig(Section):
     hosts: dict[HostName, HostConfig] = Field({}, description="other hosts, reached over SSH")
     health: HealthConfig = HealthConfig()
     notify: NotifyConfig = NotifyConfig()
+    upgrade: UpgradeConfig = UpgradeConfig()
+    backup: BackupConfig = BackupConfig()
 
     @field_validator("models")
     @classmethod

@@ -6,6 +6,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from stackctl.config import Loaded, StackConfig
 from stackctl.engine_api import EngineClient
@@ -35,6 +36,11 @@ class Stack:
     @property
     def name(self) -> str:
         return self.config.name
+
+    @property
+    def lock_file(self) -> Path:
+        """`stack.lock` beside the stack file: which exact image each reference means."""
+        return self.loaded.files[0].with_suffix(".lock")
 
     def engine(self, timeout: float = 10.0) -> EngineClient:
         return EngineClient(self.config.url("engine"), timeout=timeout)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 
 from stackctl.config import StackConfig
@@ -14,7 +15,8 @@ from stackctl.render.gpu import CPU, choose_gpu
 PROGRAMS = ("llm-engine", "open-webui", "caddy", "prometheus")
 
 
-def gather(config: StackConfig, runtime: str) -> Facts:
+def gather(config: StackConfig, runtime: str, locked: Mapping[str, str] | None = None) -> Facts:
+    """`locked` holds what stack.lock says an image reference means; others mean what they mean now."""
     if runtime == "local":
         programs = {name: path for name in PROGRAMS if (path := find_program(name))}
         return Facts("local", programs=programs)
@@ -23,7 +25,12 @@ def gather(config: StackConfig, runtime: str) -> Facts:
 
     gpu = CPU if config.gpu.mode == "none" else choose_gpu(config.gpu, gpu_probe.probe())
     references = {service.image for service in config.services.enabled().values()}
-    pins = {reference: pinned for reference in sorted(references) if (pinned := images.pin(reference))}
+    locked = {reference: pin for reference, pin in (locked or {}).items() if reference in references}
+    pins = {
+        reference: pinned
+        for reference in sorted(references)
+        if (pinned := locked.get(reference) or images.pin(reference))
+    }
     return Facts("docker", user=container_user(), gpu=gpu, pins=pins)
 
 

@@ -8,6 +8,7 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
+from stackctl.operations import lockfile
 from stackctl.operations.context import Stack
 from stackctl.operations.facts import gather
 from stackctl.render import Rendered, render
@@ -22,7 +23,7 @@ class Plan:
 
 
 def make_plan(stack: Stack) -> Plan:
-    rendered = render(stack.config, gather(stack.config, stack.choice.name))
+    rendered = render(stack.config, gather(stack.config, stack.choice.name, lockfile.read(stack.lock_file)))
     current = stack.store.current()
     old = current.file.read_text() if current and current.runtime == rendered.runtime else ""
     diff = "".join(

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from stackctl.engine_api import EngineError
 from stackctl.errors import PreflightError, RollbackError, StackctlError, UnhealthyError
-from stackctl.operations import gate, preflight
+from stackctl.operations import gate, lockfile, preflight
 from stackctl.operations.context import Stack
 from stackctl.operations.facts import gather
 from stackctl.render import Facts, Rendered, policy, render
@@ -63,9 +63,13 @@ def prepared(stack: Stack) -> tuple[Rendered, Facts]:
     if stack.choice.name == "docker":
         from stackctl.runtime.docker import images
 
+        locked = lockfile.read(stack.lock_file)
         for service in stack.config.services.enabled().values():
-            images.obtain(service.image, stack.say)
-    facts = gather(stack.config, stack.choice.name)
+            if service.image in locked:
+                images.obtain_pinned(service.image, locked[service.image], stack.say)
+            else:
+                images.obtain(service.image, stack.say)
+    facts = gather(stack.config, stack.choice.name, lockfile.read(stack.lock_file))
     rendered = render(stack.config, facts)
     if rendered.runtime == "docker" and (loose := policy.unpinned(rendered.document)):
         raise PreflightError(f"image of {', '.join(loose)} could not be pinned")

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import contextlib
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
+
+if TYPE_CHECKING:
+    from stackctl.operations.context import Stack
 
 
 class Host(Protocol):
@@ -22,6 +25,10 @@ class Host(Protocol):
 
     def facts(self) -> dict[str, Any]:
         """What `${{ stack.… }}` may name."""
+
+    @property
+    def handle(self) -> Stack:
+        """What the use-cases of `stackctl.operations` take."""
 
     def is_running(self) -> bool: ...
 

@@ -4,65 +4,57 @@ from __future__ import annotations
 
 import contextlib
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from stackctl.config import StackConfig, loader
-from stackctl.engine_api import EngineClient
-from stackctl.runtime import selection
-from stackctl.runtime.generations import GenerationStore
+from stackctl.config import load_with_origins
+from stackctl.operations.context import Say, Stack, open_stack, to_stderr
 from stackctl.runtime.lock import stack_lock
 
 
-@dataclass
+@dataclass(frozen=True)
 class StackHost:
-    config: StackConfig
-    stack_file: Path
+    handle: Stack
 
     @classmethod
-    def load(cls, stack_file: str | None) -> StackHost:
-        loaded = loader.load_with_origins(stack_file)
-        return cls(loaded.config, loaded.files[0])
+    def load(cls, stack_file: str | None, overlay: str | None = None, say: Say = to_stderr) -> StackHost:
+        return cls(open_stack(load_with_origins(stack_file, overlay), say))
 
     @property
     def name(self) -> str:
-        return self.config.name
+        return self.handle.name
 
     @property
     def folder(self) -> Path:
-        return self.stack_file.parent
+        return self.handle.loaded.files[0].parent
 
     @property
     def state_dir(self) -> Path:
-        return self.config.state_path
-
-    @cached_property
-    def runtime_name(self) -> str:
-        return selection.choose(self.config).name
+        return self.handle.config.state_path
 
     @property
-    def generations(self) -> GenerationStore:
-        return GenerationStore(self.config.name)
-
-    def engine(self) -> EngineClient:
-        return EngineClient(self.config.url("engine"))
+    def runtime_name(self) -> str:
+        return self.handle.choice.name
 
     def is_running(self) -> bool:
-        return self.generations.current() is not None
+        return self.handle.store.current() is not None
 
     def lock(self, purpose: str) -> contextlib.AbstractContextManager[Any]:
-        return stack_lock(self.config.name)
+        return stack_lock(self.name)
 
     def facts(self) -> dict[str, Any]:
-        current = self.generations.current()
+        config, current = self.handle.config, self.handle.store.current()
+        previous = self.handle.store.previous()
         return {
             "name": self.name,
             "folder": str(self.folder),
             "runtime": self.runtime_name,
-            "data_dir": str(self.config.data_path),
+            "data_dir": str(config.data_path),
             "state_dir": str(self.state_dir),
-            "engine_url": self.config.url("engine"),
+            "engine_url": config.url("engine"),
             "generation": current.number if current else None,
-            "services": list(self.config.services.enabled()),
+            "previous": previous.number if previous else None,
+            "services": list(config.services.enabled()),
+            "models": [model.full_name for model in config.models],
+            "canary": config.upgrade.canary,
         }

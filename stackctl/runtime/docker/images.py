@@ -70,6 +70,67 @@ def obtain(reference: str, progress: Progress) -> None:
         raise PreflightError(f"image {reference} is not here after building it", fix="docker image ls")
 
 
+def obtain_pinned(reference: str, pinned: str, progress: Progress) -> None:
+    """What stack.lock names is pulled by its digest; an image that was built here cannot be pulled again."""
+    if inspect(pinned) is not None:
+        return
+    if "@sha256:" in pinned:
+        progress(f"pulling {pinned}")
+        try:
+            run(["docker", "pull", "--quiet", pinned], timeout=3600, on_line=progress)
+        except CommandError as error:
+            raise PreflightError(
+                f"image {pinned} cannot be had: {error.what}", fix="stackctl upgrade"
+            ) from error
+        return
+    raise PreflightError(
+        f"stack.lock says that {reference} is {pinned[:19]}, and that image is not here any more",
+        fix="stackctl upgrade",
+    )
+
+
+def refresh(reference: str, progress: Progress) -> str:
+    """The newest image of a reference, fetched while the old one runs; returns what it is pinned to."""
+    image = inspect(reference)
+    if image is None or repository_of(reference) in BUILT_HERE:
+        if image is not None and not (ROOT / "scripts" / "images").exists():
+            return pin(reference) or str(image["Id"])
+        _rebuild_or_obtain(reference, progress)
+    elif image.get("RepoDigests") and "@sha256:" not in reference:
+        progress(f"pulling {reference}")
+        run(["docker", "pull", "--quiet", reference], timeout=3600, on_line=progress)
+    pinned = pin(reference)
+    if pinned is None:
+        raise PreflightError(f"image {reference} is not here after fetching it", fix="docker image ls")
+    return pinned
+
+
+def newest(reference: str) -> str | None:
+    """What the reference means in its registry now, or here for an image without one; fetches nothing."""
+    image = inspect(reference)
+    if image is not None and not image.get("RepoDigests"):
+        return str(image["Id"])
+    if "@sha256:" in reference:
+        return reference
+    asked = run(
+        ["docker", "buildx", "imagetools", "inspect", reference, "--format", "{{.Manifest.Digest}}"],
+        timeout=60,
+        check=False,
+    )
+    digest = asked.stdout.strip()
+    return f"{repository_of(reference)}@{digest}" if asked.returncode == 0 and digest else None
+
+
+def _rebuild_or_obtain(reference: str, progress: Progress) -> None:
+    kind = BUILT_HERE.get(repository_of(reference))
+    script = ROOT / "scripts" / "images"
+    if kind and script.exists():
+        progress(f"building {reference}")
+        run([str(script)], timeout=3600, env=_build_environment(kind), cwd=ROOT, on_line=progress)
+    else:
+        obtain(reference, progress)
+
+
 def _build_environment(kind: str) -> dict[str, str]:
     import os
 

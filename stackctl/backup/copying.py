@@ -1,0 +1,88 @@
+"""Consistent copies of live files: SQLite databases through SQLite's backup API, the rest byte by byte."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import sqlite3
+import stat
+from collections.abc import Iterator
+from pathlib import Path
+
+from stackctl.backup.sources import Source
+from stackctl.errors import StackctlError
+
+_MAGIC = b"SQLite format 3\0"
+_SIDE_FILES = ("-wal", "-shm", "-journal")
+
+
+def is_database(path: Path) -> bool:
+    try:
+        with path.open("rb") as file:
+            return file.read(16) == _MAGIC
+    except OSError:
+        return False
+
+
+def files(source: Source) -> Iterator[tuple[Path, str]]:
+    """Regular files of a source with their relative names, sorted; a database's side files belong to it."""
+    for root, folders, names in os.walk(source.folder):
+        folders.sort()
+        for name in sorted(names):
+            path = Path(root) / name
+            relative = path.relative_to(source.folder).as_posix()
+            if not source.wanted(relative) or not stat.S_ISREG(path.lstat().st_mode):
+                continue
+            owner = next(
+                (path.with_name(name.removesuffix(end)) for end in _SIDE_FILES if name.endswith(end)), None
+            )
+            if owner is not None and is_database(owner):
+                continue
+            yield path, relative
+
+
+def copy_file(path: Path, target: Path) -> None:
+    target.parent.mkdir(parents=True, exist_ok=True)
+    if is_database(path):
+        copy_database(path, target)
+    else:
+        shutil.copyfile(path, target)
+    shutil.copystat(path, target)
+    own_as(path, target)
+
+
+def copy_database(path: Path, target: Path) -> None:
+    """A snapshot of one instant, while others write."""
+    try:
+        with (
+            contextlib.closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True, timeout=30)) as live,
+            contextlib.closing(sqlite3.connect(target)) as copy,
+        ):
+            live.backup(copy)
+            [(verdict,)] = copy.execute("PRAGMA quick_check(1)").fetchall()
+    except sqlite3.Error as error:
+        raise StackctlError(f"database {path} cannot be copied: {error}") from error
+    if verdict != "ok":
+        raise StackctlError(f"database {path} is damaged: {verdict}")
+
+
+def own_as(original: Path, copy: Path) -> None:
+    if os.geteuid() == 0:
+        found = original.lstat()
+        os.chown(copy, found.st_uid, found.st_gid, follow_symlinks=False)
+
+
+def schema(path: Path) -> str | None:
+    """The shape of a database, to tell whether somebody migrated it; None when it cannot be read."""
+    try:
+        with contextlib.closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True, timeout=5)) as database:
+            rows = database.execute(
+                "SELECT type, name, sql FROM sqlite_master ORDER BY type, name"
+            ).fetchall()
+            version = database.execute("PRAGMA user_version").fetchone()
+            with contextlib.suppress(sqlite3.Error):
+                rows += database.execute("SELECT version_num FROM alembic_version").fetchall()
+    except sqlite3.Error:
+        return None
+    return repr((rows, version))

@@ -1,0 +1,41 @@
+"""`data.*`: snapshots of the authoritative data on this host."""
+
+from __future__ import annotations
+
+import shutil
+
+from stackctl.backup import snapshot
+from stackctl.config.section import format_size
+from stackctl.procedures.context import Context
+from stackctl.procedures.registry import Args, Outcome, action
+
+
+class SnapshotArgs(Args):
+    name: str
+
+
+@action("data.room", reads_only=True, gives=("free", "needed"))
+def data_room(context: Context, _args: Args) -> Outcome:
+    """Holds when a snapshot of the data, and one more copy to restore from it, fit on its disk."""
+    config = context.stack.handle.config
+    needed = 2 * snapshot.size(config) + (64 << 20)
+    config.state_path.mkdir(parents=True, exist_ok=True)
+    free = shutil.disk_usage(config.state_path).free
+    detail = f"{format_size(free)} free, {format_size(needed)} wanted under {config.state_path}"
+    return Outcome(free >= needed, detail, {"free": free, "needed": needed})
+
+
+@action("data.has-snapshot", SnapshotArgs, reads_only=True, gives=("snapshot",))
+def data_has_snapshot(context: Context, args: SnapshotArgs) -> Outcome:
+    """Holds when a complete snapshot of that name exists."""
+    found = snapshot.find(context.stack.handle.config, args.name)
+    return Outcome(found is not None, f"snapshot {args.name}", {"snapshot": args.name} if found else {})
+
+
+@action("data.snapshot", SnapshotArgs, gives=("snapshot", "services"))
+def data_snapshot(context: Context, args: SnapshotArgs) -> Outcome:
+    """Copies the authoritative data aside, databases as of one instant."""
+    taken = snapshot.take(context.stack.handle.config, args.name)
+    services = taken.services
+    shown = ", ".join(services) or "nothing (this stack has no authoritative data)"
+    return Outcome(True, f"snapshot {args.name} of {shown}", {"snapshot": args.name, "services": services})

@@ -1,0 +1,299 @@
+"""`upgrade.*`: the steps of upgrade and rollback, each a few lines around `stackctl.upgrade`."""
+
+from __future__ import annotations
+
+import shutil
+from typing import Any
+
+from stackctl.backup import snapshot as snapshots
+from stackctl.config.section import format_size
+from stackctl.errors import PreflightError, UnhealthyError
+from stackctl.operations import preflight
+from stackctl.operations.context import Stack
+from stackctl.procedures.context import Context
+from stackctl.procedures.registry import Args, Outcome, action
+from stackctl.runtime import audit
+from stackctl.upgrade import gates, probe, switch, versions
+from stackctl.upgrade.probe import Baseline
+
+
+class GenerationArgs(Args):
+    generation: int
+
+
+class RenderArgs(Args):
+    pins: dict[str, str]
+
+
+class GateArgs(Args):
+    generation: int
+    baseline: dict[str, Any] | None = None
+
+
+class BackArgs(Args):
+    generation: int
+    left: int | None = None
+    snapshot: str | None = None
+    restore: str = "always"
+
+
+def _stack(context: Context) -> Stack:
+    return context.stack.handle
+
+
+@action("upgrade.ready", reads_only=True, gives=("generation",))
+def ready(context: Context, _args: Args) -> Outcome:
+    """Holds when the version that runs is healthy: only then can it be gone back to."""
+    stack = _stack(context)
+    current = stack.store.current()
+    if current is None:
+        raise PreflightError(f"stack {stack.name} is not up", fix="stackctl up")
+    status = stack.runtime.status()
+    ill = [
+        f"{name} is {status.service(name).state} and {status.service(name).health}"
+        for name in gates.services_of(current)
+        if (status.service(name).state, status.service(name).health) != ("running", "healthy")
+    ]
+    if ill:
+        raise PreflightError(f"the stack is not healthy now: {'; '.join(ill)}", fix="stackctl up")
+    return Outcome(True, f"generation {current.number} is healthy", {"generation": current.number})
+
+
+@action("upgrade.room", reads_only=True)
+def room(context: Context, _args: Args) -> Outcome:
+    """Holds when the images of both versions fit on the engine's disk."""
+    stack = _stack(context)
+    if stack.choice.name != "docker":
+        return Outcome(True, "no images on this runtime")
+    import docker
+
+    client = docker.from_env(timeout=30)
+    folder = client.info()["DockerRootDir"]
+    needed = sum(_image_size(client, pin) for pin in set(versions.running_pins(stack).values()) if pin)
+    try:
+        free = shutil.disk_usage(folder).free
+    except OSError:
+        return Outcome(True, f"{folder} cannot be looked at from here")
+    detail = f"{format_size(free)} free in {folder}, {format_size(needed)} wanted for the new images"
+    if free < needed:
+        raise PreflightError(detail, fix="docker image prune")
+    return Outcome(True, detail)
+
+
+def _image_size(client: Any, pin: str) -> int:
+    import docker
+
+    try:
+        return int(client.images.get(pin).attrs["Size"])
+    except docker.errors.ImageNotFound:
+        return 0
+
+
+@action("upgrade.baseline", gives=("baseline",))
+def baseline(context: Context, _args: Args) -> Outcome:
+    """Asks the old version the probes, and remembers answers and speed."""
+    measured = gates.measure(_stack(context))
+    if measured is None:
+        return Outcome(True, "no model to ask: answers and speed cannot be compared", {"baseline": None})
+    first = measured.probes[0]
+    speed = f"{first.tokens_per_second:.1f} tokens/s, " if first.tokens_per_second else ""
+    detail = f"{measured.model}: {speed}first token after {first.first_token * 1000:.0f} ms"
+    return Outcome(True, detail, {"baseline": measured.as_data()})
+
+
+@action("upgrade.fetch", gives=("pins",))
+def fetch(context: Context, _args: Args) -> Outcome:
+    """Pulls or builds the newest of every image while the old version runs."""
+    from stackctl.operations import lockfile
+
+    stack = _stack(context)
+    before = versions.running_pins(stack)
+    pins = versions.fetch(stack)
+    diff = lockfile.diff(before, pins) if pins else ""
+    for line in diff.splitlines():
+        stack.say(line)
+    moved = sum(before.get(reference) != pin for reference, pin in pins.items())
+    return Outcome(True, f"{moved} of {len(pins)} images moved", {"pins": pins})
+
+
+@action("upgrade.render", RenderArgs, gives=("generation", "moved"))
+def render(context: Context, args: RenderArgs) -> Outcome:
+    """Writes the new generation; it is not in force before it has proven itself."""
+    stack = _stack(context)
+    rendered = versions.rendered_with(stack, args.pins)
+    current = stack.store.current()
+    if rendered.same_as(current):
+        assert current is not None
+        data = {"generation": current.number, "moved": False}
+        return Outcome(True, f"generation {current.number} is the newest already", data)
+    waiting = next((one for one in reversed(stack.store.all()) if rendered.same_as(one)), None)
+    fresh = current is None or waiting is None or waiting.number < current.number
+    generation = (
+        rendered.write(stack.store, config=[str(path) for path in stack.loaded.files]) if fresh else waiting
+    )
+    assert generation is not None
+    from stackctl.operations.facts import gather
+
+    preflight.check(stack, rendered)
+    preflight.prepare(stack, rendered, gather(stack.config, stack.choice.name, args.pins).user)
+    return Outcome(True, f"generation {generation.number}", {"generation": generation.number, "moved": True})
+
+
+@action("upgrade.canary", GateArgs)
+def canary(context: Context, args: GateArgs) -> Outcome:
+    """Brings the new engine up beside the old on another port and probes it there; removes it again."""
+    from stackctl.upgrade import canary as canaries
+
+    stack = _stack(context)
+    canaries.only_docker(stack)
+    full = canaries.no_room(stack)
+    if full is not None:
+        return Outcome(True, f"left out: {full}")
+    old = Baseline.from_data(args.baseline) if args.baseline else None
+    within = stack.config.services.engine.start_grace
+    with canaries.running(stack, switch.generation(stack, args.generation), within) as client:
+        if old is None:
+            return Outcome(True, f"engine {client.version()} answers; there is no model to ask")
+        detail = gates.answers(probe.measure(client, old.model, stack.config.upgrade, repeats=1), old, stack)
+    return Outcome(True, f"beside the old version: {detail}")
+
+
+@action("upgrade.remove-canary")
+def remove_canary(context: Context, _args: Args) -> Outcome:
+    """Removes what a killed canary left."""
+    from stackctl.upgrade import canary as canaries
+
+    canaries.remove(_stack(context))
+    return Outcome(True, "no canary")
+
+
+@action("upgrade.running", GenerationArgs, reads_only=True)
+def running(context: Context, args: GenerationArgs) -> Outcome:
+    """Holds when every service runs with exactly that generation's settings."""
+    stack = _stack(context)
+    found = switch.is_running(stack, switch.generation(stack, args.generation))
+    return Outcome(found, f"generation {args.generation} {'runs' if found else 'does not run'}")
+
+
+@action("upgrade.switch", GenerationArgs)
+def switch_to(context: Context, args: GenerationArgs) -> Outcome:
+    """Starts the services of a generation in place of those that run."""
+    stack = _stack(context)
+    switch.to(stack, switch.generation(stack, args.generation))
+    return Outcome(True, f"generation {args.generation} is started")
+
+
+@action("upgrade.back", BackArgs)
+def back(context: Context, args: BackArgs) -> Outcome:
+    """Goes back to a generation with its data, and proves that it works again."""
+    stack = _stack(context)
+    snapshot = snapshots.find(stack.config, args.snapshot) if args.snapshot else None
+    left = switch.generation(stack, args.left) if args.left is not None else None
+    wanted = switch.generation(stack, args.generation)
+    window = min(5.0, stack.config.upgrade.stability)
+    return Outcome(True, switch.back(stack, wanted, left, snapshot, restore=args.restore, window=window))
+
+
+@action("upgrade.health", GenerationArgs)
+def health(context: Context, args: GenerationArgs) -> Outcome:
+    """Gate: every service becomes healthy and stays so through the stability window."""
+    stack = _stack(context)
+    return Outcome(
+        True, gates.health(stack, switch.generation(stack, args.generation), stack.config.upgrade.stability)
+    )
+
+
+@action("upgrade.api", GenerationArgs)
+def api(context: Context, args: GenerationArgs) -> Outcome:
+    """Gate: the engine answers through its published port."""
+    stack = _stack(context)
+    return Outcome(True, gates.api(stack, switch.generation(stack, args.generation)))
+
+
+@action("upgrade.answers", GateArgs)
+def answers(context: Context, args: GateArgs) -> Outcome:
+    """Gate: a model answers the probes like the old version did."""
+    stack = _stack(context)
+    old = Baseline.from_data(args.baseline) if args.baseline else None
+    new = gates.measure(stack, old.model if old else None)
+    if new is None:
+        return Outcome(True, "no model to ask")
+    return Outcome(True, gates.answers(new, old, stack))
+
+
+@action("upgrade.speed", GateArgs)
+def speed(context: Context, args: GateArgs) -> Outcome:
+    """Gate: tokens per second and time to first token against the old version's, on the same probes."""
+    stack = _stack(context)
+    if not args.baseline:
+        return Outcome(True, "there is no baseline to compare with")
+    old = Baseline.from_data(args.baseline)
+    new = gates.measure(stack, old.model)
+    if new is None:
+        raise UnhealthyError(f"model {old.model} cannot be asked any more")
+    return Outcome(True, gates.speed(new, old, stack))
+
+
+@action("upgrade.committed", GenerationArgs, reads_only=True)
+def committed(context: Context, args: GenerationArgs) -> Outcome:
+    """Holds when the generation is in force."""
+    current = _stack(context).store.current()
+    found = current is not None and current.number == args.generation
+    return Outcome(found, f"generation {args.generation} is {'' if found else 'not '}in force")
+
+
+@action("upgrade.commit", GenerationArgs)
+def commit(context: Context, args: GenerationArgs) -> Outcome:
+    """Puts the generation in force, moves stack.lock, keeps what a rollback needs and prunes the rest."""
+    stack = _stack(context)
+    generation = switch.generation(stack, args.generation)
+    before = stack.store.current()
+    for kept in (before, generation):
+        if kept is not None:
+            versions.protect(stack, kept)
+    stack.store.activate(generation)
+    versions.lock(stack, generation)
+    versions.prune(stack, stack.config.upgrade.keep_generations)
+    snapshots.prune(stack.config, {f"before-{one.number}" for one in stack.store.all()})
+    audit.record(
+        stack.name,
+        "upgrade",
+        result="ok",
+        generation_from=before.number if before else None,
+        generation_to=generation.number,
+    )
+    return Outcome(True, f"generation {generation.number} is in force")
+
+
+@action("upgrade.target", GenerationArgs, reads_only=True, gives=("generation", "left", "snapshot"))
+def target(context: Context, args: GenerationArgs) -> Outcome:
+    """Finds which generation to go back to (0: the one before), and the data snapshot that belongs to it."""
+    stack = _stack(context)
+    current, previous = stack.store.current(), stack.store.previous()
+    if args.generation:
+        wanted = switch.generation(stack, args.generation)
+    elif current is not None and not switch.is_running(stack, current):
+        # An upgrade was cut off before it was committed: the one in force is the one that worked.
+        wanted = current
+    elif previous is not None:
+        wanted = previous
+    else:
+        raise PreflightError("there is no generation before this one", fix="stackctl generations")
+    newer = [one.number for one in stack.store.all() if one.number > wanted.number]
+    snapshot = next(
+        (name for number in newer if snapshots.find(stack.config, name := f"before-{number}")), None
+    )
+    running_now = next((n for n in newer if switch.is_running(stack, switch.generation(stack, n))), None)
+    left = running_now if running_now is not None else (newer[-1] if newer else None)
+    data = {"generation": wanted.number, "left": left, "snapshot": snapshot}
+    return Outcome(True, f"generation {wanted.number}" + (f", data of {snapshot}" if snapshot else ""), data)
+
+
+@action("upgrade.relock", GenerationArgs)
+def relock(context: Context, args: GenerationArgs) -> Outcome:
+    """Moves stack.lock to what the generation runs, so that the next `up` does not upgrade again."""
+    stack = _stack(context)
+    generation = switch.generation(stack, args.generation)
+    versions.lock(stack, generation)
+    audit.record(stack.name, "rollback", result="ok", generation_to=generation.number)
+    return Outcome(True, f"stack.lock says generation {generation.number}")

@@ -1,0 +1,151 @@
+"""The questions that are put to the old version and to the new one, and what came back: text and speed."""
+
+from __future__ import annotations
+
+import difflib
+import re
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from stackctl.config.upgrade import Probe, UpgradeConfig
+from stackctl.engine_api import EngineClient, EngineError
+from stackctl.errors import UnhealthyError
+
+REPEATS = 3
+
+
+@dataclass(frozen=True)
+class Measured:
+    """One probe: the answer, and the best of a few tries (a busy host makes a try slow, never fast)."""
+
+    prompt: str
+    answer: str
+    tokens: int
+    tokens_per_second: float | None
+    first_token: float
+
+
+@dataclass(frozen=True)
+class Baseline:
+    model: str
+    probes: tuple[Measured, ...]
+
+    def as_data(self) -> dict[str, Any]:
+        return {"model": self.model, "probes": [asdict(probe) for probe in self.probes]}
+
+    @classmethod
+    def from_data(cls, data: Mapping[str, Any]) -> Baseline:
+        return cls(data["model"], tuple(Measured(**probe) for probe in data["probes"]))
+
+
+def choose_model(client: EngineClient, config: UpgradeConfig, wanted: Sequence[str] = ()) -> str | None:
+    """The one of the config, a loaded one, a wanted one, else the smallest that can complete text."""
+    models = {str(model["name"]): int(model.get("size", 0)) for model in client.tags()}
+    if config.probe_model is not None:
+        if config.probe_model not in models:
+            raise UnhealthyError(f"upgrade.probe_model {config.probe_model} is not there")
+        return config.probe_model
+    loaded = [str(model["name"]) for model in client.ps()]
+    by_size = sorted(models, key=lambda name: models[name])
+    for name in [*loaded, *(name for name in wanted if name in models), *by_size]:
+        if "completion" in client.show(name).get("capabilities", ["completion"]):
+            return name
+    return None
+
+
+def measure(client: EngineClient, model: str, config: UpgradeConfig, repeats: int = REPEATS) -> Baseline:
+    """Ask every probe; the first round only loads the model."""
+    try:
+        ask(client, model, config.probes[0].prompt, 1)
+        probes = []
+        for probe in config.probes:
+            rounds = [ask(client, model, probe.prompt, config.probe_tokens) for _ in range(repeats)]
+            speeds = [one.tokens_per_second for one in rounds if one.tokens_per_second is not None]
+            first = min(one.first_token for one in rounds)
+            best = max(speeds) if speeds else None
+            probes.append(Measured(probe.prompt, rounds[0].answer, rounds[0].tokens, best, first))
+    except EngineError as error:
+        raise UnhealthyError(f"model {model} does not answer the probe: {error.what}") from error
+    return Baseline(model, tuple(probes))
+
+
+def ask(client: EngineClient, model: str, prompt: str, tokens: int) -> Measured:
+    body = {
+        "model": model,
+        "prompt": prompt,
+        "stream": True,
+        "options": {"temperature": 0, "seed": 1, "num_predict": tokens},
+    }
+    began = time.monotonic()
+    first = last = None
+    pieces, count = [], 0
+    for event in client.stream("/api/generate", body, timeout=120):
+        now = time.monotonic()
+        piece = str(event.get("response") or event.get("thinking") or "")
+        if piece:
+            first, last = first or now, now
+            pieces.append(piece)
+            count += 1
+        if event.get("done"):
+            count = int(event.get("eval_count") or count)
+    if first is None or last is None:
+        raise UnhealthyError(f"model {model} answered {prompt!r} with nothing")
+    # Seen from outside, as a user sees it: what the engine says of its own speed proves nothing.
+    speed = (count - 1) / (last - first) if count > 1 and last > first else None
+    return Measured(prompt, "".join(pieces), count, speed, first - began)
+
+
+def judge_answers(new: Baseline, old: Baseline | None, config: UpgradeConfig) -> list[str]:
+    """Why the new version's answers are not acceptable; empty when they are."""
+    problems = []
+    before = {probe.prompt: probe.answer for probe in old.probes} if old else {}
+    for probe, measured in zip(config.probes, new.probes, strict=True):
+        problem = _wrong(probe, measured.answer, before.get(probe.prompt), config.min_likeness)
+        if problem:
+            problems.append(f"{probe.prompt!r}: {problem}")
+    return problems
+
+
+def _wrong(probe: Probe, answer: str, before: str | None, min_likeness: float) -> str | None:
+    if probe.expect is not None:
+        found = re.search(probe.expect, answer)
+        return None if found else f"{_short(answer)} does not match {probe.expect}"
+    strange = sum(not (char.isprintable() or char.isspace()) or char == "\ufffd" for char in answer)
+    if strange > len(answer) / 10:
+        return f"{_short(answer)} is not text"
+    if before is not None:
+        alike = difflib.SequenceMatcher(None, before, answer, autojunk=False).ratio()
+        if alike < min_likeness:
+            likeness = f"likeness {alike:.2f}, at least {min_likeness:g}"
+            return f"{_short(answer)} is not like the old answer {_short(before)} ({likeness})"
+    return None
+
+
+def judge_speed(new: Baseline, old: Baseline, config: UpgradeConfig) -> list[str]:
+    problems = []
+    before = {probe.prompt: probe for probe in old.probes}
+    for measured in new.probes:
+        was = before.get(measured.prompt)
+        if was is None:
+            continue
+        if was.tokens_per_second and measured.tokens_per_second is not None:
+            share = measured.tokens_per_second / was.tokens_per_second
+            if share < config.min_speed:
+                problems.append(
+                    f"{measured.tokens_per_second:.1f} tokens/s is {share:.2f} of the old "
+                    f"{was.tokens_per_second:.1f} (at least {config.min_speed:g})"
+                )
+        limit = was.first_token * config.max_first_token + config.first_token_slack
+        if measured.first_token > limit:
+            problems.append(
+                f"first token after {measured.first_token:.2f} s, before {was.first_token:.2f} s "
+                f"(at most {limit:.2f} s)"
+            )
+    return problems
+
+
+def _short(text: str) -> str:
+    squeezed = " ".join(text.split())
+    return repr(squeezed if len(squeezed) <= 60 else squeezed[:57] + "...")

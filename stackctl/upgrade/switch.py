@@ -1,0 +1,98 @@
+"""Changing from one generation to another, with the data that belongs to it, in either direction."""
+
+from __future__ import annotations
+
+from stackctl.backup import snapshot as snapshots
+from stackctl.backup.snapshot import Snapshot
+from stackctl.errors import StackctlError, UsageError
+from stackctl.operations.context import Stack
+from stackctl.operations.up import show_evidence
+from stackctl.runtime.generations import Generation
+from stackctl.upgrade import gates
+
+
+def generation(stack: Stack, number: int) -> Generation:
+    found = stack.store.get(number)
+    if found is None:
+        there = ", ".join(str(one.number) for one in stack.store.all()) or "none"
+        raise UsageError(f"there is no generation {number} (there: {there})", fix="stackctl generations")
+    return found
+
+
+def changed_services(old: Generation, new: Generation) -> list[str]:
+    """Services that run another image in the new generation."""
+
+    def pins(one: Generation) -> dict[str, str]:
+        return {service: one.lock.get(ref, ref) for service, ref in one.meta.get("images", {}).items()}
+
+    before, after = pins(old), pins(new)
+    return [service for service in after if after[service] != before.get(service)]
+
+
+def is_running(stack: Stack, wanted: Generation) -> bool:
+    """Whether every service runs with exactly this generation's settings."""
+    if wanted.runtime == "docker":
+        from stackctl.runtime.docker import compose
+
+        expected = compose.hashes(stack.name, wanted)
+    else:
+        import json
+
+        document = json.loads(wanted.file.read_text())
+        expected = {name: body["hash"] for name, body in document["services"].items()}
+    status = stack.runtime.status()
+    return all(
+        status.service(name).state == "running" and status.service(name).config_hash == expected.get(name)
+        for name in gates.services_of(wanted)
+    )
+
+
+def to(stack: Stack, wanted: Generation) -> None:
+    stack.say(f"switching to generation {wanted.number}")
+    stack.runtime.up(wanted, progress=stack.say)
+
+
+def back(
+    stack: Stack,
+    wanted: Generation,
+    left: Generation | None,
+    snapshot: Snapshot | None,
+    *,
+    restore: str,
+    window: float,
+) -> str:
+    """Return to `wanted` with its data, and prove that it works again.
+
+    `restore` is `always` (the new version has only just run: its writes are set aside), `migrated` (only
+    where a database has another shape than the old version knows) or `never`.
+    """
+    if left is not None:
+        show_evidence(
+            stack, StackctlError(f"generation {left.number} does not stay"), gates.services_of(left)
+        )
+    notes = []
+    if snapshot is not None and restore != "never":
+        services = _to_restore(stack, wanted, left, snapshot, restore)
+        if services:
+            running = [
+                one.name for one in stack.runtime.status().services if one.state not in ("absent", "exited")
+            ]
+            stack.runtime.stop([name for name in services if name in running])
+            moved = snapshots.restore(stack.config, snapshot, services)
+            notes.append(f"data of {', '.join(services)} as before")
+            notes += [f"what the other version left is in {path}" for path in moved]
+    to(stack, wanted)
+    notes.append(gates.proven(stack, wanted, window))
+    stack.store.activate(wanted)
+    return "; ".join(notes)
+
+
+def _to_restore(
+    stack: Stack, wanted: Generation, left: Generation | None, snapshot: Snapshot, restore: str
+) -> list[str]:
+    kept = [name for name in snapshot.services if name in gates.services_of(wanted)]
+    if restore == "migrated":
+        migrated = snapshots.migrated(stack.config, snapshot)
+        return [name for name in kept if name in migrated]
+    changed = changed_services(wanted, left) if left is not None else kept
+    return [name for name in kept if name in changed]

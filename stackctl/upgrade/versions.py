@@ -1,0 +1,89 @@
+"""Which exact versions run, which are wanted, and which a rollback still needs.
+
+Images that a kept generation needs get a tag of their own, so that nobody's `docker image prune` takes them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from stackctl.operations import lockfile
+from stackctl.operations.context import Stack
+from stackctl.operations.facts import gather
+from stackctl.render import Rendered, render
+from stackctl.runtime.command import run
+from stackctl.runtime.generations import Generation
+
+KEEP_REPOSITORY = "stackctl-keep"
+
+
+@dataclass(frozen=True)
+class Outdated:
+    service: str
+    reference: str
+    running: str
+    newest: str
+
+
+def running_pins(stack: Stack) -> dict[str, str]:
+    current = stack.store.current()
+    return dict(current.lock) if current else {}
+
+
+def fetch(stack: Stack) -> dict[str, str]:
+    """The newest of every image, pulled or built while the old version runs."""
+    if stack.choice.name != "docker":
+        return {}
+    from stackctl.runtime.docker import images
+
+    references = sorted({service.image for service in stack.config.services.enabled().values()})
+    return {reference: images.refresh(reference, stack.say) for reference in references}
+
+
+def rendered_with(stack: Stack, pins: Mapping[str, str]) -> Rendered:
+    return render(stack.config, gather(stack.config, stack.choice.name, pins))
+
+
+def outdated(stack: Stack) -> list[Outdated]:
+    """References whose newest image is not the one that runs. Asks the registry; fetches nothing."""
+    if stack.choice.name != "docker":
+        return []
+    from stackctl.runtime.docker import images
+
+    before = running_pins(stack)
+    found = []
+    for name, service in stack.config.services.enabled().items():
+        newest = images.newest(service.image)
+        running = before.get(service.image, "")
+        if newest is not None and newest != running:
+            found.append(Outdated(name, service.image, running, newest))
+    return found
+
+
+def protect(stack: Stack, generation: Generation) -> None:
+    if generation.runtime != "docker":
+        return
+    for service, reference in generation.meta.get("images", {}).items():
+        pinned = generation.lock.get(reference)
+        if pinned:
+            tag = f"{KEEP_REPOSITORY}/{stack.name}:{generation.number:04d}-{service}"
+            run(["docker", "tag", pinned, tag], timeout=30, check=False)
+
+
+def prune(stack: Stack, keep: int) -> list[int]:
+    """Forget old generations and let go of their images; current and previous always stay."""
+    removed = stack.store.prune(keep)
+    if stack.choice.name == "docker":
+        for generation in removed:
+            for service in generation.meta.get("images", {}):
+                tag = f"{KEEP_REPOSITORY}/{stack.name}:{generation.number:04d}-{service}"
+                run(["docker", "image", "rm", tag], timeout=60, check=False)
+    return [generation.number for generation in removed]
+
+
+def lock(stack: Stack, generation: Generation) -> None:
+    """stack.lock says what this generation runs."""
+    pins = {reference: pin for reference, pin in generation.lock.items() if pin}
+    if pins:
+        lockfile.write(stack.lock_file, pins)

@@ -5,4 +5,5 @@ pytest_plugins = [
     "tests.support.engine",
     "tests.support.gates",
     "tests.support.images",
+    "tests.support.stacks",
 ]

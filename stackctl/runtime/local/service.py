@@ -108,8 +108,8 @@ class Service:
             _kill_session(process.pid, signal.SIGKILL)  # what it left behind
             helpers[1].cancel()
             helpers[2].cancel()
-            with contextlib.suppress(TimeoutError, asyncio.CancelledError):
-                await asyncio.wait_for(helpers[0], 2)
+            # Its last words; not wait_for, which would swallow our own cancellation here.
+            await asyncio.wait([helpers[0]], timeout=2)
 
     async def _terminate(self, process: asyncio.subprocess.Process) -> None:
         _kill_session(process.pid, signal.SIGTERM)

@@ -131,7 +131,8 @@ async def _serve(state: Path) -> None:
             except Exception as error:  # noqa: BLE001 - told to the caller; the services must live on
                 answer = {"error": f"{type(error).__name__}: {error}"}
             writer.write(json.dumps(answer).encode() + b"\n")
-            await writer.drain()
+            with contextlib.suppress(ConnectionError):  # the asker gave up
+                await writer.drain()
         finally:
             writer.close()
 

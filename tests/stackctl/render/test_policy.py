@@ -1,0 +1,155 @@
+"""Every shape with every GPU mode keeps the policy; and the policy sees each way of breaking it."""
+
+from __future__ import annotations
+
+import copy
+import itertools
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from stackctl.config import StackConfig
+from stackctl.errors import ConfigError
+from stackctl.render import Facts, policy, render
+from stackctl.render.gpu import GpuChoice
+from stackctl.render.hardening import EXCEPTIONS
+
+PIN = "sha256:" + "0" * 64
+SHAPES = [
+    {},
+    {"webui": {"enabled": True}},
+    {"webui": {"enabled": True}, "comfyui": {"enabled": True}},
+    {"webui": {"enabled": True}, "comfyui": {"enabled": True}, "proxy": {"enabled": True}},
+    {"engine": {"enabled": False}, "webui": {"enabled": True}},
+]
+MODES = ["nvidia", "nvidia-runtime", "cdi", "rocm", "none"]
+
+
+def config(shape: dict[str, Any], **more: Any) -> StackConfig:
+    return StackConfig.model_validate({"name": "t", "services": shape, **more})
+
+
+def facts(stack: StackConfig, mode: str = "none") -> Facts:
+    devices = ("/dev/kfd", "/dev/dri/renderD128") if mode == "rocm" else ()
+    gpu = GpuChoice(mode, "test", devices, (44,))  # type: ignore[arg-type]
+    return Facts("docker", gpu=gpu, pins={one.image: PIN for one in stack.services.enabled().values()})
+
+
+@pytest.mark.parametrize(("shape", "mode"), list(itertools.product(SHAPES[:4], MODES)))
+def test_every_shape_and_gpu_mode_keeps_the_policy(shape: dict[str, Any], mode: str) -> None:
+    stack = config(shape)
+    document = render(stack, facts(stack, mode)).document
+    assert not list(policy.findings(document, stack))
+    assert not policy.unpinned(document)
+    for body in document["services"].values():
+        assert all(port["host_ip"] == "127.0.0.1" for port in body["ports"])
+    engine = document["services"]["engine"]
+    if mode in ("nvidia", "cdi"):
+        device = engine["deploy"]["resources"]["reservations"]["devices"][0]
+        assert device["driver"] == mode and device["capabilities"] == ["gpu"]
+    if mode == "nvidia-runtime":
+        assert engine["runtime"] == "nvidia" and engine["environment"]["NVIDIA_VISIBLE_DEVICES"] == "all"
+    if mode == "rocm":
+        assert engine["devices"] == ["/dev/kfd:/dev/kfd", "/dev/dri/renderD128:/dev/dri/renderD128"]
+        assert engine["group_add"] == ["44"]
+    if mode == "none":
+        assert not {"deploy", "runtime", "devices"} & set(engine)
+
+
+def _set(*path: Any) -> Callable[[dict[str, Any]], None]:
+    *keys, value = path
+
+    def change(body: dict[str, Any]) -> None:
+        inner: Any = body
+        for key in keys[:-1]:
+            inner = inner[key]
+        inner[keys[-1]] = value
+
+    return change
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        (_set("ports", 0, "host_ip", "0.0.0.0"), "not loopback"),
+        (_set("ports", ["11434:11434"]), "no host address"),
+        (_set("network_mode", "host"), "bypasses"),
+        (_set("healthcheck", {}), "no healthcheck"),
+        (_set("healthcheck", "test", ["NONE"]), "no healthcheck"),
+        (_set("read_only", False), "read_only is False"),
+        (_set("cap_drop", []), "cap_drop is []"),
+        (_set("security_opt", None), "security_opt"),
+        (_set("privileged", True), "privileged"),
+        (_set("pids_limit", None), "pids_limit"),
+        (_set("restart", "no"), "no service waits for its completion"),
+        (_set("environment", "API_KEY", "hunter2hunter2"), "looks like a secret"),
+        (_set("volumes", 0, "source", "/var/run/docker.sock"), "root on this host"),
+    ],
+)
+def test_each_way_of_breaking_the_policy_is_found(change: Callable[[Any], None], says: str) -> None:
+    stack = config({})
+    document = copy.deepcopy(dict(render(stack, facts(stack)).document))
+    change(document["services"]["engine"])
+    assert says in "\n".join(policy.findings(document, stack))
+
+
+def test_a_one_shot_that_is_waited_for_is_adopted() -> None:
+    stack = config({})
+    document = copy.deepcopy(dict(render(stack, facts(stack)).document))
+    once = copy.deepcopy(document["services"]["engine"])
+    once |= {"restart": "no", "healthcheck": {}}
+    document["services"]["prepare"] = once
+    document["services"]["engine"]["depends_on"] = {
+        "prepare": {"condition": "service_completed_successfully"}
+    }
+    assert not list(policy.findings(document, stack))
+
+
+def test_exceptions_have_reasons() -> None:
+    assert all(len(one.reason) > 20 for exceptions in EXCEPTIONS.values() for one in exceptions)
+
+
+def test_a_secret_in_the_environment_is_refused_and_a_setting_is_not() -> None:
+    clear = config({"engine": {"environment": {"HF_TOKEN": "abcdefghijkl"}}})
+    with pytest.raises(ConfigError) as caught:
+        render(clear, facts(clear))
+    assert "abcdefghijkl" not in "".join(caught.value.problems)
+    fine = config({"engine": {"environment": {"OLLAMA_KEEP_ALIVE": "30m", "HF_TOKEN": "/run/secrets/hf"}}})
+    assert render(fine, facts(fine)).document
+
+
+def test_values_cannot_change_the_structure() -> None:
+    nasty = '"\n    privileged: true\n    x: "${HOME} $$ {{ 7 * 7 }}'
+    stack = config({"engine": {"environment": {"A": nasty}}})
+    body = render(stack, facts(stack)).document["services"]["engine"]
+    assert "privileged" not in body
+    assert body["environment"]["A"] == nasty.replace("$", "$$")
+
+
+def test_lan_is_published_everywhere_and_said() -> None:
+    stack = config({}, expose="lan")
+    rendered = render(stack, facts(stack))
+    assert rendered.document["services"]["engine"]["ports"][0]["host_ip"] == "0.0.0.0"
+    assert any("every address" in note for note in rendered.notes)
+
+
+def test_an_unpinned_image_is_known() -> None:
+    stack = config({})
+    assert policy.unpinned(render(stack, Facts("docker")).document) == ["engine"]
+
+
+def test_rendering_twice_gives_the_same_bytes() -> None:
+    stack = config(SHAPES[3])
+    assert render(stack, facts(stack)).digest == render(stack, facts(stack)).digest
+
+
+def test_webui_is_local_first_and_its_secrets_are_files() -> None:
+    stack = config({"webui": {"enabled": True}})
+    body = render(stack, facts(stack)).document["services"]["webui"]
+    environment = body["environment"]
+    assert environment["OFFLINE_MODE"] == "true" and environment["ENABLE_OPENAI_API"] == "false"
+    assert environment["WEBUI_AUTH"] == "true" and environment["ENABLE_PERSISTENT_CONFIG"] == "false"
+    assert body["secrets"] == ["webui_admin_password", "webui_secret_key"]
+    assert body["healthcheck"]["start_period"] == "900s"
+    assert not {"WEBUI_SECRET_KEY", "WEBUI_ADMIN_PASSWORD"} & set(environment)

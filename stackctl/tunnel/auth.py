@@ -112,7 +112,8 @@ class Login:
 
     def _candidates(self) -> Iterator[tuple[str, Callable[[], Any]]]:
         files = [path for path in self.settings.identity_files if path.is_file()]
-        named = {_public_blob(path) for path in files} - {None}
+        # A key may be in the agent alone: then its .pub file is what names it.
+        named = {_public_blob(path) for path in self.settings.identity_files} - {None}
         agent_keys = self._agent_keys()
         chosen = [key for key in agent_keys if key.blob in named]
         others = [] if self.settings.identities_only else [key for key in agent_keys if key.blob not in named]

@@ -33,17 +33,21 @@ class Loop:
         self._wake_in.setblocking(False)
         self._wake_out.setblocking(False)
         self._selector.register(self._wake_out, selectors.EVENT_READ, None)
-        self._stopping = False
+        self._stopping = self._closed = False
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
 
     def start(self) -> None:
         self._thread.start()
 
     def stop(self) -> None:
+        if self._closed:
+            return
         self._stopping = True
         self._wake()
         self._thread.join()
-        self._selector.close()
+        with self._lock:
+            self._closed = True
+            self._selector.close()
         self._wake_in.close()
         self._wake_out.close()
 
@@ -58,6 +62,8 @@ class Loop:
 
     def interest(self, sock: socket.socket, before: int, after: int, watcher: Watcher) -> None:
         with self._lock:
+            if self._closed:
+                return
             if not before:
                 self._selector.register(sock, after, watcher)
             elif not after:
@@ -66,6 +72,8 @@ class Loop:
                 self._selector.modify(sock, after, watcher)
 
     def _wake(self) -> None:
+        if self._closed:
+            return
         with contextlib.suppress(BlockingIOError):  # it is awake already
             self._wake_in.send(b"w")
 

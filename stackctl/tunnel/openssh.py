@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import re
+import select
 import shutil
 import signal
 import socket
@@ -93,7 +94,7 @@ class OpensshLink:
         pairs = [(path, forward) for forward, path in self._sockets.items()]
         self._child = subprocess.Popen(
             command(destination, config_file, interval, pairs),
-            stdin=subprocess.DEVNULL,
+            stdin=subprocess.PIPE,  # never written to; see _lives
             stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,
             text=True,
@@ -127,7 +128,15 @@ class OpensshLink:
     def open(self, loop: Loop, forward: Forward, sock: socket.socket, origin: Address, tally: Tally) -> None:
         far = self._connect(forward)
         far.setblocking(False)
-        Splice(loop, sock, far, tally)
+        Splice(loop, sock, far, tally, self._lives)
+
+    def _lives(self) -> bool:
+        """False once ssh exits. The kernel closes standard input before ssh's sockets, so whoever has seen a
+        socket end can learn here whether that was the peer's wish or ssh's death."""
+        assert self._child.stdin is not None
+        lifeline = select.poll()
+        lifeline.register(self._child.stdin, select.POLLERR)
+        return not lifeline.poll(0)
 
     def _connect(self, forward: Forward) -> socket.socket:
         path = next(p for f, p in self._sockets.items() if _same_target(f, forward))
@@ -148,13 +157,21 @@ class OpensshLink:
                 far.settimeout(0.5)
                 with contextlib.suppress(TimeoutError, ConnectionError):
                     if far.recv(1) == b"":
-                        said = [line for line in list(self._said)[before:] if "open failed" in line]
-                        error = classify(said)
+                        error = classify(self._said_about_open(before))
                         if isinstance(error, ForwardRefused):
                             raise error
                         target = f"{forward.remote_host}:{forward.remote_port}"
                         notes.append(f"{forward.service}: nothing answers at {target} on the server")
         return notes
+
+    def _said_about_open(self, before: int) -> list[str]:
+        """ssh writes its reason before it ends the connection, but another thread reads it."""
+        deadline = time.monotonic() + 1.0
+        while time.monotonic() < deadline:
+            if said := [line for line in list(self._said)[before:] if "open failed" in line]:
+                return said
+            time.sleep(0.01)
+        return []
 
     def trouble(self) -> str | None:
         if self._child.poll() is None:
@@ -172,8 +189,9 @@ class OpensshLink:
                 self._child.kill()
                 self._child.wait()
         self._reader.join(5)
-        if self._child.stderr is not None:
-            self._child.stderr.close()
+        for pipe in (self._child.stdin, self._child.stderr):
+            if pipe is not None:
+                pipe.close()
         shutil.rmtree(self._folder, ignore_errors=True)
 
 

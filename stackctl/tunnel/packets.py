@@ -97,6 +97,21 @@ class TunnelPacketizer(_Packetizer):  # type: ignore[misc]
             total += len(piece)
         self._buffer = memoryview(b"".join(pieces) if len(pieces) > 2 or pieces[0] else pieces[1])
 
+    def _read_timeout(self, timeout: float) -> bytes:
+        """For the version line; paramiko's own knows only Python's kind of timeout."""
+        deadline = time.monotonic() + timeout
+        while not self.closed:
+            try:
+                piece: bytes = self._sock.recv(128)
+            except (TimeoutError, BlockingIOError):
+                if time.monotonic() > deadline:
+                    raise TimeoutError from None
+                continue
+            if not piece:
+                break
+            return piece
+        raise EOFError
+
     def read_message(self) -> tuple[int, Any]:
         while self.deliver is not None and self._Packetizer__aead_in and not self.get_hexdump():
             if len(self._buffer) < 4:

@@ -11,6 +11,7 @@ import errno
 import selectors
 import socket
 import time
+from collections.abc import Callable
 
 from stackctl.tunnel.loop import Loop
 from stackctl.tunnel.relay import Tally, reset
@@ -37,8 +38,15 @@ class _Side:
 class Splice:
     """All of it runs in the loop's thread."""
 
-    def __init__(self, loop: Loop, local: socket.socket, far: socket.socket, tally: Tally) -> None:
-        self.loop, self.tally = loop, tally
+    def __init__(
+        self,
+        loop: Loop,
+        local: socket.socket,
+        far: socket.socket,
+        tally: Tally,
+        far_lives: Callable[[], bool],
+    ) -> None:
+        self.loop, self.tally, self._far_lives = loop, tally, far_lives
         self.started = time.monotonic()
         self.is_open = True
         self.done = False
@@ -66,6 +74,8 @@ class Splice:
     def _read(self, side: _Side) -> None:
         data = side.sock.recv(LIMIT)
         if not data:
+            if side is self.far and not self._far_lives():
+                raise ConnectionResetError  # an end that nobody meant: it must not pass for a whole answer
             side.read_ended = True
             return
         if side is self.local:

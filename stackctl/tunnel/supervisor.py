@@ -139,6 +139,7 @@ class Supervisor:
             self.forwarder.use(None)
             self.progress.reconnects += 1
             self._note_error(reason)
+            self._change("reconnecting")
             return time.monotonic() - began
         finally:
             self.forwarder.use(None)

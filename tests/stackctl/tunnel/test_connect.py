@@ -1,0 +1,314 @@
+"""Connecting as the user's ssh configuration says, against real OpenSSH servers."""
+
+from __future__ import annotations
+
+import os
+import pty
+import subprocess
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from stackctl.errors import ConfigError, UsageError
+from stackctl.tunnel import knownhosts
+from stackctl.tunnel.connect import Connector
+from stackctl.tunnel.destination import parse
+from stackctl.tunnel.errors import AuthError, HostKeyError, PermanentTunnelError, TunnelError
+from stackctl.tunnel.sshconfig import resolve
+from tests.support.sshd import Sshd, keygen, public
+
+pytestmark = pytest.mark.peer
+
+
+def connect(config: Path, alias: str = "box", ask: object = None) -> None:
+    session = Connector(parse(alias), config, ask).connect()  # type: ignore[arg-type]
+    assert session.transport.is_authenticated()
+    before = threading.active_count()
+    session.close()
+    assert threading.active_count() <= before
+
+
+@pytest.fixture
+def agent(tmp_path: Path) -> Iterator[Path]:
+    path = Path(f"/tmp/stackctl-agent-{os.getpid()}-{threading.get_ident()}")  # a socket path must be short
+    process = subprocess.Popen(["ssh-agent", "-D", "-a", str(path)], stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    process.stdout.readline()
+    yield path
+    process.terminate()
+    process.wait()
+    process.stdout.close()
+    path.unlink(missing_ok=True)
+
+
+def add_to_agent(agent: Path, *words: str | Path) -> None:
+    environment = {**os.environ, "SSH_AUTH_SOCK": str(agent)}
+    subprocess.run(["ssh-add", "-q", *map(str, words)], env=environment, check=True, stdin=subprocess.DEVNULL)
+
+
+def test_a_key_file(sshd: Sshd) -> None:
+    connect(sshd.ssh_config())
+
+
+@pytest.mark.parametrize("kind", ["rsa", "ecdsa"])
+def test_other_kinds_of_keys(sshd: Sshd, tmp_path: Path, kind: str) -> None:
+    key = keygen(tmp_path / kind, kind)
+    sshd.authorize(public(key))
+    sshd.client_key = key
+    connect(sshd.ssh_config())
+
+
+def test_an_agent(sshd: Sshd, agent: Path, tmp_path: Path) -> None:
+    key = keygen(tmp_path / "agent_key")
+    add_to_agent(agent, key)
+    key.unlink()  # the agent alone has it now; the .pub file names it
+    sshd.authorize(public(key))
+    sshd.client_key = key
+    connect(sshd.ssh_config("box", f"IdentityAgent {agent}"))
+    with pytest.raises(AuthError):
+        connect(sshd.ssh_config("box", "IdentityAgent none"))
+
+
+def test_identities_only_keeps_other_keys_of_the_agent_back(sshd: Sshd, agent: Path, tmp_path: Path) -> None:
+    """Six keys are more than the server lets one try; with IdentitiesOnly the right one is the first."""
+    for number in range(6):
+        add_to_agent(agent, keygen(tmp_path / f"key{number}"))
+    connect(sshd.ssh_config("box", f"IdentityAgent {agent}"))
+    config = sshd.ssh_config("box", f"IdentityAgent {agent}")
+    config.write_text(config.read_text().replace("IdentitiesOnly yes", "IdentitiesOnly no"))
+    sshd.client_key.with_name("id_ed25519.pub").unlink()
+    with pytest.raises(AuthError, match="after 6 keys") as caught:
+        connect(config)
+    assert "IdentitiesOnly yes" in str(caught.value.fix)
+
+
+def test_a_certificate(sshd: Sshd, tmp_path: Path) -> None:
+    authority, key = keygen(tmp_path / "ca"), keygen(tmp_path / "user_key")
+    sign = ["ssh-keygen", "-q", "-s", str(authority), "-I", "me", "-n", sshd.user, str(key)]
+    subprocess.run(sign, check=True)
+    sshd.stop()
+    sshd.authorize()
+    sshd.options["TrustedUserCAKeys"] = f"{authority}.pub"
+    sshd.start()
+    sshd.client_key = key
+    connect(sshd.ssh_config())
+    # ... and from another place, by CertificateFile
+    moved = tmp_path / "elsewhere-cert.pub"
+    Path(f"{key}-cert.pub").rename(moved)
+    connect(sshd.ssh_config("box", f"CertificateFile {moved}"))
+    with pytest.raises(AuthError):
+        connect(sshd.ssh_config())
+
+
+def test_an_encrypted_key_asks_once_and_only_on_a_terminal(sshd: Sshd, tmp_path: Path) -> None:
+    key = keygen(tmp_path / "locked", passphrase="open sesame")
+    sshd.authorize(public(key))
+    sshd.client_key = key
+    with pytest.raises(AuthError, match="no terminal to ask"):
+        connect(sshd.ssh_config())
+    asked: list[str] = []
+
+    def ask(question: str, echo: bool) -> str:
+        asked.append(question)
+        return "open sesame"
+
+    connector = Connector(parse("box"), sshd.ssh_config(), ask)
+    for _ in range(2):  # a reconnect does not ask again
+        connector.connect().close()
+    assert asked == [f"Passphrase for {key}: "]
+    with pytest.raises(AuthError, match="wrong passphrase"):
+        connect(sshd.ssh_config(), ask=lambda question, echo: "wrong")
+
+
+def test_there_is_no_terminal_in_a_session_without_one() -> None:
+    code = "from stackctl.tunnel.auth import terminal; print(terminal())"
+    command = [".venv/bin/python", "-c", code]
+    root = Path(__file__).parents[3]
+    done = subprocess.run(command, cwd=root, capture_output=True, text=True, start_new_session=True)
+    assert done.stdout.strip() == "None"
+    pid, terminal = pty.fork()
+    if pid == 0:
+        os.chdir(root)
+        os.execv(command[0], command)  # noqa: S606
+    with os.fdopen(terminal) as output:
+        assert "ask_on_terminal" in output.readline()
+    os.waitpid(pid, 0)
+
+
+def test_a_name_is_required_where_two_factors_are(sshd: Sshd) -> None:
+    """publickey alone is accepted partially; without a terminal the second factor cannot be given."""
+    sshd.stop()
+    sshd.options |= {"AuthenticationMethods": "publickey,password", "PasswordAuthentication": "yes"}
+    sshd.start()
+    with pytest.raises(AuthError, match="the server accepts password"):
+        connect(sshd.ssh_config())
+
+
+# --- host keys ---
+
+
+def test_an_unknown_key_is_refused_with_the_way_to_trust_it(sshd: Sshd) -> None:
+    sshd.known_hosts.write_text("")
+    with pytest.raises(HostKeyError, match="is not known: ssh-ed25519 SHA256:") as caught:
+        connect(sshd.ssh_config())
+    assert "stackctl tunnel trust box" in str(caught.value.fix)
+    assert sshd.known_hosts.read_text() == ""
+
+
+def test_a_changed_key_is_refused_even_with_checking_off(sshd: Sshd, tmp_path: Path) -> None:
+    other = public(keygen(tmp_path / "other")).split()[:2]
+    sshd.known_hosts.write_text(f"[127.0.0.1]:{sshd.port} {' '.join(other)}\n")
+    config = sshd.ssh_config()
+    for checking in ("yes", "no", "accept-new"):
+        text = config.read_text().replace("StrictHostKeyChecking yes", f"StrictHostKeyChecking {checking}")
+        config.write_text(text)
+        with pytest.raises(HostKeyError, match="HAS CHANGED"):
+            connect(config)
+
+
+def test_accept_new_writes_the_key_as_ssh_would(sshd: Sshd) -> None:
+    sshd.known_hosts.write_text("")
+    config = sshd.ssh_config("box", "HashKnownHosts yes")
+    config.write_text(config.read_text().replace("Checking yes", "Checking accept-new"))
+    connect(config)
+    assert sshd.known_hosts.read_text().startswith("|1|")
+    found = ["ssh-keygen", "-F", f"[127.0.0.1]:{sshd.port}", "-f", str(sshd.known_hosts)]
+    assert subprocess.run(found, capture_output=True).returncode == 0
+    connect(sshd.ssh_config())
+
+
+@pytest.mark.parametrize("known", ["rsa", "ecdsa", "ed25519"])
+def test_the_key_type_that_is_known_is_the_one_asked_for(tmp_path: Path, known: str) -> None:
+    sshd = Sshd(tmp_path / "sshd", key_types=("ed25519", "ecdsa", "rsa")).start()
+    try:
+        sshd.write_known_hosts(sshd.host_line(known))
+        connect(sshd.ssh_config())
+    finally:
+        sshd.stop()
+
+
+def test_host_key_alias_and_hashed_names(sshd: Sshd) -> None:
+    sshd.write_known_hosts(sshd.host_line(name="gpu.example.org"))
+    subprocess.run(["ssh-keygen", "-q", "-H", "-f", str(sshd.known_hosts)], check=True, capture_output=True)
+    connect(sshd.ssh_config("box", "HostKeyAlias gpu.example.org"))
+    with pytest.raises(HostKeyError):
+        connect(sshd.ssh_config())
+
+
+def test_ipv6(tmp_path: Path) -> None:
+    sshd = Sshd(tmp_path / "sshd", host="::1").start()
+    try:
+        connect(sshd.ssh_config())
+        assert knownhosts.read([sshd.known_hosts])[0].names == (f"[::1]:{sshd.port}",)
+    finally:
+        sshd.stop()
+
+
+# --- the way there ---
+
+
+@pytest.fixture
+def three(tmp_path: Path) -> Iterator[list[Sshd]]:
+    servers = [Sshd(tmp_path / name).start() for name in ("one", "two", "three")]
+    yield servers
+    for server in servers:
+        server.stop()
+
+
+def entry(alias: str, server: Sshd, *lines: str) -> str:
+    return server.ssh_config(alias, *lines).read_text()
+
+
+def test_one_jump_and_two(three: list[Sshd], tmp_path: Path) -> None:
+    config = tmp_path / "config"
+    one, two, last = three
+    config.write_text(
+        entry("one", one) + entry("two", two, "ProxyJump one") + entry("last", last, "ProxyJump two")
+        + entry("listed", last, "ProxyJump one,two")
+    )  # fmt: skip
+    for alias in ("two", "last", "listed"):
+        connect(config, alias)
+    # Each hop was really used.
+    assert "Accepted publickey" in one.log() and "Accepted publickey" in two.log()
+
+
+def test_a_jump_in_a_circle_is_refused(three: list[Sshd], tmp_path: Path) -> None:
+    config = tmp_path / "config"
+    config.write_text(entry("one", three[0], "ProxyJump two") + entry("two", three[1], "ProxyJump one"))
+    with pytest.raises(PermanentTunnelError, match="in a circle"):
+        connect(config, "one")
+
+
+def test_a_jump_host_that_cannot_reach_the_target_says_so(three: list[Sshd], tmp_path: Path) -> None:
+    config = tmp_path / "config"
+    three[2].stop()
+    config.write_text(entry("one", three[0]) + entry("last", three[2], "ProxyJump one"))
+    with pytest.raises(TunnelError, match=f"jump host 127.0.0.1:{three[0].port} cannot reach"):
+        connect(config, "last")
+
+
+def test_proxy_jump_none_is_no_jump(sshd: Sshd) -> None:
+    connect(sshd.ssh_config("box", "ProxyJump none"))
+
+
+def test_proxy_command_with_tokens(three: list[Sshd], tmp_path: Path) -> None:
+    config = tmp_path / "config"
+    config.write_text(
+        entry("one", three[0]) + entry("last", three[2], f"ProxyCommand ssh -F {config} -W %h:%p one")
+    )
+    connect(config, "last")
+    config.write_text(entry("last", three[2], "ProxyCommand false"))
+    with pytest.raises(TunnelError, match="no SSH handshake"):
+        connect(config, "last")
+
+
+def test_include_match_and_percent_tokens(sshd: Sshd, tmp_path: Path) -> None:
+    included = tmp_path / "more"
+    included.write_text(sshd.ssh_config().read_text().replace("Host box", "Match host b?x"))
+    (tmp_path / "key-box").write_bytes(sshd.client_key.read_bytes())
+    (tmp_path / "key-box").chmod(0o600)
+    text = included.read_text().replace(str(sshd.client_key), f"{tmp_path}/key-%n")
+    included.write_text(text)
+    config = tmp_path / "config"
+    config.write_text(f"Include {included}\n")
+    connect(config)
+
+
+# --- what is asked of ssh ---
+
+
+@pytest.mark.parametrize(
+    ("lines", "reason"),
+    [
+        (["ControlMaster auto", "ControlPath /tmp/none-%C"], "ControlPath"),
+        (["KnownHostsCommand /bin/true"], "KnownHostsCommand"),
+        (["VerifyHostKeyDNS yes"], "VerifyHostKeyDNS"),
+    ],
+)
+def test_what_only_openssh_can_do_is_noticed(sshd: Sshd, lines: list[str], reason: str) -> None:
+    assert reason in resolve(parse("box"), sshd.ssh_config("box", *lines)).needs_openssh[0]
+
+
+def test_a_security_key_needs_openssh(sshd: Sshd, tmp_path: Path) -> None:
+    (tmp_path / "id_sk.pub").write_text("sk-ssh-ed25519@openssh.com AAAA me\n")
+    config = sshd.ssh_config("box", f"IdentityFile {tmp_path}/id_sk")
+    assert "security key" in resolve(parse("box"), config).needs_openssh[0]
+    assert resolve(parse("box"), sshd.ssh_config()).needs_openssh == ()
+
+
+def test_a_bad_configuration_is_explained(tmp_path: Path) -> None:
+    config = tmp_path / "config"
+    config.write_text("Host box\n  NoSuchOption yes\n")
+    with pytest.raises(ConfigError, match="terminating, 1 bad configuration options"):
+        resolve(parse("box"), config)
+    with pytest.raises(ConfigError, match="is not a file"):
+        resolve(parse("box"), tmp_path / "none")
+
+
+def test_a_config_file_cannot_smuggle_an_option_into_a_host_name(tmp_path: Path) -> None:
+    config = tmp_path / "config"
+    config.write_text("Host box\n  HostName -oProxyCommand=touch\\ x\n")
+    with pytest.raises((UsageError, ConfigError)):
+        resolve(parse("box"), config)

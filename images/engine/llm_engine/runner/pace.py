@@ -9,6 +9,8 @@ it.
 from __future__ import annotations
 
 _WEIGHT = 0.25
+# Matrix kernels work in tiles: measured, fewer tokens than this at a time cost half as much again each.
+CHUNK = 64
 
 
 class Pace:
@@ -19,22 +21,23 @@ class Pace:
         self._capacity = capacity
         self._base = 0.0
         self._per_token = 0.0
-        self._least = min(capacity, 16)
+        self._least = min(capacity, CHUNK)
 
     def budget(self, running: int) -> int:
         """Prompt tokens for the next turn, given how many streams run."""
         if running == 0:
             return self._capacity
         if self._per_token == 0.0:
-            return min(self._capacity, 64)
+            return self._least
         tokens = int((self._gap - self._base) / self._per_token)
-        return max(self._least, min(self._capacity, tokens))
+        whole = tokens // CHUNK * CHUNK
+        return max(self._least, min(self._capacity, whole))
 
     def measured(self, seconds: float, running: int, prompt_tokens: int) -> None:
         if prompt_tokens == 0:
             if running:
                 self._base = _blend(self._base, seconds)
-        elif prompt_tokens >= self._least:
+        elif prompt_tokens >= min(self._least, 16):
             base = self._base if running else 0.0
             self._per_token = _blend(self._per_token, max(0.0, seconds - base) / prompt_tokens)
 

@@ -22,6 +22,8 @@ from llm_engine.runner.vocab import TokenArray, Vocab
 Logits = NDArray[np.float32]
 _candidate = np.dtype([("id", np.int32), ("logit", np.float32), ("p", np.float32)])
 _NEVER = float("-inf")
+# More candidates than this are no gain over taking all.
+MOST_NARROWED = 4096
 
 
 class GrammarError(Exception):
@@ -52,6 +54,10 @@ class Sampler:
         self.plain_greedy = greedy and not bias and not self.history and self._grammar is None
         """Nothing but the largest logit matters."""
         self._candidates: NDArray[Any] | None = None
+        alone = not bias and not self.history and not params.mirostat and params.top_n_sigma <= 0
+        self._narrow = params.top_k if alone and not greedy and 0 < params.top_k <= MOST_NARROWED // 4 else 0
+        """Where top-k comes first, its k, as then the rest of the vocabulary need not be looked at."""
+        self._threshold = _NEVER
         if not self.plain_greedy:
             self._handle = _chain(vocab, params, bias, n_ctx_train, seed)
 
@@ -74,7 +80,7 @@ class Sampler:
         """The next token; not yet accepted, so a caller may drop it."""
         if self.plain_greedy:
             return int(logits.argmax())
-        candidates, array = self._fill(logits)
+        candidates, array = self._narrowed(logits) if self._narrow else self._fill(logits)
         lib.llama_sampler_apply(self._handle, ctypes.byref(array))
         token = int(candidates_of(array, candidates)["id"][array.selected])
         if self._grammar is None or self._allowed(token):
@@ -96,6 +102,31 @@ class Sampler:
         array = lib.llama_token_data_array(one.ctypes.data_as(lib.llama_token_data_p), 1, -1, False)
         lib.llama_sampler_apply(self._grammar, ctypes.byref(array))
         return bool(np.isfinite(one["logit"][0]))
+
+    def _narrowed(self, logits: Logits) -> tuple[NDArray[Any], Any]:
+        """Only candidates that can be among the k best: those above a threshold that follows the logits.
+
+        Exactly the k best are among them, as there are at least k; where there are fewer, all are taken.
+        """
+        k = self._narrow
+        ids = np.flatnonzero(logits >= self._threshold)
+        if not k <= len(ids) <= MOST_NARROWED:
+            whole = np.partition(logits, len(logits) - k) if k < len(logits) else logits
+            self._aim(float(whole[-k:].min()), float(logits.max()))
+            return self._fill(logits)
+        values = logits[ids]
+        self._aim(float(np.partition(values, len(values) - k)[len(values) - k]), float(values.max()))
+        candidates = np.empty(len(ids), dtype=_candidate)
+        candidates["id"] = ids
+        candidates["logit"] = values
+        array = lib.llama_token_data_array(
+            candidates.ctypes.data_as(lib.llama_token_data_p), len(ids), -1, False
+        )
+        return candidates, array
+
+    def _aim(self, kth: float, highest: float) -> None:
+        """Put the next threshold a little below the k-th best of now."""
+        self._threshold = kth - 0.5 * (highest - kth)
 
     def _fill(self, logits: Logits) -> tuple[NDArray[Any], Any]:
         candidates = self._candidates

@@ -49,6 +49,10 @@ class Settings:
     pin: tuple[str, ...] = ()
     log_prompts: bool = False
     shutdown_grace: float = 5.0
+    kv_cells: int = 0
+    """Tokens that the cache of a model holds for all its requests together; 0: context length x parallel."""
+    gap_ms: int = 200
+    """While prompts are read, running streams wait about this long between tokens, at most."""
     pull_rate: int = 0
     """Bytes per second that all pulls and pushes share; 0: no limit."""
 
@@ -95,6 +99,8 @@ def from_env(env: Mapping[str, str] | None = None) -> Settings:
         pin=reader.words("LLM_ENGINE_PIN"),
         log_prompts=reader.flag("LLM_ENGINE_LOG_PROMPTS", False),
         shutdown_grace=reader.duration("LLM_ENGINE_SHUTDOWN_GRACE", default.shutdown_grace),
+        kv_cells=reader.number("LLM_ENGINE_KV_CELLS", 0),
+        gap_ms=reader.number("LLM_ENGINE_GAP_MS", default.gap_ms),
         pull_rate=reader.rate("LLM_ENGINE_PULL_RATE"),
     )
 

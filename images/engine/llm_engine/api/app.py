@@ -43,6 +43,8 @@ def create_app(settings: Settings) -> App:
             kv_type=settings.kv_cache_type,
             flash_attention=settings.flash_attention,
             max_queue=settings.max_queue,
+            kv_cells=settings.kv_cells,
+            gap_ms=settings.gap_ms,
         ),
         Limits(
             max_queue=settings.max_queue,

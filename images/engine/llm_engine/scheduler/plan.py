@@ -55,6 +55,8 @@ class Defaults:
     flash_attention: bool | None = None
     max_queue: int = 512
     gpus: int = 0
+    kv_cells: int = 0
+    gap_ms: int = 200
 
 
 def make_plan(files: ModelFiles, options: RunnerOptions, defaults: Defaults, keep_alive: float) -> Plan:
@@ -86,6 +88,8 @@ def spec_for(plan: Plan, defaults: Defaults) -> LoadSpec:
         mlock=bool(options.use_mlock),
         embedding=plan.files.embedding,
         max_queue=defaults.max_queue,
+        cells=defaults.kv_cells or None,
+        gap_ms=float(defaults.gap_ms),
     )
     if options.num_batch:
         spec = replace(spec, num_batch=options.num_batch)

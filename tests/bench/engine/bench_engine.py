@@ -1,0 +1,123 @@
+"""`make bench`: our engine and llama-server, in turn, round by round; medians and
+ratios.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import os
+import statistics
+import subprocess
+import sys
+from pathlib import Path
+
+import gguf
+
+from tests.bench.engine import client, model
+from tests.bench.engine.scenarios import SCENARIOS, Scenario
+from tests.bench.engine.servers import Engine, Launch, LlamaServer, Running
+from tests.bench.engine.words import Words
+
+ROOT = Path(__file__).resolve().parents[3]
+Results = dict[str, dict[str, list[float]]]
+
+
+def cache_folder() -> Path:
+    base = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
+    return Path(os.environ.get("STACKCTL_CACHE") or f"{base}/stackctl") / "bench"
+
+
+async def measure(
+    launch: Launch, scenarios: list[Scenario], words: Path, seed: int, log: Path
+) -> dict[str, float]:
+    """All scenarios on one fresh server, in order, and what the server itself costs."""
+    found: dict[str, float] = {}
+    with Running(launch, log) as server:
+        await server.ready()
+        embedding = all(scenario.embedding for scenario in scenarios)
+        if not embedding:
+            hello = await client.chat(server.port, [{"role": "user", "content": "hello"}], 2)
+            found["load"] = hello.started + hello.first - server.started
+            found["idle"] = await server.idle()
+        else:
+            await client.fetch(server.port, "POST", "/v1/embeddings", {"model": "bench", "input": ["hello"]})
+        for scenario in scenarios:
+            found[scenario.name] = await scenario.run(server.port, Words(words, seed))
+            print(
+                f"  {launch.name:>12} {scenario.name:<8} {found[scenario.name]:10.2f}",
+                file=sys.stderr,
+                flush=True,
+            )
+        if not embedding:
+            found["memory"] = server.memory()
+    return found
+
+
+def report(results: Results, scenarios: list[Scenario]) -> bool:
+    """The table; whether every ratio that is asked for was reached."""
+    rows = [(s.name, s.unit, s.higher, s.wanted, s.what) for s in scenarios]
+    rows += [
+        ("load", "s", False, None, "start of the server to the first token"),
+        ("memory", "MB", False, None, "resident after the load"),
+        ("idle", "% CPU", False, None, "with the model loaded and nothing to do"),
+    ]
+    good = True
+    print(f"{'':10}{'engine':>12}{'llama-server':>14}{'ratio':>8}{'wanted':>9}  unit")
+    for name, unit, higher, wanted, what in rows:
+        sides = results.get(name)
+        if not sides or len(sides) < 2:
+            continue
+        ours, theirs = (statistics.median(sides[side]) for side in ("engine", "llama-server"))
+        ratio = ours / theirs if theirs else float("nan")
+        sign = "" if wanted is None else f"{'>=' if higher else '<='} {wanted}"
+        good &= wanted is None or (ratio >= wanted if higher else ratio <= wanted)
+        print(f"{name:10}{ours:12.2f}{theirs:14.2f}{ratio:8.2f}{sign:>9}  {unit:8} {what}")
+    return good
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="bench_engine", description=__doc__)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--only", default="", help="comma-separated names of scenarios")
+    parser.add_argument("--json", type=Path, help="write all measurements to this file")
+    options = parser.parse_args()
+    names = [name for name in options.only.split(",") if name]
+    chosen = [s for s in SCENARIOS if not names or s.name in names]
+    program = Path(
+        subprocess.run(
+            [ROOT / "scripts/llama-server"], check=True, text=True, stdout=subprocess.PIPE
+        ).stdout.strip()
+    )
+    vocabulary = program.parents[1] / "models" / "ggml-vocab-llama-spm.gguf"
+    folder = cache_folder()
+    chat_model = model.build(vocabulary, folder / "chat.gguf")
+    results: Results = {}
+    pairs: list[tuple[list[Scenario], list[Launch]]] = []
+    if talking := [s for s in chosen if not s.embedding]:
+        engine = Engine(folder / "chat-store")
+        engine.create(chat_model)
+        pairs.append((talking, [LlamaServer(program, chat_model), engine]))
+    if embedding := [s for s in chosen if s.embedding]:
+        path = model.build(vocabulary, folder / "embed.gguf", pooling=gguf.PoolingType.MEAN)
+        engine = Engine(folder / "embed-store")
+        engine.create(path)
+        pairs.append((embedding, [LlamaServer(program, path, embedding=True), engine]))
+    for round_ in range(options.rounds):
+        print(f"round {round_ + 1} of {options.rounds}", file=sys.stderr)
+        for scenarios, launches in pairs:
+            # Who goes first changes, so neither always meets the warmer machine.
+            for launch in launches if round_ % 2 == 0 else launches[::-1]:
+                log = folder / f"{launch.name}.log"
+                found = asyncio.run(measure(launch, scenarios, vocabulary, round_, log))
+                for name, value in found.items():
+                    results.setdefault(name, {}).setdefault(launch.name, []).append(value)
+    good = report(results, chosen)
+    if options.json:
+        options.json.write_text(json.dumps({"schema": "bench-engine/1", "results": results}, indent=1))
+    return 0 if good else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -43,4 +43,6 @@ def setup(*, debug: bool) -> None:
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(logging.INFO)
+    # asyncio warns about each write to a client that has just gone; that is no news.
+    logging.getLogger("asyncio").setLevel(logging.ERROR)
     logging.getLogger("llm_engine").setLevel(logging.DEBUG if debug else logging.INFO)

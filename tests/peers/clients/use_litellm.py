@@ -1,0 +1,30 @@
+import json
+import os
+
+os.environ["LITELLM_LOCAL_MODEL_COST_MAP"] = "True"
+import litellm
+from expect import ARGUMENTS, SENTENCE, TOOL, URL, wait_until_idle
+
+messages = [{"role": "user", "content": "hi"}]
+openai = {"api_base": f"{URL}/v1", "api_key": "none", "num_retries": 0}
+for model, where in (("openai/chat", openai), ("ollama_chat/chat", {"api_base": URL})):
+    assert litellm.completion(model=model, messages=messages, **where).choices[0].message.content == SENTENCE
+    parts = litellm.completion(model=model, messages=messages, stream=True, **where)
+    assert "".join(part.choices[0].delta.content or "" for part in parts) == SENTENCE
+answer = litellm.completion(model="openai/tool", messages=messages, tools=[TOOL], **openai)
+assert json.loads(answer.choices[0].message.tool_calls[0].function.arguments) == ARGUMENTS
+answer = litellm.completion(
+    model="anthropic/chat", messages=messages, api_base=URL, api_key="none", max_tokens=50, num_retries=0
+)
+assert answer.choices[0].message.content == SENTENCE
+vectors = litellm.embedding(model="openai/embed", input=["a", "b"], **openai)
+assert len(vectors.data[1]["embedding"]) == 384
+try:
+    litellm.completion(model="openai/nope", messages=messages, **openai)
+    raise SystemExit("an unknown model was answered")
+except litellm.NotFoundError:
+    pass
+stream = litellm.completion(model="openai/endless", messages=messages, stream=True, **openai)
+next(iter(stream))
+stream.completion_stream.close()
+wait_until_idle("litellm")

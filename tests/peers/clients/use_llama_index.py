@@ -1,0 +1,29 @@
+import ollama
+from expect import ARGUMENTS, SENTENCE, URL, wait_until_idle
+from llama_index.core.llms import ChatMessage
+from llama_index.core.tools import FunctionTool
+from llama_index.llms.ollama import Ollama
+
+
+def get_weather(city: str, days: int = 1) -> str:
+    """The weather of a city."""
+    return "sunny"
+
+
+llm = Ollama(model="chat", base_url=URL, request_timeout=60, context_window=4096)
+assert llm.complete("hi").text == SENTENCE
+assert llm.chat([ChatMessage(role="user", content="hi")]).message.content == SENTENCE
+assert list(llm.stream_complete("hi"))[-1].text == SENTENCE
+tools = Ollama(model="tool", base_url=URL, request_timeout=60, context_window=4096)
+answer = tools.chat_with_tools([FunctionTool.from_defaults(get_weather)], user_msg="hi")
+(call,) = tools.get_tool_calls_from_response(answer)
+assert call.tool_name == "get_weather" and call.tool_kwargs == ARGUMENTS
+try:
+    Ollama(model="nope", base_url=URL, context_window=4096).complete("hi")
+    raise SystemExit("an unknown model was answered")
+except ollama.ResponseError as error:
+    assert error.status_code == 404
+stream = Ollama(model="endless", base_url=URL, context_window=4096).stream_complete("go")
+next(stream)
+stream.close()
+wait_until_idle("llama-index")

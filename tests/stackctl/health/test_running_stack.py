@@ -1,0 +1,268 @@
+"""A whole stack, broken for real: what `stackctl health` says, exits with, sends, and how it comes back."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from llm_engine.models.scripted import build
+
+from tests.stackctl.health.support.servers import Recorder, recording_server
+from tests.support.engine import add_model
+from tests.support.stacks import PROGRAM, Folder, environment_for, free_port, wait_for
+
+
+class Watched:
+    """A stack on local processes, with the server that takes its messages."""
+
+    def __init__(self, folder: Folder, recorder: Recorder) -> None:
+        self.folder = folder
+        self.recorder = recorder
+        self.port = free_port()
+
+    def write(self, **health: Any) -> None:
+        self.folder.write(
+            {
+                "runtime": "local",
+                "data_dir": str(self.folder.path / "data"),
+                "services": {"engine": {"port": self.port}},
+                "models": ["chat"],
+                "health": {"fail_after": 2, "ok_after": 2, **health},
+                "notify": {"channels": [{"type": "webhook", "url": self.recorder.url}]},
+            }
+        )
+
+    def health(self, *arguments: str) -> tuple[int, dict[str, Any]]:
+        done = self.folder.run("health", "--json", *arguments)
+        assert done.out, done.err
+        report = done.json
+        return done.code, {check["id"]: check for check in report["checks"]} | {"report": report}
+
+    def told(self) -> list[str]:
+        """The messages since the last call, as `check: status`."""
+        found = [json.loads(seen.body) for seen in self.recorder.seen]
+        self.recorder.seen.clear()
+        return [f"{message['check']}: {message['status']}" for message in found]
+
+
+@pytest.fixture(scope="module")
+def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Watched]:
+    root = tmp_path_factory.mktemp("watched")
+    here = root / "stack"
+    here.mkdir()
+    gguf = build(root / "chat.gguf", {None: "I am well."})
+    add_model(here / "data" / "models", "chat", gguf)
+    folder = Folder(here, environment_for(root))
+    with recording_server() as recorder:
+        watched = Watched(folder, recorder)
+        watched.write()
+        try:
+            folder.ok("up")
+            yield watched
+        finally:
+            folder.run("down")
+
+
+@pytest.fixture(autouse=True)
+def fresh(stack: Watched) -> Iterator[None]:
+    """Each test starts with the default settings, no memory and no messages."""
+    stack.write()
+    for left in (stack.folder.state / "health").glob("*.json"):
+        left.unlink()
+    stack.recorder.seen.clear()
+    yield
+
+
+def test_a_well_stack_is_silent_under_cron(stack: Watched) -> None:
+    done = stack.folder.run("health", "--hard", "--quiet-ok")
+    assert (done.code, done.out, done.err) == (0, "", "")
+    code, checks = stack.health()
+    assert (code, checks["report"]["status"]) == (0, "OK")
+    line = stack.folder.run("health", "--nagios")
+    assert line.code == 0
+    assert line.out.startswith(f"OK: {stack.folder.name}: ")
+    assert line.out.count("\n") == 1
+    assert stack.told() == []
+
+
+def test_a_killed_engine_is_confirmed_told_once_and_its_return_told_once(stack: Watched) -> None:
+    stack.health()
+    stack.folder.ok("exec", "engine", "true")
+    stop_engine(stack)
+    first, checks = stack.health()
+    assert (first, checks["container.engine"]["status"]) == (2, "CRITICAL")
+    assert checks["engine"]["blocked_by"] == "container.engine"
+    quiet = [stack.folder.run("health", "--hard", "--quiet-ok").code for _ in range(4)]
+    assert quiet == [2, 2, 2, 2]
+    assert stack.told() == ["container.engine: CRITICAL"]
+    start_engine_again(stack)
+    codes = [stack.folder.run("health", "--hard", "--quiet-ok").code for _ in range(3)]
+    assert codes == [2, 0, 0]
+    assert stack.told() == ["container.engine: OK"]
+
+
+def stop_engine(stack: Watched) -> None:
+    from stackctl.runtime.local.address import socket_path
+
+    ask(socket_path(stack.folder.state), {"op": "stop", "services": ["engine"]})
+
+
+def start_engine_again(stack: Watched) -> None:
+    from stackctl.runtime.local.address import socket_path
+
+    ask(socket_path(stack.folder.state), {"op": "start", "services": ["engine"]})
+    wait_for(lambda: stack.health("--check", "engine", "--no-record")[0] == 0, "the engine is back", 60)
+
+
+def ask(path: Path, request: dict[str, Any]) -> None:
+    import socket
+
+    with socket.socket(socket.AF_UNIX) as connection:
+        connection.connect(str(path))
+        connection.sendall(json.dumps(request).encode() + b"\n")
+        answer = b""
+        while chunk := connection.recv(65536):
+            answer += chunk
+    assert b'"error"' not in answer, answer
+
+
+def test_a_silence_holds_the_message_back_and_shows_in_the_report(stack: Watched) -> None:
+    assert stack.folder.run("silence", "container", "--for", "1h", "--reason", "new disk").code == 0
+    stop_engine(stack)
+    for _ in range(3):
+        code, checks = stack.health()
+    assert (code, checks["container.engine"]["silenced"]) == (2, "new disk")
+    assert stack.told() == []
+    assert stack.folder.run("silence", "--end", "all").code == 0
+    stack.health()
+    assert stack.told() == ["container.engine: CRITICAL"]
+    start_engine_again(stack)
+
+
+def test_a_deleted_blob_is_found_and_named(stack: Watched) -> None:
+    blobs = stack.folder.path / "data" / "models" / "blobs"
+    largest = max(blobs.iterdir(), key=lambda path: path.stat().st_size)
+    aside = largest.rename(blobs.parent / "aside")
+    try:
+        code, checks = stack.health("--check", "store")
+        assert (code, checks["store"]["status"]) == (2, "CRITICAL")
+        assert "chat" in checks["store"]["summary"]
+    finally:
+        aside.rename(largest)
+    assert stack.health("--check", "store")[0] == 0
+
+
+def test_a_port_on_every_address_is_critical_at_once(stack: Watched) -> None:
+    import socket
+
+    with socket.socket() as outside:
+        outside.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        outside.bind(("0.0.0.0", free_port()))
+        outside.listen()
+        port = outside.getsockname()[1]
+        document = {"services": {"engine": {"port": port}}, "runtime": "local"}
+        stack.folder.write(document, "other.yaml")
+        done = stack.folder.run("-f", "other.yaml", "health", "--json", "--check", "ports", "--no-record")
+    assert done.code == 2
+    assert f"engine: 0.0.0.0:{port}" in done.json["checks"][0]["summary"]
+
+
+def test_changed_settings_are_drift_once_they_run(stack: Watched) -> None:
+    _, checks = stack.health("--check", "drift")
+    assert checks["drift"]["status"] == "OK"
+    current = stack.folder.state / "generations" / "current" / "processes.yaml"
+    text = current.read_text()
+    document = json.loads(text)
+    document["services"]["engine"]["hash"] = "0" * 64
+    current.write_text(json.dumps(document))
+    try:
+        _, checks = stack.health("--check", "drift")
+        assert checks["drift"]["status"] == "WARNING"
+        assert "engine: runs with other settings" in checks["drift"]["summary"]
+    finally:
+        current.write_text(text)
+
+
+def test_two_runs_at_once_do_not_mix(stack: Watched) -> None:
+    lock = stack.folder.state / "health" / "health.lock"
+    lock.parent.mkdir(exist_ok=True)
+    import fcntl
+
+    with lock.open("a") as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        quiet = stack.folder.run("health", "--hard", "--quiet-ok")
+        assert (quiet.code, quiet.out, quiet.err) == (0, "", "")
+        assert stack.health("--no-record")[0] == 0
+
+
+def test_a_run_that_is_killed_leaves_a_state_that_the_next_can_use(stack: Watched) -> None:
+    stop_engine(stack)
+    stack.health()
+    process = subprocess.Popen([PROGRAM, "health"], cwd=stack.folder.path, env=stack.folder.environment)
+    wait_for(lambda: (stack.folder.state / "health" / "health.lock").exists(), "the run began")
+    process.kill()
+    process.wait()
+    stack.health()
+    stack.health()
+    assert stack.told().count("container.engine: CRITICAL") == 1
+    start_engine_again(stack)
+
+
+def test_a_remedy_restarts_the_engine_and_is_on_the_record(stack: Watched) -> None:
+    remedies = {"enabled": True, "min_gap": "1h", "max_per_day": 2}
+    checks = {"container.engine": {"remedy": "restart engine"}}
+    stack.write(remedies=remedies, checks=checks)
+    stop_engine(stack)
+    stack.health()
+    stack.health()
+    wait_for(lambda: stack.health("--check", "container.engine", "--no-record")[0] == 0, "the remedy worked")
+    (message,) = [json.loads(seen.body) for seen in stack.recorder.seen]
+    assert message["remedy"] == "restart engine: done"
+    history = (stack.folder.state / "audit.jsonl").read_text()
+    assert '"health.remedy"' in history
+    stop_engine(stack)
+    for _ in range(4):
+        stack.health()
+    assert history.count('"health.remedy"') == 1, "within min_gap it is not started again"
+    start_engine_again(stack)
+
+
+def test_a_stack_at_work_is_unknown_and_not_down(stack: Watched) -> None:
+    import fcntl
+
+    lock = stack.folder.state / "lock"
+    stop_engine(stack)
+    with lock.open("r+" if lock.exists() else "w+") as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        who = {
+            "pid": os.getpid(),
+            "command": "stackctl upgrade",
+            "since": time.strftime("%Y-%m-%dT%H:%M:%S+00:00", time.gmtime()),
+        }
+        held.seek(0)
+        held.truncate()
+        held.write(json.dumps(who))
+        held.flush()
+        code, checks = stack.health()
+        assert (code, checks["container.engine"]["status"]) == (3, "UNKNOWN")
+        assert "stackctl upgrade is at work" in checks["container.engine"]["summary"]
+        held.seek(0)
+        held.truncate()
+    assert stack.told() == []
+    start_engine_again(stack)
+
+
+def test_a_bad_command_line_is_unknown_for_nagios_and_a_usage_error_for_people(stack: Watched) -> None:
+    wrong = stack.folder.run("health", "--check", "engin")
+    assert (wrong.code, "did you mean 'engine'?" in wrong.err) == (2, True)
+    wrong = stack.folder.run("health", "--check", "engin", "--nagios")
+    assert (wrong.code, wrong.out.startswith("UNKNOWN: ")) == (3, True)
+    (stack.folder.path / "bad.yaml").write_text("health: {fail_after: often}\n")
+    assert stack.folder.run("-f", "bad.yaml", "health").code == 2
+    assert stack.folder.run("-f", "bad.yaml", "health", "--nagios").code == 3

@@ -36,9 +36,11 @@ class DockerView:
 
     def status(self) -> StackStatus:
         label = f"com.docker.compose.project={self._project}"
-        filters = quote(json.dumps({"label": [label, "com.docker.compose.oneoff=False"]}))
+        filters = quote(json.dumps({"label": [label]}))
         listed = self._get(f"/containers/json?all=1&filters={filters}")
-        services = tuple(service(self._get(f"/containers/{item['Id']}/json")) for item in listed)
+        # Asked for by the one label that every intruder has, too; `compose run` is not part of the stack.
+        ours = [item for item in listed if item["Labels"].get("com.docker.compose.oneoff") != "True"]
+        services = tuple(service(self._get(f"/containers/{item['Id']}/json")) for item in ours)
         return StackStatus(self._project, self.name, None, tuple(sorted(services, key=lambda s: s.name)))
 
     def exec(self, service: str, argv: Sequence[str], *, timeout: float) -> CommandResult:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -42,6 +43,14 @@ def container(folder: Folder) -> str:
     return docker("ps", "-aq", "--filter", f"label=com.docker.compose.project={folder.name}")
 
 
+def restarts(name: str) -> int:
+    return int(docker("inspect", "-f", "{{.RestartCount}}", name))
+
+
+def more_restarts(name: str, before: int) -> bool:
+    return restarts(name) > before
+
+
 def test_containers_broken_by_hand(docker_folder: Folder, standin_image: str) -> None:
     docker_folder.write(settings(standin_image, free_port()))
     docker_folder.ok("up")
@@ -62,11 +71,9 @@ def test_containers_broken_by_hand(docker_folder: Folder, standin_image: str) ->
     # Killed from inside, again and again: Docker brings it back each time, and its state says "running".
     health(docker_folder)
     for _ in range(3):
-        before = int(docker("inspect", "-f", "{{.RestartCount}}", name))
-        docker("exec", "-u", "0", name, "sh", "-c", "kill -9 $(cat /proc/1/task/1/children)")
-        wait_for(
-            lambda seen=before: int(docker("inspect", "-f", "{{.RestartCount}}", name)) > seen, "a restart"
-        )
+        before = restarts(name)
+        docker("exec", name, "sh", "-c", "kill -9 $(cat /proc/1/task/1/children)")
+        wait_for(functools.partial(more_restarts, name, before), "a restart")
     code, checks = health(docker_folder)
     assert code == 2
     assert "restart loop: 3 restarts" in checks["container.engine"]["summary"]

@@ -16,8 +16,9 @@ if TYPE_CHECKING:
 def load(context: click.Context) -> Loaded:
     from stackctl.config import load_with_origins
 
-    settings = context.find_root().obj
-    return load_with_origins(settings["stack_file"], settings.get("overlay"))
+    root = context.find_root()
+    settings = root.obj or root.params  # a shell that completes has parsed the options, and run nothing
+    return load_with_origins(settings.get("stack_file"), settings.get("overlay"))
 
 
 def stack(context: click.Context) -> Stack:

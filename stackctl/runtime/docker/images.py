@@ -5,6 +5,7 @@ An image from a registry is pinned as `name@sha256:…`, one that was built here
 
 from __future__ import annotations
 
+import hashlib
 import json
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,11 @@ ROOT = Path(__file__).resolve().parents[3]
 
 # Images that this checkout can build: name -> value of IMAGE for scripts/images.
 BUILT_HERE = {"llm-engine": "cpu", "stackctl-webui": "webui", "stackctl-proxy": "proxy"}
+
+
+SOURCE_LABEL = "dev.stackctl.source"
+_REQUIREMENTS = {"cpu": ("engine", "llama"), "webui": ("webui", "open-webui")}
+_IGNORED = {"__pycache__", "llm_engine.egg-info"}
 
 
 def inspect(reference: str) -> dict[str, Any] | None:
@@ -51,19 +57,28 @@ def repository_of(reference: str) -> str:
 
 
 def obtain(reference: str, progress: Progress) -> None:
-    """Build it where this checkout can, else pull it."""
-    if inspect(reference) is not None:
-        return
+    """Build it where this checkout can and its sources are newer than the image, else pull it when it is not
+    here."""
     kind = BUILT_HERE.get(repository_of(reference))
     script = ROOT / "scripts" / "images"
+    here = inspect(reference)
+    source = source_digest(kind) if kind and script.exists() else None
+    if here is not None and source in (None, (here["Config"].get("Labels") or {}).get(SOURCE_LABEL)):
+        return
     try:
-        if kind and script.exists():
+        if kind and source:
             progress(f"building {reference}")
-            run([str(script)], timeout=3600, env=_build_environment(kind), cwd=ROOT, on_line=progress)
+            label = f"--label={SOURCE_LABEL}={source}"
+            run([str(script), label], timeout=3600, env=_build_environment(kind), cwd=ROOT, on_line=progress)
         else:
             progress(f"pulling {reference}")
             run(["docker", "pull", "--quiet", reference], timeout=3600, on_line=progress)
     except CommandError as error:
+        if here is not None:
+            progress(
+                f"warning: {reference} could not be built anew, the one from {here['Created'][:19]} is used"
+            )
+            return
         how = f"IMAGE={kind} scripts/images" if kind else f"docker pull {reference}"
         raise PreflightError(f"image {reference} cannot be had: {error.what}", fix=how) from error
     if inspect(reference) is None:
@@ -129,6 +144,17 @@ def _rebuild_or_obtain(reference: str, progress: Progress) -> None:
         run([str(script)], timeout=3600, env=_build_environment(kind), cwd=ROOT, on_line=progress)
     else:
         obtain(reference, progress)
+
+
+def source_digest(kind: str) -> str:
+    """Of everything that goes into the image, so that an image that is behind its sources is known."""
+    folder = ROOT / "images" / ("engine" if kind in ("cpu", "cuda") else kind)
+    requirements = [ROOT / "requirements" / f"{name}.txt" for name in _REQUIREMENTS.get(kind, ())]
+    files = [path for path in folder.rglob("*") if path.is_file() and not _IGNORED & set(path.parts)]
+    digest = hashlib.sha256()
+    for path in sorted([*files, *requirements, ROOT / "scripts" / "images"]):
+        digest.update(str(path.relative_to(ROOT)).encode() + b"\0" + path.read_bytes())
+    return digest.hexdigest()[:32]
 
 
 def _build_environment(kind: str) -> dict[str, str]:

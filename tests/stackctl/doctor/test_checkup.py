@@ -1,0 +1,181 @@
+"""The doctor on hosts that are well, ill, and not as it expected."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from stackctl.config import StackConfig
+from stackctl.doctor import docker, gpu, system
+from stackctl.doctor.checkup import CHECKS, examine
+from stackctl.doctor.host import Host, version_numbers
+from stackctl.errors import UsageError
+from stackctl.render.gpu import GpuEvidence
+from stackctl.runtime.command import CommandResult
+
+CARD = ("GPU 0: NVIDIA H100 (UUID: GPU-1)",)
+
+
+class FakeHost(Host):
+    """A host whose commands answer what the test says; everything else is `not found`."""
+
+    def __init__(self, answers: dict[str, tuple[int, str, str]], evidence: GpuEvidence, **more: Any) -> None:
+        super().__init__(command=self.answer, **more)
+        self._answers, self._evidence = answers, evidence
+
+    def answer(self, argv: list[str]) -> CommandResult:
+        line = " ".join(argv)
+        code, out, err = next(
+            (value for key, value in self._answers.items() if key in line), (127, "", "not found")
+        )
+        return CommandResult(tuple(argv), code, out, err, 0.0)
+
+    @property
+    def gpu(self) -> GpuEvidence:  # type: ignore[override]
+        return self._evidence
+
+
+def host(info: dict[str, Any] | None = None, evidence: GpuEvidence | None = None, **answers: Any) -> FakeHost:
+    said = dict(answers.pop("answers", {}))
+    if info is not None:
+        said["docker info"] = (0, json.dumps({"ServerVersion": "28.1.0", **info}), "")
+    return FakeHost(said, evidence or GpuEvidence(), **answers)
+
+
+@pytest.mark.parametrize(
+    ("answer", "severity", "says"),
+    [
+        ((0, "28.0.1\n", ""), "ok", "28.0.1"),
+        ((127, "", "not found"), "error", "not installed"),
+        ((1, "", "permission denied while trying to connect"), "error", "no permission"),
+        ((1, "", "Cannot connect to the Docker daemon"), "error", "no Docker Engine answers"),
+    ],
+)
+def test_docker(answer: tuple[int, str, str], severity: str, says: str) -> None:
+    found = docker.docker(host(answers={"docker version": answer}))
+    assert found.severity == severity and says in found.evidence
+    assert severity == "ok" or found.fix
+
+
+def test_no_docker_is_no_trouble_for_a_local_stack() -> None:
+    assert docker.docker(host(config=StackConfig(runtime="local"))).severity == "skipped"
+
+
+def test_engine_before_28_lets_neighbours_in() -> None:
+    assert docker.docker_version(host({"ServerVersion": "26.1.5+dfsg1"})).severity == "warning"
+    assert docker.docker_version(host({"ServerVersion": "28.0.0"})).severity == "ok"
+
+
+def test_old_compose() -> None:
+    old = host({}, answers={"compose version": (0, "2.20.1\n", "")})
+    assert docker.compose_version(old).severity == "error"
+    assert (
+        docker.compose_version(host({}, answers={"compose version": (0, "v2.26.1-4\n", "")})).severity == "ok"
+    )
+
+
+def test_systemd_cgroups_lose_the_gpu_unless_cdi() -> None:
+    lost = docker.cgroup_driver(host({"CgroupDriver": "systemd"}, GpuEvidence(CARD)))
+    assert lost.severity == "warning" and "daemon-reload" in lost.evidence
+    assert docker.cgroup_driver(host({"CgroupDriver": "systemd"}, GpuEvidence(CARD, cdi_specs=("x",)))).good
+    assert docker.cgroup_driver(host({"CgroupDriver": "systemd"})).good
+
+
+def test_rootless_and_shifted_ids_are_seen() -> None:
+    assert docker.rootless(host({"SecurityOptions": ["name=rootless"]})).severity == "warning"
+    assert docker.rootless(host({"SecurityOptions": ["name=userns"]})).severity == "warning"
+    assert docker.rootless(host({"SecurityOptions": ["name=seccomp"]})).severity == "ok"
+
+
+def test_ufw_does_not_govern_published_ports(tmp_path: Path) -> None:
+    ufw = tmp_path / "etc/ufw/ufw.conf"
+    ufw.parent.mkdir(parents=True)
+    ufw.write_text("ENABLED=yes\n")
+    found = docker.firewall(host({}, config=StackConfig(expose="lan"), root=tmp_path))
+    assert found.severity == "warning" and "bypass" in found.evidence
+    assert docker.firewall(host({}, config=StackConfig())).severity == "ok"
+
+
+def test_a_stale_cdi_spec_names_the_missing_file(tmp_path: Path) -> None:
+    there = tmp_path / "libcuda.so.1"
+    there.write_text("")
+    spec = tmp_path / "nvidia.yaml"
+    spec.write_text(f'mounts:\n- hostPath: {there}\n- hostPath: "/usr/lib/libcuda.so.550.1"\n')
+    found = gpu.cdi_spec(host(evidence=GpuEvidence(cdi_specs=(str(spec),))))
+    assert (
+        found.severity == "error" and "libcuda.so.550.1" in found.evidence and str(spec) in (found.fix or "")
+    )
+    spec.write_text(f"mounts:\n- hostPath: {there}\n")
+    assert gpu.cdi_spec(host(evidence=GpuEvidence(cdi_specs=(str(spec),)))).severity == "ok"
+
+
+def test_gpu_without_runtime_and_cpu_fallback() -> None:
+    bare = GpuEvidence(CARD, ("runc",))
+    assert gpu.runtime_registered(host(evidence=bare)).severity == "error"
+    assert gpu.gpu(host(evidence=bare, config=StackConfig())).severity == "warning"
+    strict = StackConfig.model_validate({"gpu": {"require_gpu": True}})
+    assert gpu.gpu(host(evidence=bare, config=strict)).severity == "error"
+
+
+@pytest.mark.parametrize(
+    ("image", "driver", "severity"),
+    [
+        ("CUDA_VERSION=12.4.1", "12.6", "ok"),
+        ("CUDA_VERSION=12.4.1", "12.2", "error"),
+        ("A=b", "12.6", "warning"),
+    ],
+)
+def test_driver_versus_image(image: str, driver: str, severity: str) -> None:
+    answers = {
+        "image inspect": (0, f"PATH=/bin\n{image}\n", ""),
+        "nvidia-smi": (0, f"CUDA Version: {driver} |", ""),
+    }
+    found = gpu.driver_and_image(host({}, GpuEvidence(CARD), config=StackConfig(), answers=answers))
+    assert found.severity == severity
+
+
+def test_data_mount(tmp_path: Path) -> None:
+    config = StackConfig(data_mount=tmp_path, data_dir=tmp_path / "d")
+    assert system.data_mount(host(config=config)).severity == "error"
+    beside = StackConfig(data_mount=Path("/"), data_dir=tmp_path)
+    assert system.data_mount(host(config=beside)).severity == "ok"
+
+
+def test_user_namespaces(tmp_path: Path) -> None:
+    path = tmp_path / "proc/sys/user/max_user_namespaces"
+    path.parent.mkdir(parents=True)
+    path.write_text("0\n")
+    assert system.user_namespaces(host(root=tmp_path)).severity == "warning"
+
+
+def test_a_secret_that_others_can_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
+    from stackctl.runtime.secrets import SecretStore
+
+    store = SecretStore("ai")
+    store.set("a", "value-value")
+    store.path("a").chmod(0o644)
+    found = system.secrets_mode(host(config=StackConfig()))
+    assert found.severity == "error" and "chmod 600" in (found.fix or "")
+
+
+def test_a_check_that_fails_itself_is_a_finding(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(_: Host) -> Any:
+        raise RuntimeError("no such thing")
+
+    monkeypatch.setitem(CHECKS, "disk", broken)
+    (found,) = examine(host(), ["disk"])
+    assert found.severity == "warning" and "no such thing" in found.evidence
+
+
+def test_an_unknown_check_gets_a_suggestion() -> None:
+    with pytest.raises(UsageError, match="did you mean 'disk'"):
+        list(examine(host(), ["dsik"]))
+
+
+@pytest.mark.parametrize(("text", "numbers"), [("v2.26.1-4", (2, 26, 1)), ("28.0", (28, 0)), ("dev", ())])
+def test_versions(text: str, numbers: tuple[int, ...]) -> None:
+    assert version_numbers(text) == numbers

@@ -23,6 +23,7 @@ COMMANDS: dict[str, Entry] = {
     "exec": Entry("stackctl.cli.logs", "exec_", "Run a command inside a service."),
     "config": Entry("stackctl.cli.config", "config", "Show, check and explain the stack file."),
     "health": Entry("stackctl.cli.health", "health", "Check the stack; the exit code is the answer."),
+    "watch": Entry("stackctl.cli.watch", "watch", "Show the checks live."),
     "silence": Entry("stackctl.cli.silence", "silence", "Hold messages back during planned work."),
     "upgrade": Entry(
         "stackctl.cli.upgrade", "upgrade", "Move to the newest version, or stay on the old one."

@@ -25,6 +25,7 @@ MODULES = (
     "disk",
     "store",
     "drift",
+    "tunnels",
     "certificates",
     "clock",
     "messages",

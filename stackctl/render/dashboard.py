@@ -102,10 +102,21 @@ ROWS: tuple[tuple[str, tuple[Panel, ...]], ...] = (
     (
         "Models",
         (
+            # Loads are rare, and a series is born with its first one: a rate would miss it.
             Panel(
-                "Loads", "short", (('increase(llm_engine_loads_total{model=~"$model"}[1h])', "{{model}}"),)
+                "Loads since the start", "short", (('llm_engine_loads_total{model=~"$model"}', "{{model}}"),)
             ),
-            Panel("Load time", "s", _quantiles("llm_engine_load_seconds")),
+            Panel(
+                "Mean load time",
+                "s",
+                (
+                    (
+                        'llm_engine_load_seconds_sum{model=~"$model"} / '
+                        'llm_engine_load_seconds_count{model=~"$model"}',
+                        "{{model}}",
+                    ),
+                ),
+            ),
             Panel("GPUs lost", "short", (("increase(llm_engine_gpu_lost_total[1h])", "lost"),)),
         ),
     ),

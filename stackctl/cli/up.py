@@ -37,8 +37,10 @@ def up(context: click.Context, timeout: float | None, lock_wait: float, as_json:
     from stackctl.operations import firstrun
     from stackctl.operations.up import up as bring_up
 
-    path = loader.find(context.find_root().obj["stack_file"])
-    if not path.exists():
+    asked_for = context.find_root().obj["stack_file"]
+    path = loader.find(asked_for)
+    # A first run in an empty folder is helped along; a file that was named and is not there is a mistake.
+    if not path.exists() and not asked_for:
         write_stack_file(path)
         output.say(f"no stack file here: wrote {path} with the defaults")
     stack = contexts.stack(context)

@@ -24,6 +24,7 @@ GENERATED = frozenset({KEY_SECRET, PASSWORD_SECRET, *WEBUI_SECRETS.values()})
 def check(stack: Stack, rendered: Rendered) -> None:
     """Refuse with a reason, or return."""
     _mount(stack)
+    _models(stack)
     _ports(stack, rendered)
     for name, body in rendered.document["services"].items():
         for volume in body.get("volumes", []):
@@ -75,6 +76,17 @@ def _mount(stack: Stack) -> None:
     if mount is not None and not os.path.ismount(mount):
         raise PreflightError(
             f"data_mount {mount} is not mounted, so data would go to the disk below it", fix=f"mount {mount}"
+        )
+
+
+def _models(stack: Stack) -> None:
+    """A models folder that the stack file names is somebody's: it is there, or its disk is not mounted."""
+    folder = stack.config.services.engine.models_dir
+    if folder is not None and not Path(folder).is_dir():
+        what = "is not a folder" if Path(folder).exists() else "does not exist"
+        raise PreflightError(
+            f"engine: models_dir {folder} {what} (is its disk mounted?), and is not made silently",
+            fix=f"mkdir -p {folder}",
         )
 
 

@@ -76,7 +76,10 @@ def test_each_renders_the_shortest_conversation_and_streams_plain_text() -> None
         parser = built.parser()
         if parsing.family_of(model).name == "harmony":
             continue
-        events = [*parser.feed("Just "), *parser.feed("text."), *parser.finish()]
+        # Some cannot be kept from thinking: then the answer comes after it.
+        opening, closing = built.family.thinking
+        thought = f"hm{closing}" if built.text.rstrip().endswith(opening) else ""
+        events = [*parser.feed(f"{thought}Just "), *parser.feed("text."), *parser.finish()]
         assert "".join(e.text for e in events if isinstance(e, Content)) == "Just text.", model.name
 
 

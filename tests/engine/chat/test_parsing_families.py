@@ -94,6 +94,16 @@ SAMPLES = [
         "<function=get_weather>\n<parameter=city>\n42\n</parameter>\n</function>\n</tool_call>",
         [call(city="42")],
     ),
+    Sample(
+        "qwen3-coder",
+        "<tool_call>\n<function=get_weather>\n<parameter=city>\na</tool_call>b\n</parameter>\n</function>\n</tool_call>",
+        [call(city="a</tool_call>b")],
+    ),
+    Sample(
+        "qwen3-coder",
+        "<tool_call>\n<function=get_weather>\n<parameter=city>\nParis\n</parameter>\n</tool_call>",
+        [call(city="Paris")],
+    ),
     # GLM
     Sample(
         "glm",

@@ -1,12 +1,10 @@
 """A model that thinks, and whose answer must have a form: it thinks freely, then the grammar begins.
 
-Two generations: the first runs until the thinking ends, the second goes on from there under the grammar.
-The prefix
-cache makes the second one nearly free. A model that does not think after all starts anew under the grammar,
-before
-anything was sent. (A grammar that sleeps inside one generation would do with one, but it ends the process
-when the
-token that wakes it carries text the grammar does not allow.)
+Two generations: the first runs until the thinking ends, the second goes on from there under the grammar. The
+prefix cache makes the second one nearly free. A model that does not think after all starts anew under the
+grammar, before anything was sent. (A grammar that allows thinking would do with one generation, and several
+choices at once use it; but a token that ends the thinking and goes on with other text is then refused, and a
+model whose vocabulary has no token for the tag may think for ever.)
 """
 
 from __future__ import annotations
@@ -31,13 +29,10 @@ class Marks:
     """Where thinking ends."""
     bridge: str
     """What stands between the thinking and the answer, `end` included."""
-    skip: str = ""
-    """What an answer without thinking begins with."""
 
 
-HARMONY = Marks(
-    "<|end|>", "<|end|><|start|>assistant<|channel|>final<|message|>", "<|channel|>final<|message|>"
-)
+# The form itself names the channel that follows.
+HARMONY = Marks("<|end|>", "<|end|><|start|>assistant")
 
 
 def marks_for(family: str, end: str) -> Marks:
@@ -88,7 +83,7 @@ class ThinkFirst:
                         yield earlier
                         self.text += earlier.text if isinstance(earlier, Tokens) else ""
                     held = []
-        bridge = self.marks.bridge if thinking else self.marks.skip
+        bridge = self.marks.bridge if thinking else ""
         if bridge:
             yield Tokens(0, bridge)
         async with contextlib.aclosing(self._generate(await self._second(bridge))) as events:

@@ -1,57 +1,44 @@
 """When the answer must have a form: a grammar, JSON, a schema, or a tool call.
 
-A forced tool call is one JSON object `{"name": ..., "arguments": ...}` under a grammar made from the
-tools' own schemas, so the arguments are valid whatever the model does. A model that thinks first does so
-freely: the grammar sleeps until its thinking ends.
+The form is a grammar in the words of the model's family, see `llm_engine.chat.forcing`; for when it begins,
+see `llm_engine.api.after_thinking`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
+from llm_engine.api.errors import bad_request
+from llm_engine.api.prepare import Prepared
 from llm_engine.api.turn import Turn
-from llm_engine.chat.messages import Tool
+from llm_engine.chat import forcing
+from llm_engine.chat.parsing.events import StreamParser
+from llm_engine.runner.json_schema import schema_to_gbnf
 from llm_engine.runner.messages import Grammar
 
 
 @dataclass(frozen=True)
 class Forced:
+    parser: Callable[[], StreamParser]
     grammar: Grammar | None = None
-    tool_call: bool = False
-    """The text is a forced call, to be read as such."""
 
 
-def grammar_for(turn: Turn, gbnf: str | None) -> Forced:
+def grammar_for(turn: Turn, gbnf: str | None, prepared: Prepared) -> Forced:
     """The strongest wish wins: a required call, then a format, then a grammar from the options."""
-    if turn.tool_choice.mode == "required":
-        schema = call_schema(turn.tools, turn.tool_choice.name)
-        return Forced(Grammar(json_schema=schema), tool_call=True)
-    if turn.format is not None:
-        schema = {} if turn.format == "json" else turn.format
-        return Forced(Grammar(json_schema=schema))
-    if gbnf is not None:
-        return Forced(Grammar(gbnf=gbnf))
-    return Forced()
+    built = prepared.built
+    room = turn.n > 1 or prepared.marks is None  # else the model has thought before the grammar begins
+    try:
+        if turn.tool_choice.mode == "required" and built is not None:
+            return _forced(forcing.tool_call(built, turn.tools, turn.tool_choice.name, room=room))
+        if turn.format is not None:
+            gbnf = schema_to_gbnf({} if turn.format == "json" else turn.format)
+    except ValueError as error:
+        raise bad_request(f"invalid schema: {error}") from None
+    if gbnf is not None and built is not None:
+        return _forced(forcing.constrained(built, gbnf, room=room))
+    return Forced(prepared.parser, None if gbnf is None else Grammar(gbnf=gbnf))
 
 
-def call_schema(tools: Sequence[Tool], name: str | None) -> dict[str, Any]:
-    """What one call to one of these tools looks like."""
-    options = [_one(tool) for tool in tools if name is None or tool.name == name]
-    return options[0] if len(options) == 1 else {"anyOf": options}
-
-
-def _one(tool: Tool) -> dict[str, Any]:
-    parameters: Mapping[str, Any] = tool.parameters or {}
-    arguments = dict(parameters) if parameters.get("type") else {"type": "object", **parameters}
-    definitions: dict[str, Any] = {
-        key: arguments.pop(key) for key in ("$defs", "definitions") if key in arguments
-    }
-    return {
-        "type": "object",
-        "properties": {"name": {"const": tool.name}, "arguments": arguments},
-        "required": ["name", "arguments"],
-        "additionalProperties": False,
-        **definitions,
-    }
+def _forced(form: forcing.Forced) -> Forced:
+    return Forced(form.parser, Grammar(gbnf=form.gbnf, root=form.root))

@@ -12,7 +12,7 @@ from llm_engine.api.errors import ApiError, bad_request
 from llm_engine.api.failures import TOO_LONG, runner_error
 from llm_engine.api.lookup import embeds_only
 from llm_engine.api.turn import Plain, Turn
-from llm_engine.chat import parsing, prompt
+from llm_engine.chat import parsing, prompt, truncation
 from llm_engine.chat.messages import Message, Tool
 from llm_engine.chat.model import ChatModel
 from llm_engine.chat.parsing.events import StreamParser
@@ -44,6 +44,7 @@ class Prepared:
     tokens: int | None = None
     token_ids: Sequence[int] = ()
     truncated: bool = False
+    built: BuiltPrompt | None = None
     marks: Marks | None = None
     """Where the model's thinking ends, if its answer may begin with some."""
 
@@ -67,9 +68,7 @@ def check_capabilities(call: Call, model: Model, turn: Turn) -> None:
 
 
 def chat_supports_tools(chat: ChatModel) -> bool:
-    if chat.uses_jinja:
-        return chat.jinja_traits is not None and chat.jinja_traits.tools
-    return chat.go_traits.tools or parsing.family_of(chat).name not in ("generic", "plain")
+    return chat.supports_tools or parsing.family_of(chat).name not in ("generic", "plain")
 
 
 async def prepare(call: Call, model: Model, turn: Turn, lease: Lease, *, check: bool = True) -> Prepared:
@@ -115,13 +114,14 @@ class _Builder:
         prepared = self._prepared(built)
         if not check or not self.turn.truncate:
             return await self._fit(prepared, check)
-        while not await self._fits(prepared):
-            shorter = _without_oldest(messages)
-            if shorter is None:
-                break
-            messages = shorter
-            prepared = replace(self._prepared(self._chat(messages)), truncated=True)
+        if not await self._fits(prepared) and len(messages) > 1:
+            shorter = await truncation.shorten(messages, self._messages_fit, whole_turns=self.chat.uses_jinja)
+            if len(shorter) < len(messages):
+                prepared = replace(self._prepared(self._chat(shorter)), truncated=True)
         return await self._fit(prepared, check)
+
+    async def _messages_fit(self, messages: Sequence[Message]) -> bool:
+        return await self._fits(self._prepared(self._chat(messages)))
 
     def _conversation(self) -> list[Message]:
         """The model's own messages first, and its system text unless the client brings one."""
@@ -162,13 +162,12 @@ class _Builder:
             images=built.images,
             tokens=None if ids is None else len(ids),
             token_ids=ids or (),
+            built=built,
             marks=self._marks(built),
         )
 
     def _marks(self, built: BuiltPrompt) -> Marks | None:
-        if self.turn.plain is not None and (self.turn.plain.raw or self.turn.plain.suffix):
-            return None
-        if not self.think or not parsing.can_think(self.chat):
+        if not self.think or not built.thinks:
             return None
         return marks_for(built.family.name, built.family.thinking[1])
 
@@ -228,11 +227,3 @@ def _cut(ids: Sequence[int], n_ctx: int) -> list[int]:
     keep = min(KEEP, n_ctx // 2)
     tail = max((n_ctx - keep) // 2, 1)
     return [*ids[:keep], *ids[-tail:]]
-
-
-def _without_oldest(messages: Sequence[Message]) -> list[Message] | None:
-    """Without the oldest message that may go; system messages and the last one stay."""
-    for index, message in enumerate(messages[:-1]):
-        if message.role != "system":
-            return [*messages[:index], *messages[index + 1 :]]
-    return None

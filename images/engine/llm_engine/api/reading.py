@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import secrets
 import string
 from collections.abc import Sequence
-from typing import Any
 
 from llm_engine.api.forcing import Forced
-from llm_engine.api.prepare import Prepared
 from llm_engine.api.turn import CallMade, Delta, Turn
 from llm_engine.chat.parsing.events import Content, Thinking, ToolCall
 from llm_engine.runner.messages import TokenLogprob, Tokens
@@ -24,11 +21,9 @@ def new_call_id() -> str:
 class Reader:
     """One choice's text, piece by piece. `called` tells whether it made a tool call."""
 
-    def __init__(self, prepared: Prepared, forced: Forced, turn: Turn) -> None:
-        self.parser = prepared.parser()
-        self.forced = forced.tool_call
+    def __init__(self, forced: Forced, turn: Turn) -> None:
+        self.parser = forced.parser()
         self.single = not turn.parallel_tool_calls
-        self.text = ""
         self.called = 0
         self.thinking_tokens = 0
         self.ids: list[int] = []
@@ -41,15 +36,7 @@ class Reader:
         return delta
 
     def finish(self) -> Delta | None:
-        delta = self._delta(self.parser.finish(), ())
-        if not self.forced:
-            return delta
-        call = _forced_call(self.text)
-        if call is None:
-            # Cut off before it was complete: the caller sees what there is, and why it ended.
-            return Delta(0, content=self.text) if self.text else delta
-        self.called += 1
-        return Delta(0, calls=(call,))
+        return self._delta(self.parser.finish(), ())
 
     def _delta(
         self, events: Sequence[Content | Thinking | ToolCall], logprobs: Sequence[TokenLogprob]
@@ -64,19 +51,6 @@ class Reader:
             elif not (self.single and self.called):
                 calls.append(CallMade(new_call_id(), event.name, dict(event.arguments), self.called))
                 self.called += 1
-        if self.forced:
-            self.text += content
-            content = ""
         if not (content or thinking or calls or logprobs):
             return None
         return Delta(0, content, thinking, calls, logprobs)
-
-
-def _forced_call(text: str) -> CallMade | None:
-    try:
-        value: Any = json.loads(text)
-    except ValueError:
-        return None
-    if not isinstance(value, dict) or not isinstance(value.get("arguments"), dict):
-        return None
-    return CallMade(new_call_id(), str(value.get("name", "")), value["arguments"], 0)

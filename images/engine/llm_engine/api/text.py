@@ -38,7 +38,7 @@ async def open_turn(call: Call, turn: Turn) -> AsyncIterator[AsyncGenerator[Piec
     options = options_for(model, turn.options, overrides=turn.overrides, fallbacks=turn.fallbacks)
     async with call.engine.use(call, files_of(model), options.runner, turn.keep_alive) as lease:
         prepared = await prepare(call, model, turn, lease)
-        forced = grammar_for(turn, options.grammar)
+        forced = grammar_for(turn, options.grammar, prepared)
         limit = _limit(options.num_predict, turn, lease)
         request = GenerateRequest(
             prompt=prepared.prompt,
@@ -81,7 +81,7 @@ class _Run:
     silent: bool
 
     async def pieces(self, request: GenerateRequest) -> AsyncGenerator[Piece, None]:
-        readers = [Reader(self.prepared, self.forced, self.turn) for _ in range(self.turn.n)]
+        readers = [Reader(self.forced, self.turn) for _ in range(self.turn.n)]
         metrics = self.call.engine.metrics
         label = metrics.label(self.prepared.name)
         last: float | None = None

@@ -36,6 +36,8 @@ class BuiltPrompt:
     model: ChatModel
     tools: Sequence[Tool] = ()
     think: Think = None
+    thinks: bool = False
+    """Whether the answer may begin with thinking, wanted or not."""
     add_special: bool = True
     """False when the template has already written the model's begin-of-text token."""
     stops: tuple[str, ...] = ()
@@ -49,7 +51,13 @@ class BuiltPrompt:
 
     def parser(self) -> StreamParser:
         """A new parser for one answer to this prompt."""
-        return parsing.for_model(self.model, self.tools, self.think, self.text)
+        return self.parser_of(self.family)
+
+    def parser_of(self, family: parsing.Family) -> StreamParser:
+        keep = self.think is None or bool(self.think)
+        return parsing.parser_for(
+            family, self.tools, thinks=self.thinks, keep_thinking=keep, prompt_tail=self.text
+        )
 
 
 def build(
@@ -72,7 +80,8 @@ def build(
     else:
         chosen = model.go if template is None else go_template(template)
         text = _go(chosen, merge(marked), tools, think, now)
-    return _built(model, text, markers, tools, think, family)
+    thinks = parsing.can_think(model)
+    return _built(model, text, markers, family, tools=tools, think=think, thinks=thinks)
 
 
 def complete(
@@ -91,23 +100,25 @@ def complete(
     values = {"Prompt": message.content, "Suffix": suffix, "Response": "", **_thinking(think)}
     chosen = model.go if template is None else go_template(template)
     text = chosen.execute(values, today=_today(now))
-    return _built(model, text, markers, (), think, parsing.family_of(model))
+    return _built(model, text, markers, parsing.PLAIN, think=think)
 
 
 def raw(model: ChatModel, prompt: str, images: Sequence[bytes] = ()) -> BuiltPrompt:
     """The client's own text, untouched; its pictures stand in front of it."""
     markers = MediaMarkers()
     (message,) = markers.mark([Message("user", prompt, images=images)])
-    return _built(model, message.content, markers, (), None, parsing.PLAIN)
+    return _built(model, message.content, markers, parsing.PLAIN)
 
 
 def _built(
     model: ChatModel,
     text: str,
     markers: MediaMarkers,
-    tools: Sequence[Tool],
-    think: Think,
     family: parsing.Family,
+    *,
+    tools: Sequence[Tool] = (),
+    think: Think = None,
+    thinks: bool = False,
 ) -> BuiltPrompt:
     shown, pieces = markers.cut(text)
     return BuiltPrompt(
@@ -116,6 +127,7 @@ def _built(
         model=model,
         tools=tuple(tools),
         think=think,
+        thinks=thinks,
         add_special=not (model.bos and text.startswith(model.bos)),
         stops=family.stops,
         images=len(markers.media),

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "GENERIC", "PLAIN", "Content", "Event", "Family", "StreamParser", "Thinking", "ToolCall", "can_think",
-    "family_of", "for_model",
+    "family_of", "parser_for",
 ]  # fmt: skip
 
 
@@ -59,14 +59,16 @@ def can_think(model: ChatModel) -> bool:
     return model.go_traits.thinking is not None or model.go_traits.names >= {"Thinking", "Think"}
 
 
-def for_model(
-    model: ChatModel, tools: Sequence[Tool] = (), think: bool | str | None = None, prompt_tail: str = ""
+def parser_for(
+    family: Family,
+    tools: Sequence[Tool] = (),
+    *,
+    thinks: bool,
+    keep_thinking: bool = True,
+    prompt_tail: str = "",
 ) -> StreamParser:
     """A parser for one answer; `prompt_tail` is the prompt's end, where thinking may have been opened."""
-    family = family_of(model)
-    keep = think is None or bool(think)
     if family.name == "harmony":
-        return HarmonyParser(tools, keep_thinking=keep, prompt_tail=prompt_tail)
-    thinks = can_think(model)
+        return HarmonyParser(tools, keep_thinking=keep_thinking, prompt_tail=prompt_tail)
     opened = thinks and prompt_tail.rstrip().endswith(family.thinking[0])
-    return TaggedParser(family, tools, thinks=thinks, keep_thinking=keep, thinking_open=opened)
+    return TaggedParser(family, tools, thinks=thinks, keep_thinking=keep_thinking, thinking_open=opened)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import contextlib
 import json
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -143,7 +144,7 @@ def _matches(value: Any, wanted: set[str]) -> bool:
     return False
 
 
-_FUNCTION = re.compile(r"<function=([^>\n]+)>(.*?)</function>", re.DOTALL)
+_FUNCTION = re.compile(r"<function=([^>\n]+)>(.*?)(?:</function>|\Z)", re.DOTALL)
 _PARAMETER = re.compile(r"<parameter=([^>\n]+)>\n?(.*?)\n?(?:</parameter>|(?=<parameter=)|\Z)", re.DOTALL)
 
 
@@ -238,6 +239,10 @@ def gemma_body(text: str, tools: Sequence[Tool]) -> list[Made] | None:
     found = _GEMMA_CALL.fullmatch(text.strip())
     if found is None:
         return None
+    with contextlib.suppress(ValueError):
+        plain = json.loads(found[2])
+        if isinstance(plain, dict):
+            return [Made(found[1], plain)]
     quote = "<escape>" if "<escape>" in text else '<|"|>'
     parts = found[2].split(quote)
     for at in range(len(parts)):

@@ -30,6 +30,8 @@ class Family:
     bodies_by_tag: dict[str, tuple[tuple[str, ...], Body]] = field(default_factory=dict)
     example: str = '{"name": "<tool name>", "arguments": {<its arguments>}}'
     """How a call is written, for templates that do not tell the model themselves."""
+    forced: tuple[str, str] | None = None
+    """What stands before and after the JSON arguments of a call to `{name}`; None: a bare call is forced."""
     noise: tuple[str, ...] = ()
     """Tags that carry nothing and never reach the client."""
     bare: bool = False
@@ -52,7 +54,10 @@ class Family:
 
 
 PLAIN = Family("plain", parsers=("passthrough",))
-GENERIC = Family("generic", bare=True)
+# The forms in which a call can be forced: before the arguments, and after them.
+_NAMED = '{"name": "{name}", "arguments": '
+_IN_TAGS = ("<tool_call>\n" + _NAMED, "}\n</tool_call>")
+GENERIC = Family("generic", bare=True, forced=(_NAMED, "}"))
 
 _QWEN_PARSERS = (
     "qwen3", "qwen3-thinking", "qwen3-vl-instruct", "qwen3-vl-thinking", "ornith", "cogito", "glm-ocr",
@@ -62,12 +67,31 @@ _DEEPSEEK_NOISE = tuple(
     f"<｜tool{gap}{word}｜>" for gap in ("▁", "_", " ") for word in (f"calls{gap}begin", f"calls{gap}end")
 )
 
+
+def _mistral(
+    name: str, marks: Sequence[Sequence[str]], forced: tuple[str, str], parsers: Sequence[str] = ()
+) -> Family:
+    """Older models write a list of calls, newer ones a name and its arguments; both are read alike."""
+    return Family(
+        name,
+        marks=marks,
+        parsers=parsers,
+        thinking=("[THINK]", "[/THINK]"),
+        opens=("[TOOL_CALLS]",),
+        body=bodies.named_body,
+        forced=forced,
+        special=True,
+        always=True,
+    )
+
+
 FAMILIES: tuple[Family, ...] = (
     Family(
         "harmony",
         marks=[("<|channel|>", "<|start|>", "<|message|>")],
         parsers=("harmony",),
         thinking=("<|channel|>analysis<|message|>", "<|channel|>final<|message|>"),
+        forced=("<|channel|>commentary to=functions.{name} <|constrain|>json<|message|>", ""),
         special=True,
         always=True,
         thinks=True,
@@ -80,6 +104,7 @@ FAMILIES: tuple[Family, ...] = (
         opens=("<|tool_call>",),
         closes=("<tool_call|>",),
         body=bodies.gemma_body,
+        forced=("<|tool_call>call:{name}", "<tool_call|>"),
         noise=("<channel|>", "<turn|>", "<|tool_response>"),
         special=True,
         always=True,
@@ -111,6 +136,10 @@ FAMILIES: tuple[Family, ...] = (
         opens=("<｜tool▁call▁begin｜>",),
         closes=("<｜tool▁call▁end｜>",),
         body=bodies.deepseek_body,
+        forced=(
+            "<｜tool▁calls▁begin｜><｜tool▁call▁begin｜>{name}<｜tool▁sep｜>",
+            "<｜tool▁call▁end｜><｜tool▁calls▁end｜>",
+        ),
         example="<｜tool▁calls▁begin｜><｜tool▁call▁begin｜><tool name><｜tool▁sep｜>{<its arguments>}"
         "<｜tool▁call▁end｜><｜tool▁calls▁end｜>",
         noise=(*_DEEPSEEK_NOISE, "<｜end▁of▁sentence｜>"),
@@ -122,18 +151,23 @@ FAMILIES: tuple[Family, ...] = (
         opens=("<|tool_call_begin|>",),
         closes=("<|tool_call_end|>",),
         body=bodies.kimi_body,
+        forced=(
+            "<|tool_calls_section_begin|><|tool_call_begin|>functions.{name}:0<|tool_call_argument_begin|>",
+            "<|tool_call_end|><|tool_calls_section_end|>",
+        ),
         noise=("<|tool_calls_section_begin|>", "<|tool_calls_section_end|>"),
         special=True,
     ),
-    Family(
+    _mistral(
+        "mistral-args",
+        marks=[("[TOOL_CALLS]", "[ARGS]")],
+        parsers=("ministral",),
+        forced=("[TOOL_CALLS]{name}[ARGS]", ""),
+    ),
+    _mistral(
         "mistral",
         marks=[("[TOOL_CALLS]",)],
-        parsers=("ministral",),
-        thinking=("[THINK]", "[/THINK]"),
-        opens=("[TOOL_CALLS]",),
-        body=bodies.named_body,
-        special=True,
-        always=True,
+        forced=("[TOOL_CALLS][" + _NAMED, "}]"),
     ),
     Family(
         "command-r7b",
@@ -142,6 +176,10 @@ FAMILIES: tuple[Family, ...] = (
         thinking=("<|START_THINKING|>", "<|END_THINKING|>"),
         opens=("<|START_ACTION|>",),
         closes=("<|END_ACTION|>",),
+        forced=(
+            '<|START_ACTION|>[{"tool_call_id": "0", "tool_name": "{name}", "parameters": ',
+            "}]<|END_ACTION|>",
+        ),
         noise=(
             "<|START_RESPONSE|>",
             "<|END_RESPONSE|>",
@@ -219,6 +257,7 @@ FAMILIES: tuple[Family, ...] = (
         "granite",
         marks=[("<|tool_call|>",)],
         opens=("<|tool_call|>", "<tool_call>"),
+        forced=("<|tool_call|>[" + _NAMED, "}]"),
         noise=("<response>", "</response>"),
         special=True,
     ),
@@ -230,6 +269,7 @@ FAMILIES: tuple[Family, ...] = (
         closes=("</tool_call>",),
         body=bodies.tool_call_body,
         bodies_by_tag={"<function=": (("</function>",), bodies.function_body)},
+        forced=("<tool_call>\n<function={name}>\n", "\n</function>\n</tool_call>"),
         noise=("</tool_call>",),
     ),
     Family(
@@ -254,6 +294,7 @@ FAMILIES: tuple[Family, ...] = (
         "hermes",
         marks=[("<tool_call>",)],
         parsers=_QWEN_PARSERS,
+        forced=_IN_TAGS,
         opens=("<tool_call>",),
         closes=("</tool_call>",),
         body=bodies.tool_call_body,
@@ -264,12 +305,14 @@ FAMILIES: tuple[Family, ...] = (
         marks=[("<function=",)],
         opens=("<function=",),
         closes=("</function>",),
+        forced=("<function={name}>", "</function>"),
         body=bodies.function_body,
     ),
     Family(
         "llama3",
         marks=[("<|start_header_id|>",), ("<|python_tag|>",)],
         opens=("<|python_tag|>",),
+        forced=('{"name": "{name}", "parameters": ', "}"),
         bare=True,
         special=True,
     ),

@@ -28,7 +28,7 @@ class Reader(Protocol):
 
 
 class TaggedReader:
-    """Reads up to a closing tag. One inside a JSON string does not close: the string goes on."""
+    """Reads up to a closing tag. One inside an argument does not close: the argument goes on."""
 
     def __init__(self, closes: Sequence[str], body: Body, tools: Sequence[Tool]) -> None:
         self._closes, self._body, self._tools = closes, body, tools
@@ -41,7 +41,7 @@ class TaggedReader:
         while found := earliest(self._text, self._closes, self._from):
             at, tag = found
             inside, rest = self._text[:at], self._text[at + len(tag) :]
-            if _open_string(inside):
+            if _unfinished(inside):
                 self._from = at + len(tag)
                 continue
             calls = self._body(inside, self._tools)
@@ -58,8 +58,10 @@ class TaggedReader:
         return Read(calls or (), "" if calls else inside, rest)
 
 
-def _open_string(text: str) -> bool:
-    """Whether `text` is JSON that ends inside a string."""
+def _unfinished(text: str) -> bool:
+    """Whether a closing tag after `text` stands inside an argument: in a JSON string, or in a parameter."""
+    if "<function=" in text and "</function>" not in text:
+        return True
     if not text.lstrip().startswith(("{", "[")):
         return False
     span = repair.JsonSpan()

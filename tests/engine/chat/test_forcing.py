@@ -1,0 +1,174 @@
+"""Forced answers: llama.cpp's own matcher takes what may be said, and the parser reads it back."""
+
+from __future__ import annotations
+
+import ctypes
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from llm_engine.chat import forcing, prompt
+from llm_engine.chat.gbnf import up_to
+from llm_engine.chat.messages import Message, Tool
+from llm_engine.chat.model import ChatModel
+from llm_engine.chat.parsing.events import Content, Event, Thinking, ToolCall, joined
+from llm_engine.chat.parsing.family import FAMILIES
+from llm_engine.models.scripted import build
+from llm_engine.runner.grammar import sampler_factory
+from llm_engine.runner.library import lib
+from llm_engine.runner.messages import Grammar, LoadSpec
+from llm_engine.runner.sampling import _candidate
+from llm_engine.runner.vocab import Vocab
+
+FIRST_BYTE, END = 3, 2
+TOOLS = (
+    Tool("get_weather", parameters={"properties": {"city": {"type": "string"}}, "required": ["city"]}),
+    Tool("get_time", parameters={"type": "object", "properties": {}}),
+)
+
+
+@pytest.fixture(scope="module")
+def vocab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Vocab]:
+    from llm_engine.runner import library
+    from llm_engine.runner.model import Model
+
+    library.start()
+    path: Path = build(tmp_path_factory.mktemp("gguf") / "any.gguf", {None: "x"})
+    model = Model(LoadSpec(str(path)), lambda _: True)
+    yield Vocab(model.handle)
+    model.free()
+
+
+def accepts(vocab: Vocab, grammar: Grammar, text: str) -> bool:
+    sampler = sampler_factory(vocab, grammar)()
+    try:
+        for token in [*(FIRST_BYTE + byte for byte in text.encode()), END]:
+            one = np.zeros(1, dtype=_candidate)
+            one["id"], one["logit"] = token, 1.0
+            array = lib.llama_token_data_array(one.ctypes.data_as(lib.llama_token_data_p), 1, -1, False)
+            lib.llama_sampler_apply(sampler, ctypes.byref(array))
+            if not np.isfinite(one["logit"][0]):
+                return False
+            lib.llama_sampler_accept(sampler, token)
+        return True
+    finally:
+        lib.llama_sampler_free(sampler)
+
+
+def model_of(mark: str, tail: str = "") -> ChatModel:
+    """A model whose template carries the marks of a family and can think when asked."""
+    source = (
+        "{% for m in messages %}{{ m.content }}{% endfor %}{{ tools }}"
+        "{% if enable_thinking %} {% endif %}" + mark + tail
+    )
+    return ChatModel("x", jinja_source=source)
+
+
+def built(model: ChatModel, think: bool | None = None) -> prompt.BuiltPrompt:
+    return prompt.build(model, [Message("user", "hi")], tools=TOOLS, think=think)
+
+
+def read(form: forcing.Forced, text: str) -> list[Event]:
+    parser = form.parser()
+    return joined([*parser.feed(text), *parser.finish()])
+
+
+MARKED = [family for family in FAMILIES if family.name != "llama3"]
+
+
+@pytest.mark.parametrize("family", MARKED, ids=[family.name for family in MARKED])
+def test_a_forced_call_is_taken_and_read_in_every_family(vocab: Vocab, family: object) -> None:
+    marks = family.marks[0]  # type: ignore[attr-defined]
+    base = built(model_of(" ".join(marks) + " "), think=False)
+    form = forcing.tool_call(base, TOOLS, "get_weather")
+    grammar = Grammar(gbnf=form.gbnf, root=form.root)
+    before, after = base.family.forced or ('{"name": "{name}", "arguments": ', "}")
+    text = before.replace("{name}", "get_weather") + '{"city": "a \\"b\\" </tool_call> }"}' + after
+    assert accepts(vocab, grammar, text)
+    (call,) = read(form, text)
+    assert isinstance(call, ToolCall)
+    assert (call.name, call.arguments) == ("get_weather", {"city": 'a "b" </tool_call> }'})
+    for wrong in (
+        "Hello",
+        text[:-1],
+        text.replace("get_weather", "get_time"),
+        text.replace("city", "town"),
+        "",
+    ):
+        assert not accepts(vocab, grammar, wrong), wrong
+
+
+def test_any_of_the_tools_may_be_called(vocab: Vocab) -> None:
+    form = forcing.tool_call(built(model_of("<tool_call>"), think=False), TOOLS)
+    grammar = Grammar(gbnf=form.gbnf, root=form.root)
+    assert accepts(vocab, grammar, '<tool_call>\n{"name": "get_time", "arguments": {}}\n</tool_call>')
+    assert not accepts(vocab, grammar, '<tool_call>\n{"name": "other", "arguments": {}}\n</tool_call>')
+
+
+CALL = '<tool_call>\n{"name": "get_time", "arguments": {}}\n</tool_call>'
+
+
+def test_thinking_may_come_first_and_never_replaces_the_call(vocab: Vocab) -> None:
+    form = forcing.tool_call(built(model_of("<tool_call> </think>")), TOOLS)
+    grammar = Grammar(gbnf=form.gbnf, root=form.root)
+    thought = "<think>a < b </thin </tool_call> <</think>\n\n"
+    assert accepts(vocab, grammar, thought + CALL)
+    assert accepts(vocab, grammar, CALL)
+    assert not accepts(vocab, grammar, thought)
+    assert not accepts(vocab, grammar, thought + "no")
+    assert read(form, thought + CALL) == [Thinking("a < b </thin </tool_call> <"), ToolCall("get_time", {})]
+
+
+def test_thinking_that_the_prompt_has_opened_must_end(vocab: Vocab) -> None:
+    form = forcing.tool_call(built(model_of("<tool_call>", "<think>\n")), TOOLS)
+    grammar = Grammar(gbnf=form.gbnf, root=form.root)
+    assert accepts(vocab, grammar, "hm</think>" + CALL)
+    assert not accepts(vocab, grammar, CALL)
+    assert read(form, "hm</think>" + CALL) == [Thinking("hm"), ToolCall("get_time", {})]
+
+
+def test_harmony_thinks_and_answers_in_its_channels(vocab: Vocab) -> None:
+    base = built(model_of("<|channel|> <|message|> <|start|>assistant"))
+    form = forcing.tool_call(base, TOOLS, "get_time")
+    thought = "<|channel|>analysis<|message|>hm<|end|><|start|>assistant"
+    call = "<|channel|>commentary to=functions.get_time <|constrain|>json<|message|>{}"
+    assert accepts(vocab, Grammar(gbnf=form.gbnf, root=form.root), thought + call)
+    assert read(form, thought + call) == [Thinking("hm"), ToolCall("get_time", {})]
+    answer = forcing.constrained(base, 'root ::= "yes" | "no"\n')
+    text = thought + "<|channel|>final<|message|>yes"
+    assert accepts(vocab, Grammar(gbnf=answer.gbnf, root=answer.root), text)
+    assert read(answer, text) == [Thinking("hm"), Content("yes")]
+
+
+def test_a_grammar_holds_with_and_without_thinking(vocab: Vocab) -> None:
+    form = forcing.constrained(built(model_of("</think>")), 'root ::= "yes" | "no"\n')
+    grammar = Grammar(gbnf=form.gbnf, root=form.root)
+    assert accepts(vocab, grammar, "yes")
+    assert accepts(vocab, grammar, "<think>x</think>\nno")
+    assert not accepts(vocab, grammar, "perhaps")
+    assert not accepts(vocab, grammar, "<think>x</think>perhaps")
+
+
+@settings(max_examples=120, deadline=None)
+@given(tag=st.text("ab<", min_size=1, max_size=5), text=st.text("ab<", max_size=12))
+def test_up_to_ends_at_the_first_tag(tag: str, text: str) -> None:
+    """The rules as a regular expression would say it: everything before the first tag, and the tag."""
+    states = {m[1]: m[2] for m in re.finditer(r"^(\S+) ::= (.*)$", up_to(tag, "t"), re.MULTILINE)}
+    state: str | None = "t"
+    read_all = True
+    for char in text:
+        if state is None:
+            read_all = False  # something follows the tag
+            break
+        for option in states[state].split(" | "):
+            shape, _, then = option.partition(" ")
+            hit = (char == shape[1:-1]) if shape.startswith('"') else char not in shape[2:-1]
+            if hit:
+                state = then or None
+                break
+    accepted = read_all and state is None
+    assert accepted == (text.endswith(tag) and text.find(tag) == len(text) - len(tag))

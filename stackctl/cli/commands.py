@@ -35,6 +35,7 @@ COMMANDS: dict[str, Entry] = {
     "generations": Entry(
         "stackctl.cli.upgrade", "generations", "List what ran here and can be gone back to."
     ),
+    "backup": Entry("stackctl.cli.backup", "backup", "Back up and restore what cannot be made again."),
     "run": Entry("stackctl.cli.procedures", "run", "Run a procedure."),
     "procedures": Entry("stackctl.cli.procedures", "procedures", "The runbooks: list, show, lint, history."),
     "models": Entry("stackctl.cli.models", "models", "List, pull, remove, load and pin models."),

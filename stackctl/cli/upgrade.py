@@ -12,7 +12,7 @@ from stackctl.cli import context as contexts
 from stackctl.cli import output
 
 
-def _run(
+def run_procedure(
     context: click.Context,
     name: str,
     given: dict[str, Any],
@@ -70,7 +70,7 @@ def upgrade(
     if plan_only:
         host = StackHost(contexts.stack(context))
         return print_plan(locate.find("upgrade", host.folder), given, host, False)
-    return _run(context, "upgrade", given, yes=yes, resume=resume, undo=undo)
+    return run_procedure(context, "upgrade", given, yes=yes, resume=resume, undo=undo)
 
 
 @click.command()
@@ -87,7 +87,7 @@ def upgrade(
 def rollback(context: click.Context, generation: int | None, data: str, resume: bool) -> int:
     """Go back to GENERATION (default: the one before), with its images and, where needed, its data."""
     given: dict[str, Any] = {} if resume else {"generation": generation or 0, "data": data}
-    return _run(context, "rollback", given, yes=True, resume=resume)
+    return run_procedure(context, "rollback", given, yes=True, resume=resume)
 
 
 @click.command()

@@ -1,0 +1,161 @@
+"""Writes a backup of a stack: configuration, data, secrets, Modelfiles, and the list of models."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import shutil
+import tempfile
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from stackctl import __version__
+from stackctl.backup import age, copying, sources
+from stackctl.backup.archive import Writer
+from stackctl.engine_api import EngineError
+from stackctl.errors import StackctlError
+from stackctl.operations.context import Stack
+from stackctl.runtime.secrets import SecretStore
+
+SECRETS = "secrets.age"
+MODELS = "models.json"
+
+
+def folder(stack: Stack) -> Path:
+    return stack.config.state_path / "backups"
+
+
+def file_name(stack: Stack, now: datetime | None = None) -> str:
+    return f"{stack.name}-{(now or datetime.now(UTC)).strftime('%Y%m%dT%H%M%SZ')}.backup"
+
+
+def create(stack: Stack, path: Path) -> Path:
+    writer = Writer(path)
+    try:
+        _configuration(stack, writer)
+        with _still(stack):
+            _data(stack, writer)
+        secrets = _secrets(stack, writer)
+        models = _models(stack, writer)
+        current = stack.store.current()
+        return writer.finish(
+            {
+                "stack": stack.name,
+                "created": datetime.now(UTC).isoformat(timespec="seconds"),
+                "stackctl": __version__,
+                "runtime": stack.choice.name,
+                "generation": current.number if current else None,
+                "images": dict(current.lock) if current else {},
+                "secrets": secrets,
+                "models": models,
+                "stack_file": stack.loaded.files[0].name,
+            }
+        )
+    except BaseException:
+        writer.abandon()
+        raise
+
+
+def _configuration(stack: Stack, writer: Writer) -> None:
+    files = [*stack.loaded.files, stack.lock_file]
+    own = stack.loaded.files[0].parent / "procedures"
+    for path in files:
+        if path.exists():
+            writer.add_file(f"config/{path.name}", path)
+    for path in sorted(own.glob("*.md")) if own.is_dir() else []:
+        writer.add_file(f"config/procedures/{path.name}", path)
+
+
+@contextlib.contextmanager
+def _still(stack: Stack) -> Iterator[None]:
+    """With consistency: stop, the services that have data rest while it is copied."""
+    names = [source.service for source in sources.of(stack.config)]
+    status = stack.runtime.status()
+    running = [name for name in names if status.service(name).state == "running"]
+    if stack.config.backup.consistency != "stop" or not running:
+        yield
+        return
+    stack.say(f"stopping {', '.join(running)} for the copy")
+    stack.runtime.stop(running)
+    try:
+        yield
+    finally:
+        stack.runtime.start(running)
+
+
+def _data(stack: Stack, writer: Writer) -> None:
+    with tempfile.TemporaryDirectory(prefix="stackctl-backup-", dir=_room(stack)) as scratch:
+        for source in sources.of(stack.config):
+            for path, relative in copying.files(source):
+                copy = Path(scratch) / "file"
+                try:
+                    copying.copy_file(path, copy)
+                except FileNotFoundError:
+                    continue
+                writer.add_file(f"data/{source.service}/{relative}", copy)
+                copy.unlink()
+
+
+def _room(stack: Stack) -> Path:
+    place = stack.config.state_path
+    place.mkdir(parents=True, exist_ok=True, mode=0o700)
+    return place
+
+
+def _secrets(stack: Stack, writer: Writer) -> str:
+    """How they are in the backup: never in clear text."""
+    store, config = SecretStore(stack.name), stack.config.backup
+    values = {name: store.get(name).reveal() for name in store.names()}
+    if not values:
+        return "none"
+    plain = json.dumps(values).encode()
+    if config.passphrase_file is not None:
+        writer.add_bytes(SECRETS, age.encrypt(plain, passphrase=read_passphrase(config.passphrase_file)))
+        return "passphrase"
+    if config.recipients:
+        writer.add_bytes(SECRETS, age.encrypt(plain, recipients=config.recipients))
+        return "recipients"
+    stack.say(
+        f"note: {len(values)} secrets are left out: set backup.passphrase_file or backup.recipients; "
+        "a restored stack makes new ones"
+    )
+    return "left out"
+
+
+def read_passphrase(path: Path) -> str:
+    try:
+        text = path.read_text(encoding="utf-8").strip("\r\n")
+    except OSError as error:
+        raise StackctlError(f"cannot read the passphrase in {path}: {error.strerror}") from None
+    if len(text) < 8:
+        raise StackctlError(
+            f"the passphrase in {path} has fewer than 8 characters", fix=f"write a longer one to {path}"
+        )
+    return text
+
+
+def _models(stack: Stack, writer: Writer) -> list[dict[str, Any]]:
+    """Listed by digest, not copied; their Modelfiles are small and go along."""
+    client = stack.engine()
+    try:
+        listed = client.tags()
+        for model in listed:
+            text = str(client.show(str(model["name"])).get("modelfile") or "")
+            if text:
+                writer.add_bytes(f"modelfiles/{_flat(str(model['name']))}.Modelfile", text.encode())
+    except EngineError as error:
+        stack.say(f"note: the models cannot be listed: {error.what}")
+        return []
+    return [{"name": m["name"], "digest": m.get("digest", ""), "size": m.get("size", 0)} for m in listed]
+
+
+def _flat(name: str) -> str:
+    return name.replace("/", "_").replace(":", "_")
+
+
+def free_space(path: Path) -> int:
+    while not path.exists():
+        path = path.parent
+    return shutil.disk_usage(path).free

@@ -1,0 +1,126 @@
+"""From a backup file to a stack: on an empty host, or beside one as a drill. Nothing is overwritten."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path, PurePosixPath
+
+import yaml
+
+from stackctl.backup import age, archive
+from stackctl.backup.create import SECRETS
+from stackctl.config import Loaded, load_with_origins
+from stackctl.errors import PreflightError, StackctlError
+from stackctl.runtime.secrets import SecretStore
+
+
+@dataclass(frozen=True)
+class Restored:
+    loaded: Loaded
+    files: int
+    secrets: tuple[str, ...]
+    models: tuple[str, ...]
+    aside: tuple[Path, ...]
+
+
+def restore(
+    backup: Path,
+    folder: Path,
+    *,
+    passphrase: str | None = None,
+    identities: Sequence[str] = (),
+    as_name: str | None = None,
+    changes: dict[str, object] | None = None,
+) -> Restored:
+    """The whole file is verified before anything is written. `as_name` makes a scratch copy beside the
+    original.
+    """
+    manifest = archive.verify(backup)
+    secrets = _open_secrets(backup, manifest, passphrase, identities)
+    _config(backup, manifest, folder, as_name, changes or {})
+    loaded = load_with_origins(str(folder / manifest["stack_file"]))
+    aside, count = _data(backup, manifest, loaded.config.data_path)
+    store = SecretStore(loaded.config.name)
+    for name, value in secrets.items():
+        store.set(name, value)
+    models = tuple(str(model["name"]) for model in manifest["models"])
+    return Restored(loaded, count, tuple(secrets), models, tuple(aside))
+
+
+def _open_secrets(
+    backup: Path, manifest: dict[str, object], passphrase: str | None, identities: Sequence[str]
+) -> dict[str, str]:
+    how = manifest["secrets"]
+    if how in ("none", "left out"):
+        return {}
+    blob = archive.read(backup, manifest, SECRETS)
+    found: dict[str, str] = json.loads(age.decrypt(blob, passphrase=passphrase, identities=identities))
+    return found
+
+
+def _config(
+    backup: Path, manifest: dict[str, object], folder: Path, as_name: str | None, changes: dict[str, object]
+) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    main = folder / str(manifest["stack_file"])
+    for entry, content in archive.contents(backup, manifest):
+        if not entry.path.startswith("config/"):
+            continue
+        target = folder / _inside(entry.path.removeprefix("config/"))
+        text = content.read()
+        if target == main and (as_name or changes):
+            document = yaml.safe_load(text) or {}
+            text = yaml.safe_dump({**document, **({"name": as_name} if as_name else {}), **changes}).encode()
+        if target.exists() and target.read_bytes() != text:
+            raise PreflightError(
+                f"{target} is there and differs from the backup's",
+                fix=f"restore into an empty folder, or mv {target} away",
+            )
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_bytes(text)
+
+
+def _data(backup: Path, manifest: dict[str, object], data: Path) -> tuple[list[Path], int]:
+    """Unpacked beside the live folders, then put in their place by rename."""
+    drafts: dict[str, Path] = {}
+    count = 0
+    for entry, content in archive.contents(backup, manifest):
+        if not entry.path.startswith("data/"):
+            continue
+        service, _, relative = entry.path.removeprefix("data/").partition("/")
+        drafts.setdefault(service, data / f".{_inside(service)}.restoring")
+        archive.unpack(entry, content, drafts[service] / _inside(relative))
+        count += 1
+    aside = []
+    for service, draft in drafts.items():
+        live = data / service
+        _own_folders(draft)
+        if live.exists() and any(live.iterdir()):
+            moved = data / f"{service}.replaced-{datetime.now(UTC).strftime('%Y%m%dT%H%M%S%f')}"
+            os.replace(live, moved)
+            aside.append(moved)
+        elif live.exists():
+            live.rmdir()
+        os.replace(draft, live)
+    return aside, count
+
+
+def _own_folders(draft: Path) -> None:
+    """Folders belong to whom their first file belongs to; the archive holds files only."""
+    if os.geteuid() != 0:
+        return
+    for path in [draft, *(found for found in draft.rglob("*") if found.is_dir())]:
+        first = next((found for found in path.rglob("*") if found.is_file()), None)
+        if first is not None:
+            os.chown(path, first.stat().st_uid, first.stat().st_gid)
+
+
+def _inside(name: str) -> str:
+    parts = PurePosixPath(name)
+    if parts.is_absolute() or ".." in parts.parts or not name:
+        raise StackctlError(f"the backup names a file outside of its folder: {name!r}")
+    return name

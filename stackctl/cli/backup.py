@@ -1,0 +1,182 @@
+"""`stackctl backup …`: make, check, list and restore backups; volumes into files and back."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from stackctl.cli import context as contexts
+from stackctl.cli import output
+
+FILE = click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+PASSPHRASE = click.option(
+    "--passphrase-file", type=click.Path(exists=True, dir_okay=False), help="The passphrase of the secrets."
+)
+IDENTITY = click.option(
+    "--identity", type=click.Path(exists=True, dir_okay=False), help="A file with an age secret key."
+)
+
+
+@click.group()
+def backup() -> None:
+    """Back up what cannot be made again: configuration, data, secrets, Modelfiles.
+
+    \b
+    Examples:
+      stackctl backup create
+      stackctl backup verify ai-20261121T020000Z.backup
+      stackctl backup restore ai-20261121T020000Z.backup --to ~/ai
+    """
+
+
+@backup.command("create")
+@click.pass_context
+def create_(context: click.Context) -> int:
+    """Make a backup, verify it, send it to every place of the stack file, and prune old ones."""
+    from stackctl.cli.upgrade import run_procedure
+
+    return run_procedure(context, "backup", {}, yes=True)
+
+
+@backup.command("list")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@click.pass_context
+def list_(context: click.Context, as_json: bool) -> None:
+    """List the backups of this stack, in every place."""
+    from stackctl.backup import create, targets
+    from stackctl.errors import StackctlError
+
+    stack = contexts.stack(context)
+    rows: list[tuple[str, str]] = []
+    for target in (targets.FolderTarget(create.folder(stack)), *map(targets.of, stack.config.backup.to)):
+        try:
+            rows += [(name, target.label) for name in target.names(stack.name)]
+        except StackctlError as error:
+            output.say(f"error: {error.what}")
+    if as_json:
+        found = [{"name": name, "place": place} for name, place in rows]
+        output.emit_json("stackctl.backup-list/1", {"stack": stack.name, "backups": found})
+    elif rows:
+        click.echo(output.table(("backup", "place"), rows))
+
+
+@backup.command("verify")
+@FILE
+@click.option("--json", "as_json", is_flag=True, help="Print the manifest as JSON.")
+def verify(file: Path, as_json: bool) -> None:
+    """Read every byte of a backup; name what is damaged. Exit code: 0 whole; 1 damaged."""
+    from stackctl.backup import archive
+
+    manifest = archive.verify(file)
+    if as_json:
+        output.emit_json(
+            "stackctl.backup-manifest/1", {key: v for key, v in manifest.items() if key != "schema"}
+        )
+        return
+    models = ", ".join(str(model["name"]) for model in manifest["models"]) or "none"
+    click.echo(f"{file.name}: whole, {len(manifest['files'])} files of {manifest['created']}")
+    click.echo(f"secrets: {manifest['secrets']}; models (listed, not copied): {models}")
+
+
+@backup.command("restore")
+@FILE
+@click.option(
+    "--to", "folder", type=click.Path(path_type=Path), default=Path(), help="Folder for the stack file."
+)
+@PASSPHRASE
+@IDENTITY
+@click.option("--no-up", is_flag=True, help="Put everything in place, and start nothing.")
+@click.pass_context
+def restore_(
+    context: click.Context,
+    file: Path,
+    folder: Path,
+    passphrase_file: str | None,
+    identity: str | None,
+    no_up: bool,
+) -> None:
+    """Restore a stack from FILE, also onto an empty host, and bring it up.
+
+    The whole file is verified first. Data that is in the way is moved aside, never overwritten.
+    """
+    from stackctl.backup import archive, create
+    from stackctl.backup import restore as restoring
+    from stackctl.errors import PreflightError
+    from stackctl.operations.context import open_stack
+    from stackctl.operations.up import up
+    from stackctl.procedures.actions.backup import read_identities
+    from stackctl.runtime.generations import GenerationStore
+    from stackctl.runtime.lock import stack_lock
+
+    manifest = archive.verify(file)
+    name = str(manifest["stack"])
+    if GenerationStore(name).current() is not None:
+        raise PreflightError(f"stack {name} is up on this host", fix="stackctl down")
+    passphrase = create.read_passphrase(Path(passphrase_file)) if passphrase_file else None
+    with stack_lock(name):
+        done = restoring.restore(
+            file, folder.absolute(), passphrase=passphrase, identities=read_identities(identity)
+        )
+        output.say(f"restored {done.files} data files and {len(done.secrets)} secrets of {name}")
+        for path in done.aside:
+            output.say(f"what was there is in {path}")
+        if not no_up:
+            up(open_stack(done.loaded))
+    click.echo(f"stack {name} is {'restored' if no_up else 'up'}: {done.loaded.files[0]}")
+    if done.models:
+        click.echo(f"models to pull again: {' '.join(done.models)}")
+
+
+@backup.command("key")
+def key() -> None:
+    """Make an age key pair: the secret key to stdout (keep it off this host), the public key to stderr."""
+    from stackctl.backup import age
+
+    secret, public = age.new_identity()
+    output.say(f"public key, for backup.recipients: {public}")
+    click.echo(secret)
+
+
+@backup.group("volume")
+def volume() -> None:
+    """Named Docker volumes into a tar file and back."""
+
+
+def _image(context: click.Context) -> str:
+    """Any image that is here will do: nothing of it is run."""
+    current = contexts.stack(context).store.current()
+    pins: dict[str, Any] = dict(current.lock) if current else {}
+    found = next((str(pin) for pin in pins.values() if pin), None)
+    if found is None:
+        from stackctl.errors import PreflightError
+
+        raise PreflightError("no image of the stack is here to mount the volume with", fix="stackctl up")
+    return found
+
+
+@volume.command("save")
+@click.argument("name")
+@click.argument("file", type=click.Path(dir_okay=False, path_type=Path))
+@click.option("--image", help="An image that is here; nothing of it is run.")
+@click.pass_context
+def volume_save(context: click.Context, name: str, file: Path, image: str | None) -> None:
+    """Write volume NAME into the tar file FILE; its containers are paused meanwhile."""
+    from stackctl.backup import volumes
+
+    volumes.save(name, file, image or _image(context))
+    click.echo(file)
+
+
+@volume.command("load")
+@click.argument("name")
+@FILE
+@click.option("--image", help="An image that is here; nothing of it is run.")
+@click.pass_context
+def volume_load(context: click.Context, name: str, file: Path, image: str | None) -> None:
+    """Fill the new or empty volume NAME from the tar file FILE."""
+    from stackctl.backup import volumes
+
+    volumes.load(name, file, image or _image(context))
+    click.echo(name)

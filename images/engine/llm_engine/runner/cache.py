@@ -13,6 +13,7 @@ from collections.abc import Callable
 from llm_engine.runner.library import lib
 from llm_engine.runner.model import Context
 from llm_engine.runner.prefix import Cut, PrefixTree
+from llm_engine.runner.states import States
 from llm_engine.runner.vocab import TokenArray
 
 # Trimming a few cells at a time would scan the cache every turn for nothing.
@@ -22,7 +23,8 @@ TRIM = 256
 class Cache:
     """Hands out sequence ids and keeps count of cells."""
 
-    def __init__(self, context: Context, *, sharing: bool) -> None:
+    def __init__(self, context: Context, *, sharing: bool, stateful: bool = False) -> None:
+        self._states = States() if stateful else None
         self._memory = context.memory
         self.cells = context.cells
         self.sharing = sharing
@@ -34,7 +36,15 @@ class Cache:
 
     @property
     def used(self) -> int:
-        return self.tree.cells + sum(self._private.values())
+        idle = self._states.cells if self._states is not None else 0
+        return self.tree.cells + idle + sum(self._private.values())
+
+    @property
+    def mode(self) -> str:
+        """What an earlier request is good for; see `messages.RunnerInfo.cache_mode`."""
+        if self._states is not None:
+            return "checkpoint"
+        return "prefix" if self.sharing else "none"
 
     @property
     def can_shift(self) -> bool:
@@ -59,6 +69,12 @@ class Cache:
         The last token is left to compute even where it is cached: its logits are not. `snap` may shorten the
         prefix.
         """
+        if self._states is not None:
+            taken = self._states.take(tokens[:-1])
+            if taken is not None:
+                self.tree.add(taken[0], running=True)
+                self._private[taken[0]] = taken[1]
+                return taken
         found = self.tree.match(tokens[:-1]) if self.sharing else None
         if not self._free:
             protect = found.source if found else -1
@@ -76,6 +92,11 @@ class Cache:
         return sequence, length
 
     def _drop_one(self, protect: int) -> None:
+        if self._states is not None and (oldest := self._states.drop()) is not None:
+            lib.llama_memory_seq_rm(self._memory, oldest, -1, -1)
+            self._free.append(oldest)
+            self.evictions += 1
+            return
         running = self.tree.running
         running_before = protect in running
         if protect >= 0 and not running_before:
@@ -128,8 +149,16 @@ class Cache:
         self._private[sequence] -= dropped
         return True
 
-    def close(self, sequence: int, *, keep: bool) -> None:
-        """A running sequence is over; what the tree knows of it is kept for later if `keep`."""
+    def close(self, sequence: int, *, keep: bool, tokens: TokenArray | None = None) -> None:
+        """A running sequence is over; what the tree knows of it is kept for later if `keep`.
+
+        `tokens` are all it has computed; a state is kept by them.
+        """
+        if self._states is not None and keep and tokens is not None and len(tokens):
+            del self._private[sequence]
+            self.tree.remove(sequence)
+            self._states.keep(sequence, tokens)
+            return
         known = self.tree.length(sequence)
         if self._private.pop(sequence):
             if known:
@@ -155,10 +184,12 @@ class Cache:
 
     def evict(self, cells: int) -> int:
         """Forget about `cells` cells of idle sequences; tells how many that freed."""
-        before = self.tree.cells
+        before = self.used
+        while self._states is not None and before - self.used < cells and len(self._states):
+            self._drop_one(-1)
         for cut in self.tree.evict(cells):
             self._apply(cut)
-        return before - self.tree.cells
+        return before - self.used
 
     def _apply(self, cut: Cut) -> None:
         self.evictions += 1

@@ -133,7 +133,8 @@ class Loop:
         """Give the sequence back, leaving in the cache what it computed."""
         if branch.shared_upto >= 0:
             self.cache.publish(branch.sequence, branch.tokens[branch.shared_upto : branch.computed])
-        self.cache.close(branch.sequence, keep=branch.request.cache)
+        computed = branch.tokens[: branch.computed]
+        self.cache.close(branch.sequence, keep=branch.request.cache, tokens=computed)
         branch.sequence = -1
         branch.computed = branch.shared_upto = 0
 
@@ -146,9 +147,14 @@ class Loop:
         if admit or not self.running:
             self._admit()
         self._fill_media()
-        parts = self._build()
-        if parts:
-            self._decode(parts)
+        if self._make_room():
+            # Two decodes: measured, a batch of both kinds takes longer than one of each, and what the running
+            # streams say leaves before the prompts are read.
+            for state in (State.WRITING, State.READING):
+                parts = self._fill(state)
+                if parts:
+                    self._decode(parts)
+                    self.outbox.flush()
         self.outbox.flush()
         self.counters.turns += 1
         self.counters.busy_seconds += time.monotonic() - started
@@ -193,7 +199,7 @@ class Loop:
         promised = sum(other.pending for other in self.running)
         need = self.cache.active_cells + promised + (len(tokens) - cached) + HEADROOM
         if need > self.cache.cells and self.running:
-            self.cache.close(sequence, keep=True)
+            self.cache.close(sequence, keep=True, tokens=tokens[:cached])
             return False
         branch.sequence = sequence
         branch.computed = branch.shared_upto = cached
@@ -230,21 +236,24 @@ class Loop:
 
     # Building the batch
 
-    def _build(self) -> list[Part]:
+    def _make_room(self) -> bool:
+        """Plan the turn and free cells for it; False where there is nothing to compute."""
         while self.running:
-            needed = self._plan()
-            if self.cache.make_room(needed):
-                break
+            if self.cache.make_room(self._plan()):
+                return True
             if not self._give_way():
-                return []
+                return False
+        return False
+
+    def _fill(self, state: State) -> list[Part]:
+        """Put the planned tokens of all branches of one kind into the batch."""
         self._batch.clear()
         parts = []
-        for branch in self.running:
-            if branch.fed == 0:
-                continue
+        # A branch that wrote its first token in this turn's first decode had nothing planned for the second.
+        for branch in [b for b in self.running if b.state is state and b.fed]:
             tokens = branch.tokens[branch.computed : branch.computed + branch.fed]
             last = branch.computed + branch.fed == branch.count
-            if branch.state is State.WRITING and branch.proposal:
+            if branch.proposal:
                 tokens = np.append(tokens, np.array(branch.proposal, dtype=np.int32))
             rows = (1 + len(branch.proposal)) if last else 0
             start = self._batch.size
@@ -261,12 +270,13 @@ class Loop:
         for branch in writing:
             branch.fed = 1
         room -= len(writing)
-        self._speculator.propose(writing, self.n_ctx, room if not reading else 0)
+        self._speculator.propose(writing, self.n_ctx, room)
         proposed = sum(len(branch.proposal) for branch in writing)
         for branch in reading:
+            branch.proposal = []
             chunk = branch.next_chunk()
             branch.reach = (chunk.start if chunk else branch.count) - branch.computed
-        budget = min(room - proposed, self._pace.budget(len(writing)))
+        budget = min(self._context.batch, self._pace.budget(len(writing)))
         self._share(reading, budget)
         return len(writing) + proposed + sum(branch.fed for branch in reading)
 
@@ -322,9 +332,10 @@ class Loop:
         )
         seconds = time.monotonic() - started
         self.counters.decode_seconds += seconds
-        writing = sum(1 for part in parts if part.branch.state is State.WRITING)
-        prompt_tokens = sum(part.end - part.start for part in parts if part.branch.state is State.READING)
-        self._pace.measured(seconds, writing, prompt_tokens)
+        if parts[0].branch.state is State.WRITING:
+            self._pace.wrote(seconds)
+        else:
+            self._pace.read(seconds, self._batch.size)
         for part in parts:
             self._advance(part)
         for part in parts:

@@ -56,7 +56,9 @@ class Machine:
         spec, model = self.spec, self.model
         parallel = max(1, spec.num_parallel)
         cells = spec.cells or spec.num_ctx * parallel
-        sharing = spec.prefix_cache and not model.stateful and model.sliding_window == 0
+        # Models with a sliding window keep whole sequences (llama.cpp's default), so theirs can be cut as
+        # well.
+        sharing = spec.prefix_cache and not model.stateful
         if sharing:
             sequences = min(MAX_SEQUENCES, parallel + IDLE_SEQUENCES)
         else:
@@ -74,7 +76,7 @@ class Machine:
         chunk = min(context.batch, max(1, spec.num_batch))
         return Loop(
             context,
-            Cache(context, sharing=sharing),
+            Cache(context, sharing=sharing, stateful=spec.prefix_cache and model.stateful),
             Queue(spec.max_queue),
             outbox,
             Emitter(self.vocab, outbox),
@@ -159,7 +161,7 @@ class Machine:
             size=size,
             size_vram=vram,
             memory=memory,
-            cache_mode="prefix" if loop is not None and loop.cache.sharing else "none",
+            cache_mode=loop.cache.mode if loop is not None else "none",
             vision=self.projector is not None and self.projector.vision,
             audio=self.projector is not None and self.projector.audio,
             can_shift=loop is not None and loop.cache.can_shift,

@@ -14,7 +14,7 @@ CHUNK = 64
 
 
 class Pace:
-    """`budget` before a turn, `measured` after it."""
+    """`budget` before a turn, `wrote` and `read` after its decodes."""
 
     def __init__(self, gap_seconds: float, capacity: int) -> None:
         self._gap = gap_seconds
@@ -33,13 +33,14 @@ class Pace:
         whole = tokens // CHUNK * CHUNK
         return max(self._least, min(self._capacity, whole))
 
-    def measured(self, seconds: float, running: int, prompt_tokens: int) -> None:
-        if prompt_tokens == 0:
-            if running:
-                self._base = _blend(self._base, seconds)
-        elif prompt_tokens >= min(self._least, 16):
-            base = self._base if running else 0.0
-            self._per_token = _blend(self._per_token, max(0.0, seconds - base) / prompt_tokens)
+    def wrote(self, seconds: float) -> None:
+        """The running streams' own tokens took this long."""
+        self._base = _blend(self._base, seconds)
+
+    def read(self, seconds: float, tokens: int) -> None:
+        """Reading so many prompt tokens took this long."""
+        if tokens >= min(self._least, 16):
+            self._per_token = _blend(self._per_token, seconds / tokens)
 
 
 def _blend(old: float, new: float) -> float:

@@ -206,7 +206,8 @@ class Scheduler:
         reserved = sum(_still_to_come(other) for other in others)
         text = ""
         # Fewer parallel sequences need less cache; one must fit.
-        for cells in sorted({spec.num_ctx * spec.num_parallel, spec.num_ctx}, reverse=True):
+        wish = spec.cells or spec.num_ctx * spec.num_parallel
+        for cells in sorted({wish, min(wish, spec.num_ctx)}, reverse=True):
             wanted = memory.need(shape, cells=cells, num_batch=spec.num_batch, kv_type=spec.kv_type)
             placement = memory.place(
                 shape,

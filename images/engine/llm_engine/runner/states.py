@@ -1,0 +1,46 @@
+"""Finished sequences of models whose memory is one state: kept whole, taken over whole.
+
+A state cannot be cut back to an earlier token, so an earlier sequence helps only a prompt that begins with
+all of it; the next turn of a conversation does. The one used least recently goes first.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+
+from llm_engine.runner.prefix import common_prefix
+from llm_engine.runner.vocab import TokenArray
+
+
+class States:
+    """Sequence ids of idle states, with the tokens each has seen."""
+
+    def __init__(self) -> None:
+        self._idle: OrderedDict[int, TokenArray] = OrderedDict()
+
+    def __len__(self) -> int:
+        return len(self._idle)
+
+    @property
+    def cells(self) -> int:
+        return sum(len(tokens) for tokens in self._idle.values())
+
+    def keep(self, sequence: int, tokens: TokenArray) -> None:
+        self._idle[sequence] = tokens.copy()
+
+    def take(self, prompt: TokenArray) -> tuple[int, int] | None:
+        """The state that has seen the most of the prompt's beginning, and nothing else; it leaves the
+        idle ones.
+        """
+        best, length = -1, 0
+        for sequence, tokens in self._idle.items():
+            if length < len(tokens) <= len(prompt) and common_prefix(tokens, prompt) == len(tokens):
+                best, length = sequence, len(tokens)
+        if best < 0:
+            return None
+        del self._idle[best]
+        return best, length
+
+    def drop(self) -> int | None:
+        """Give up the oldest; its sequence id, or None where there is none."""
+        return self._idle.popitem(last=False)[0] if self._idle else None

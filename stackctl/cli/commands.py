@@ -48,4 +48,7 @@ COMMANDS: dict[str, Entry] = {
     ),
     "completion": Entry("stackctl.cli.completion", "completion", "Print the completion script of a shell."),
     "tunnel": Entry("stackctl.cli.tunnel", "tunnel", "Reach a host's services on local ports, over SSH."),
+    "host": Entry("stackctl.cli.hosts", "host", "Install stackctl on another host."),
+    "hosts": Entry("stackctl.cli.hosts", "hosts", "Show all hosts side by side."),
+    "session": Entry("stackctl.cli.hosts", "session", "Runs that outlive their connection (for --host)."),
 }

@@ -44,6 +44,17 @@ class LazyGroup(click.Group):
             raise click.UsageError(f"No such command '{name}'.{hint}", ctx)
         return super().resolve_command(ctx, args)
 
+    def invoke(self, ctx: click.Context) -> object:
+        if name := ctx.params.get("host"):
+            from stackctl.cli.hosts import run_there
+
+            words = [*ctx._protected_args, *ctx.args]
+            for flag, value in (("--overlay", ctx.params.get("overlay")), ("-v", ctx.params.get("verbose"))):
+                if value:
+                    words = [flag, *([value] if isinstance(value, str) else []), *words]
+            return run_there(name, words, ctx.params.get("stack_file") or os.environ.get("STACKCTL_FILE"))
+        return super().invoke(ctx)
+
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         # The help texts come from the table: importing every command to print --help would be slow.
         with formatter.section("Commands"):
@@ -53,11 +64,19 @@ class LazyGroup(click.Group):
 @click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="stackctl")
 @click.option("-f", "--file", "stack_file", metavar="FILE", help="Stack file (default: ./stack.yaml).")
+@click.option("--host", metavar="HOST", help="Run the command on that host, over SSH.")
 @click.option("--overlay", metavar="NAME", help="Lay stack.NAME.yaml over the stack file.")
 @click.option("-v", "--verbose", is_flag=True, help="Print each outside command as it would be typed.")
 @click.option("--debug", is_flag=True, help="Show tracebacks.")
 @click.pass_context
-def cli(ctx: click.Context, stack_file: str | None, overlay: str | None, verbose: bool, debug: bool) -> None:
+def cli(
+    ctx: click.Context,
+    stack_file: str | None,
+    host: str | None,
+    overlay: str | None,
+    verbose: bool,
+    debug: bool,
+) -> None:
     """Run a private LLM stack on this host."""
     ctx.obj = {
         "stack_file": stack_file or os.environ.get("STACKCTL_FILE"),

@@ -12,6 +12,7 @@ import shlex
 import subprocess
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from stackctl.tunnel.errors import HostKeyError, TunnelError
 from stackctl.tunnel.hosts import Host
@@ -33,14 +34,14 @@ class Answer:
     err: str
 
 
-def argv(host: Host, words: Sequence[str], *, batch: bool, interval: int = 5) -> list[str]:
-    """The ssh command line that runs `words` on the host."""
+def argv(host: Host, words: Sequence[str], *, batch: bool, log: Path | None = None) -> list[str]:
+    """The ssh command line that runs `words` on the host; ssh's own words go to `log`, if one is given."""
     settings = resolve(host.destination, host.entry.ssh_config)
     strict = settings.strict if settings.strict in ("accept-new", "no") else "yes"
     options = {
         "BatchMode": "yes" if batch else "no",
         "ConnectTimeout": str(round(settings.connect_timeout)),
-        "ServerAliveInterval": str(interval),
+        "ServerAliveInterval": "5",
         "ServerAliveCountMax": "2",
         "StrictHostKeyChecking": strict,
         "RequestTTY": "no",
@@ -48,6 +49,8 @@ def argv(host: Host, words: Sequence[str], *, batch: bool, interval: int = 5) ->
         "PermitLocalCommand": "no",
     }
     line = ssh_argv(host.destination, host.entry.ssh_config)
+    if log is not None:
+        line += ["-E", str(log)]
     for name, value in options.items():
         line += ["-o", f"{name}={value}"]
     return [*line, "--", host.destination.host, shlex.join(words)]

@@ -1,0 +1,175 @@
+"""`stackctl host`, `stackctl hosts`, `stackctl session`, and what `--host` does."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import sys
+
+import click
+
+from stackctl.errors import UsageError
+
+_HELP = {"help_option_names": ["-h", "--help"]}
+
+
+def run_there(name: str, words: list[str], stack_file: str | None) -> int:
+    """`stackctl --host NAME WORDS…`."""
+    from stackctl.hosts import runs
+    from stackctl.tunnel import hosts
+
+    command = next((word for word in words if not word.startswith("-")), "")
+    if not words:
+        raise UsageError("--host needs a command to run there", fix=f"stackctl --host {name} status")
+    if command in runs.LOCAL_ONLY:
+        raise UsageError(f"'{command}' is about this machine: leave --host out")
+    host = hosts.find(name, stack_file)
+    if command == "run" and "--attach" in words:
+        rest = [word for word in words if word not in ("run", "--attach")]
+        if len(rest) > 1:
+            raise UsageError("run --attach takes one session id at most")
+        return runs.attach(host, rest[0] if rest else None)
+    return runs.direct(host, words) if command in runs.DIRECT else runs.run(host, words)
+
+
+@click.group(context_settings=_HELP)
+def host() -> None:
+    """Prepare another host to be managed from here."""
+
+
+@host.command()
+@click.argument("host")
+@click.pass_context
+def bootstrap(ctx: click.Context, host: str) -> int:
+    """Install stackctl on HOST over SSH, then run doctor there.
+
+    HOST needs Python 3.11 with venv, and no network: everything is copied from here.
+    """
+    from stackctl.hosts import bootstrap as installing
+    from stackctl.hosts import runs
+    from stackctl.tunnel import hosts
+
+    found = hosts.find(host, ctx.obj["stack_file"])
+    installing.bootstrap(found, lambda line: click.echo(line, err=True))
+    return runs.run(found, ["doctor"])
+
+
+@click.group(context_settings=_HELP)
+def hosts() -> None:
+    """All hosts that have an entry in stack.yaml or hosts.yaml."""
+
+
+@hosts.command()
+@click.option("--timeout", default=15.0, show_default=True, help="Seconds that each host has to answer.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@click.pass_context
+def status(ctx: click.Context, timeout: float, as_json: bool) -> int:
+    """Ask every host at once how it is. Exit 4 when one is not well."""
+    from stackctl.hosts import overview
+    from stackctl.tunnel import hosts as known
+
+    found = known.all_hosts(ctx.obj["stack_file"])
+    if not found:
+        click.echo(f"no hosts: {known.hosts_file()} has none, and no stack.yaml names any", err=True)
+    rows = []
+    for row in overview.ask_all(list(found.values()), timeout):
+        rows.append(row)
+        if not as_json:
+            # As they come: the quick ones need not wait for the slow one.
+            click.echo(f"{row.name:<16} {row.state:<12} {row.summary}")
+    if as_json:
+        rows.sort(key=lambda row: row.name)
+        document = {"schema": "stackctl.hosts/1", "hosts": [dataclasses.asdict(row) for row in rows]}
+        click.echo(json.dumps(document, indent=1))
+    return 0 if all(row.state == "ok" for row in rows) else 4
+
+
+@hosts.command("list")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@click.pass_context
+def list_(ctx: click.Context, as_json: bool) -> None:
+    """List the hosts that have an entry."""
+    from stackctl.tunnel import hosts as known
+
+    found = known.all_hosts(ctx.obj["stack_file"])
+    if as_json:
+        entries = [{"name": name, "destination": str(each.destination)} for name, each in found.items()]
+        click.echo(json.dumps({"schema": "stackctl.host-list/1", "hosts": entries}, indent=1))
+        return
+    for name, each in found.items():
+        click.echo(f"{name:<16} {each.destination}")
+
+
+@click.group(context_settings=_HELP)
+def session() -> None:
+    """Runs that outlive their connection: the far side of `stackctl --host`."""
+
+
+@session.command()
+@click.argument("session_id", metavar="ID")
+@click.option("--out", "out_from", default=0, help="Bytes of standard output to leave out.")
+@click.option("--err", "err_from", default=0, help="Bytes of standard error to leave out.")
+@click.argument("words", nargs=-1, required=True, type=click.UNPROCESSED)
+@click.pass_context
+def run(ctx: click.Context, session_id: str, out_from: int, err_from: int, words: tuple[str, ...]) -> int:
+    """Run `stackctl WORDS…` apart from this connection, and follow it; an ID that runs is only followed."""
+    from stackctl.hosts import sessions
+
+    program = [sys.executable, "-c", "from stackctl.cli.main import main; main()"]
+    if ctx.obj["stack_file"]:
+        program += ["-f", ctx.obj["stack_file"]]
+    sessions.start(session_id, [*program, *words])
+    return _follow(session_id, out_from, err_from)
+
+
+@session.command()
+@click.argument("session_id", metavar="ID")
+@click.option("--out", "out_from", default=0, help="Bytes of standard output to leave out.")
+@click.option("--err", "err_from", default=0, help="Bytes of standard error to leave out.")
+def attach(session_id: str, out_from: int, err_from: int) -> int:
+    """Follow a run from the given place, and end as it ends."""
+    return _follow(session_id, out_from, err_from)
+
+
+def _follow(session_id: str, out_from: int, err_from: int) -> int:
+    from stackctl.hosts import sessions
+
+    return sessions.attach(
+        session_id, sys.stdout.buffer, sys.stderr.buffer, out_from=out_from, err_from=err_from
+    )
+
+
+@session.command()
+@click.argument("session_id", metavar="ID")
+def interrupt(session_id: str) -> None:
+    """Send the run what Ctrl-C would send."""
+    from stackctl.hosts import sessions
+
+    sessions.interrupt(session_id)
+
+
+@session.command()
+def latest() -> None:
+    """Print the id of the run that runs now, or of the last one."""
+    from stackctl.hosts import sessions
+
+    click.echo(sessions.latest())
+
+
+@session.command("list")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def list_sessions(as_json: bool) -> None:
+    """List the runs on this host, oldest first."""
+    from stackctl.hosts import sessions
+
+    found = sessions.sessions()
+    if as_json:
+        entries = [dataclasses.asdict(each) for each in found]
+        click.echo(json.dumps({"schema": "stackctl.sessions/1", "sessions": entries}, indent=1))
+        return
+    for each in found:
+        state = (
+            "running" if each.running else "killed" if each.exit_code is None else f"exit {each.exit_code}"
+        )
+        words = " ".join(each.argv[3:]) if each.argv[1:2] == ("-c",) else " ".join(each.argv)
+        click.echo(f"{each.id:<14} {each.started_at:<26} {state:<10} stackctl {words}")

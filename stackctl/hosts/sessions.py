@@ -1,0 +1,196 @@
+"""A command that outlives the connection it was started over: run apart, its output kept, attached to
+again.
+
+The far side of `stackctl --host`. Each run has a folder with what it was asked, what it has said so far on
+each stream, and how it ended. Attaching is reading those files from where the reader had got to, so a
+dropped connection costs nothing and two readers may watch one run.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import BinaryIO
+
+from stackctl.errors import StackctlError, UsageError
+from stackctl.paths import state_root
+
+KEEP = 50
+POLL = 0.05
+_ID = re.compile(r"[a-z0-9-]{6,40}")
+
+
+@dataclass(frozen=True)
+class Session:
+    id: str
+    argv: tuple[str, ...]
+    started_at: str
+    running: bool
+    exit_code: int | None  # None while it runs, or when it was killed
+
+
+def root() -> Path:
+    return state_root() / "sessions"
+
+
+def _folder(session_id: str) -> Path:
+    if not _ID.fullmatch(session_id):
+        raise UsageError(f"'{session_id}' is not the id of a session", fix="stackctl session list")
+    return root() / session_id
+
+
+def start(session_id: str, argv: Sequence[str]) -> None:
+    """Begin the run, unless one of this id has begun already: starting twice is attaching."""
+    folder = _folder(session_id)
+    root().mkdir(parents=True, exist_ok=True, mode=0o700)
+    try:
+        folder.mkdir(mode=0o700)
+    except FileExistsError:
+        return
+    _prune()
+    for stream in ("out", "err"):
+        (folder / stream).touch(mode=0o600)
+    meta = {"argv": list(argv), "started_at": datetime.now(UTC).isoformat(timespec="seconds")}
+    (folder / "meta.json").write_text(json.dumps(meta))
+    reading, writing = os.pipe()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    first = os.fork()
+    if first == 0:
+        _detached(folder, list(argv), writing)
+    os.close(writing)
+    os.waitpid(first, 0)
+    with os.fdopen(reading) as pipe:
+        pipe.read(1)  # the run holds its lock now
+
+
+def _detached(folder: Path, argv: list[str], ready: int) -> None:
+    """In the child, never returns: leave the session and the connection, run, write down how it ended."""
+    try:
+        os.setsid()
+        if os.fork():
+            os._exit(0)
+        # Death of the connection must not reach the run: no terminal, no inherited pipes.
+        null = os.open(os.devnull, os.O_RDWR)
+        for number in (0, 1, 2):
+            os.dup2(null, number)
+        lock = os.open(folder / "lock", os.O_CREAT | os.O_RDWR, 0o600)
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        with open(folder / "out", "ab") as out, open(folder / "err", "ab") as err:
+            child = subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=out, stderr=err)
+            (folder / "pid").write_text(str(child.pid))
+            os.write(ready, b".")
+            os.close(ready)
+            code = child.wait()
+        _write(folder / "exit", str(code if code >= 0 else 128 - code))
+    except BaseException as error:  # noqa: BLE001 - there is nobody above to raise to
+        with contextlib.suppress(OSError):
+            (folder / "err").write_text(f"error: cannot run {argv[0]}: {error}\n")
+            _write(folder / "exit", "1")
+    finally:
+        os._exit(0)
+
+
+def _write(path: Path, text: str) -> None:
+    temporary = path.with_suffix(".new")
+    temporary.write_text(text)
+    temporary.replace(path)
+
+
+def attach(session_id: str, out: BinaryIO, err: BinaryIO, *, out_from: int = 0, err_from: int = 0) -> int:
+    """Copy what the run says, from the given offsets, until it ends; its exit code."""
+    folder = _folder(session_id)
+    if not folder.is_dir():
+        raise StackctlError(f"there is no session '{session_id}' on this host", fix="stackctl session list")
+    with open(folder / "out", "rb") as said, open(folder / "err", "rb") as complained:
+        said.seek(out_from)
+        complained.seek(err_from)
+        while True:
+            ended = not _running(folder)  # asked before the last read: nothing is missed
+            moved = _copy(complained, err) + _copy(said, out)
+            if ended:
+                break
+            if not moved:
+                time.sleep(POLL)
+    code = _exit_code(folder)
+    if code is None:
+        raise StackctlError(
+            f"the run '{session_id}' was killed before it could end", fix="stackctl status, then run it again"
+        )
+    return code
+
+
+def _copy(source: BinaryIO, target: BinaryIO) -> int:
+    moved = 0
+    while data := source.read(65536):
+        target.write(data)
+        moved += len(data)
+    if moved:
+        target.flush()
+    return moved
+
+
+def interrupt(session_id: str) -> None:
+    """As Ctrl-C would, where the run is."""
+    folder = _folder(session_id)
+    if _running(folder):
+        with contextlib.suppress(OSError, ValueError):
+            os.kill(int((folder / "pid").read_text()), signal.SIGINT)
+
+
+def latest() -> str:
+    known = sessions()
+    if not known:
+        raise StackctlError("no command was ever run on this host with --host")
+    running = [each for each in known if each.running]
+    return (running or known)[-1].id
+
+
+def sessions() -> list[Session]:
+    found = []
+    for folder in root().iterdir() if root().is_dir() else ():
+        try:
+            meta = json.loads((folder / "meta.json").read_text())
+            argv = tuple(str(word) for word in meta["argv"])
+            found.append(
+                Session(folder.name, argv, str(meta["started_at"]), _running(folder), _exit_code(folder))
+            )
+        except (OSError, ValueError, KeyError):
+            continue  # being made, or being removed
+    return sorted(found, key=lambda each: (each.started_at, each.id))
+
+
+def _running(folder: Path) -> bool:
+    """The run holds a lock for as long as it lives; the kernel frees it however it dies."""
+    try:
+        with open(folder / "lock") as lock:
+            fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:
+        return False
+    return False
+
+
+def _exit_code(folder: Path) -> int | None:
+    try:
+        return int((folder / "exit").read_text())
+    except (OSError, ValueError):
+        return None
+
+
+def _prune() -> None:
+    for old in [each for each in sessions() if not each.running][:-KEEP]:
+        shutil.rmtree(root() / old.id, ignore_errors=True)

@@ -1,0 +1,263 @@
+"""`stackctl --host` against a real OpenSSH server: the far side is this same program with its own state."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.stackctl.tunnel.conftest import eventually
+from tests.support.sshd import Sshd
+
+pytestmark = pytest.mark.peer
+STACKCTL = str(Path(sys.executable).with_name("stackctl"))
+
+
+class Far:
+    """A server, a host entry for it, and the environment of the far side."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.near = {
+            **os.environ,
+            "XDG_STATE_HOME": str(folder / "near-state"),
+            "XDG_CONFIG_HOME": str(folder / "near-config"),
+        }
+        self.sshd = Sshd(folder / "sshd")
+        self.program = folder / "far-stackctl"
+        self.program.write_text(f'#!/bin/sh\nXDG_STATE_HOME={folder}/far-state exec {STACKCTL} "$@"\n')
+        self.program.chmod(0o755)
+        self.sshd.start()
+        config = folder / "near-config" / "stackctl"
+        config.mkdir(parents=True)
+        entry = f"box: {{ssh_config: {self.sshd.ssh_config()}, stackctl: {self.program}}}\n"
+        (config / "hosts.yaml").write_text(entry)
+
+    def stackctl(self, *words: str, timeout: float = 60) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [STACKCTL, *words],
+            env=self.near,
+            capture_output=True,
+            text=True,
+            timeout=timeout,
+            cwd=self.folder,
+        )
+
+    def begin(self, *words: str) -> subprocess.Popen[str]:
+        return subprocess.Popen(
+            [STACKCTL, *words], env=self.near, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+            cwd=self.folder,
+        )  # fmt: skip
+
+
+@pytest.fixture
+def far(tmp_path: Path) -> Iterator[Far]:
+    made = Far(tmp_path)
+    yield made
+    made.sshd.thaw()
+    made.sshd.stop()
+
+
+def slow_procedure(far: Far) -> Path:
+    """A page whose one step waits for a file: the test decides when it ends."""
+    gate = far.folder / "gate"
+    script = far.folder / "slow"
+    script.write_text(
+        f"#!{sys.executable}\n"
+        "import pathlib, sys, time\n"
+        "print('first line', flush=True); print('a warning', file=sys.stderr, flush=True)\n"
+        f"gate = pathlib.Path({str(gate)!r})\n"
+        "try:\n"
+        "    while not gate.exists():\n"
+        "        time.sleep(0.02)\n"
+        "except KeyboardInterrupt:\n"
+        "    print('interrupted over here', flush=True); sys.exit(130)\n"
+        "print('last line', flush=True)\n"
+        "sys.exit(4)\n"
+    )
+    script.chmod(0o755)
+    far.program.write_text(
+        "#!/bin/sh\n"
+        f"export XDG_STATE_HOME={far.folder}/far-state\n"
+        f'if [ "$1" = session ]; then exec {sys.executable} {far.folder}/session.py "$@"; fi\n'
+        f'exec {STACKCTL} "$@"\n'
+    )
+    # The session's program is replaced by the script: sessions are about any command that takes its time.
+    (far.folder / "session.py").write_text(
+        "from stackctl.hosts import sessions\n"
+        "started = sessions.start\n"
+        f"sessions.start = lambda session_id, argv: started(session_id, [{str(script)!r}])\n"
+        "from stackctl.cli.main import main\n"
+        "main()\n"
+    )
+    return gate
+
+
+def test_output_exit_code_and_json_are_the_far_sides_own(far: Far) -> None:
+    done = far.stackctl("--host", "box", "hosts-are-not-a-command")
+    assert done.returncode == 2
+    assert "No such command" in done.stderr
+    listed = far.stackctl("--host", "box", "session", "list", "--json")
+    assert listed.returncode == 0, listed.stderr
+    runs = json.loads(listed.stdout)["sessions"]
+    assert [run["exit_code"] for run in runs if not run["running"]] == [2]
+    assert far.stackctl("--host", "box", "--version").stdout == far.stackctl("--version").stdout
+
+
+def test_words_arrive_as_they_were_typed(far: Far) -> None:
+    words = ["config", "show", "a b", "$HOME", "'quoted'", "; echo injected", "*"]
+    far.stackctl("--host", "box", *words)
+    runs = json.loads(far.stackctl("--host", "box", "session", "list", "--json").stdout)["sessions"]
+    assert runs[0]["argv"][-len(words) :] == words
+
+
+def test_a_dropped_connection_is_picked_up_where_it_was(far: Far) -> None:
+    gate = slow_procedure(far)
+    process = far.begin("--host", "box", "upgrade")
+    assert process.stdout is not None
+    assert process.stdout.readline() == "first line\n"
+    for _ in range(2):
+        far.sshd.drop_sessions()
+        assert process.stderr is not None
+        eventually(lambda: "reconnecting" in process.stderr.readline(), what="a word about the loss")  # type: ignore[union-attr]
+        eventually(lambda: len(far.sshd.pids()) > 1, what="a new connection")
+    gate.touch()
+    out, err = process.communicate(timeout=60)
+    assert out == "last line\n"  # the first was read above, and came once
+    assert process.returncode == 4
+    assert err.count("a warning") == 0
+
+
+def test_a_run_goes_on_without_us_and_is_attached_to_again(far: Far) -> None:
+    gate = slow_procedure(far)
+    process = far.begin("--host", "box", "upgrade")
+    assert process.stdout is not None
+    assert process.stdout.readline() == "first line\n"
+    process.kill()
+    process.communicate()
+    attached = far.begin("--host", "box", "run", "--attach")
+    assert attached.stdout is not None
+    assert attached.stdout.readline() == "first line\n"
+    gate.touch()
+    out, err = attached.communicate(timeout=60)
+    assert (out, attached.returncode) == ("last line\n", 4)
+    assert "attaching to " in err
+    # Also when it is over, and by its id.
+    session = err.split("attaching to ")[1].split()[0]
+    again = far.stackctl("--host", "box", "run", "--attach", session)
+    assert (again.stdout, again.returncode) == ("first line\nlast line\n", 4)
+
+
+def test_ctrl_c_reaches_the_run(far: Far) -> None:
+    slow_procedure(far)
+    process = far.begin("--host", "box", "upgrade")
+    assert process.stdout is not None
+    assert process.stdout.readline() == "first line\n"
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=60)
+    assert out == "interrupted over here\n"
+    assert process.returncode == 130
+    assert "interrupting the run" in err
+
+
+def test_a_killed_run_is_not_taken_for_a_success(far: Far) -> None:
+    slow_procedure(far)
+    process = far.begin("--host", "box", "upgrade")
+    assert process.stdout is not None
+    process.stdout.readline()
+    folder = next((far.folder / "far-state/stackctl/sessions").iterdir())
+    runner = int(Path(f"/proc/{(folder / 'pid').read_text()}/stat").read_text().split()[3])
+    for pid in (runner, int((folder / "pid").read_text())):
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 1
+    assert "was killed before it could end" in err
+
+
+def test_a_host_without_stackctl_says_how_to_get_it(far: Far) -> None:
+    far.program.unlink()
+    done = far.stackctl("--host", "box", "status")
+    assert done.returncode == 1
+    assert "fix: stackctl host bootstrap box" in done.stderr
+
+
+def test_an_unreachable_host_and_an_unknown_key(far: Far) -> None:
+    far.sshd.known_hosts.write_text("")
+    done = far.stackctl("--host", "box", "status")
+    assert done.returncode == 3
+    assert "fix: stackctl tunnel trust box" in done.stderr
+    far.sshd.stop()
+    done = far.stackctl("--host", "box", "status")
+    assert done.returncode == 1
+    assert "Connection refused" in done.stderr
+
+
+@pytest.mark.parametrize("words", [["--host", "-oProxyCommand=touch pwned", "status"], ["--host", "box"]])
+def test_bad_use_is_refused(far: Far, words: list[str]) -> None:
+    done = far.stackctl(*words)
+    assert done.returncode == 2
+    assert "Traceback" not in done.stderr
+    assert not (far.folder / "pwned").exists()
+
+
+def test_local_commands_are_not_for_another_host(far: Far) -> None:
+    done = far.stackctl("--host", "box", "tunnel", "list")
+    assert done.returncode == 2
+    assert "leave --host out" in done.stderr
+
+
+def test_sessions_reached(far: Far) -> None:
+    """A server that allows no session says so; nothing hangs."""
+    far.sshd.stop()
+    far.sshd.options["MaxSessions"] = "0"
+    far.sshd.start()
+    done = far.stackctl("--host", "box", "status")
+    assert done.returncode != 0
+    assert "cannot reach box" in done.stderr
+
+
+def test_hosts_side_by_side_and_the_slow_one_delays_nobody(far: Far, tmp_path: Path) -> None:
+    frozen = Sshd(tmp_path / "frozen").start()
+    frozen.freeze()
+    path = tmp_path / "near-config/stackctl/hosts.yaml"
+    frozen_config = frozen.ssh_config("ice")
+    path.write_text(path.read_text() + f"ice: {{ssh_config: {frozen_config}}}\n")
+    document = {"services": [{"name": "engine", "state": "running", "health": "healthy"}]}
+    far.program.write_text(f"#!/bin/sh\necho '{json.dumps(document)}'\n")
+    began = time.monotonic()
+    process = far.begin("hosts", "status", "--timeout", "4")
+    assert process.stdout is not None
+    first = process.stdout.readline()
+    assert time.monotonic() - began < 4
+    assert first.split()[:2] == ["box", "ok"]
+    out, _ = process.communicate(timeout=60)
+    assert out.split()[:2] == ["ice", "unreachable"]
+    assert process.returncode == 4
+    frozen.thaw()
+    frozen.stop()
+
+
+@pytest.mark.timeout(300)
+def test_bootstrap_installs_what_then_works(far: Far, monkeypatch: pytest.MonkeyPatch) -> None:
+    home = far.folder / "home"
+    home.mkdir()
+    # The far user's home folder is another one for this test.
+    far.sshd.stop()
+    far.sshd.options["SetEnv"] = f"HOME={home}"
+    far.sshd.start()
+    hosts = far.folder / "near-config/stackctl/hosts.yaml"
+    hosts.write_text(f"box: {{ssh_config: {far.sshd.ssh_config()}}}\n")
+    done = far.stackctl("host", "bootstrap", "box", timeout=280)
+    assert (home / ".local/bin/stackctl").exists(), done.stderr
+    assert "copying and installing" in done.stderr
+    version = far.stackctl("--host", "box", "--version")
+    assert version.stdout == far.stackctl("--version").stdout, version.stderr

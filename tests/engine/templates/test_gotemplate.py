@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import shutil
 import subprocess
 from datetime import date
 from pathlib import Path
@@ -17,6 +16,8 @@ from hypothesis import strategies as st
 from llm_engine.templates.errors import TemplateError, TemplateLimitError, TemplateSyntaxError
 from llm_engine.templates.gotemplate import Template
 from llm_engine.templates.limits import Budget
+
+from tests.support.gates import need_program
 
 HERE = Path(__file__).parent
 TABLE = json.loads((HERE / "go_cases.json").read_text())
@@ -55,9 +56,7 @@ def test_table(case: dict[str, str]) -> None:
 
 @pytest.mark.peer
 def test_go_itself_agrees_with_the_table(tmp_path: Path) -> None:
-    go = shutil.which("go")
-    if go is None:
-        pytest.skip("needs Go: apt-get install golang-go")
+    go = need_program("go")
     program = tmp_path / "main.go"
     program.write_text((HERE / "gopeer" / "main.go").read_text())
     (tmp_path / "go.mod").write_text("module gopeer\n\ngo 1.19\n")

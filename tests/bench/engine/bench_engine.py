@@ -77,35 +77,25 @@ def report(results: Results, scenarios: list[Scenario]) -> bool:
     return good
 
 
-def main() -> int:
-    parser = argparse.ArgumentParser(prog="bench_engine", description=__doc__)
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--only", default="", help="comma-separated names of scenarios")
-    parser.add_argument("--json", type=Path, help="write all measurements to this file")
-    options = parser.parse_args()
-    names = [name for name in options.only.split(",") if name]
+def run(program: Path, rounds: int, names: list[str], json_file: Path | None) -> int:
+    """Measure, print the table; 0 if all that is asked for was reached."""
     chosen = [s for s in SCENARIOS if not names or s.name in names]
-    program = Path(
-        subprocess.run(
-            [ROOT / "scripts/llama-server"], check=True, text=True, stdout=subprocess.PIPE
-        ).stdout.strip()
-    )
     vocabulary = program.parents[1] / "models" / "ggml-vocab-llama-spm.gguf"
     folder = cache_folder()
-    chat_model = model.build(vocabulary, folder / "chat.gguf")
     results: Results = {}
     pairs: list[tuple[list[Scenario], list[Launch]]] = []
     if talking := [s for s in chosen if not s.embedding]:
+        path = model.build(vocabulary, folder / "chat.gguf")
         engine = Engine(folder / "chat-store")
-        engine.create(chat_model)
-        pairs.append((talking, [LlamaServer(program, chat_model), engine]))
+        engine.create(path)
+        pairs.append((talking, [LlamaServer(program, path), engine]))
     if embedding := [s for s in chosen if s.embedding]:
         path = model.build(vocabulary, folder / "embed.gguf", pooling=gguf.PoolingType.MEAN)
         engine = Engine(folder / "embed-store")
         engine.create(path)
         pairs.append((embedding, [LlamaServer(program, path, embedding=True), engine]))
-    for round_ in range(options.rounds):
-        print(f"round {round_ + 1} of {options.rounds}", file=sys.stderr)
+    for round_ in range(rounds):
+        print(f"round {round_ + 1} of {rounds}", file=sys.stderr)
         for scenarios, launches in pairs:
             # Who goes first changes, so neither always meets the warmer machine.
             for launch in launches if round_ % 2 == 0 else launches[::-1]:
@@ -114,9 +104,20 @@ def main() -> int:
                 for name, value in found.items():
                     results.setdefault(name, {}).setdefault(launch.name, []).append(value)
     good = report(results, chosen)
-    if options.json:
-        options.json.write_text(json.dumps({"schema": "bench-engine/1", "results": results}, indent=1))
+    if json_file:
+        json_file.write_text(json.dumps({"schema": "bench-engine/1", "results": results}, indent=1))
     return 0 if good else 1
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="bench_engine", description=__doc__)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--only", default="", help="comma-separated names of scenarios")
+    parser.add_argument("--json", type=Path, help="write all measurements to this file")
+    options = parser.parse_args()
+    names = [name for name in options.only.split(",") if name]
+    build = subprocess.run([ROOT / "scripts/llama-server"], check=True, text=True, stdout=subprocess.PIPE)
+    return run(Path(build.stdout.strip()), options.rounds, names, options.json)
 
 
 if __name__ == "__main__":

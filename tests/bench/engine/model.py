@@ -24,7 +24,7 @@ def build(vocabulary: Path, path: Path, *, pooling: gguf.PoolingType | None = No
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_suffix(".partial")
     writer = GGUFWriter(partial, "llama")
-    size = _copy_tokenizer(GGUFReader(vocabulary), writer)
+    size = copy_tokenizer(GGUFReader(vocabulary), writer)
     writer.add_name("bench")
     writer.add_context_length(CONTEXT)
     writer.add_embedding_length(WIDTH)
@@ -48,7 +48,7 @@ def build(vocabulary: Path, path: Path, *, pooling: gguf.PoolingType | None = No
     return path
 
 
-def _copy_tokenizer(reader: GGUFReader, writer: GGUFWriter) -> int:
+def copy_tokenizer(reader: GGUFReader, writer: GGUFWriter) -> int:
     size = 0
     for field in reader.fields.values():
         if not field.name.startswith("tokenizer."):

@@ -16,6 +16,7 @@ from typing import Any
 from urllib.parse import urljoin, urlsplit
 
 import aiohttp
+from yarl import URL
 
 from llm_engine import __version__
 from llm_engine.models.errors import RegistryError
@@ -40,7 +41,7 @@ def new_session() -> aiohttp.ClientSession:
     return aiohttp.ClientSession(
         timeout=timeout,
         trust_env=True,
-        connector=aiohttp.TCPConnector(limit=0),
+        connector=aiohttp.TCPConnector(limit=0, ssl=ssl.create_default_context()),
         read_bufsize=1 << 20,
         auto_decompress=False,
         headers={"User-Agent": USER_AGENT, "Accept-Encoding": "identity"},
@@ -51,6 +52,8 @@ def transient(error: BaseException) -> bool:
     """Whether trying again may help."""
     if isinstance(error, RegistryError):
         return error.retryable
+    if isinstance(error, aiohttp.ClientSSLError):
+        return False  # a certificate does not become better
     return isinstance(error, (aiohttp.ClientError, asyncio.TimeoutError, ConnectionError))
 
 
@@ -108,9 +111,11 @@ class Registry:
         timeout = aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_TIMEOUT, sock_read=stall)
         # With `insecure`, https goes unverified: registries of a private network have certificates of their
         # own.
-        verify: bool | ssl.SSLContext = not self.insecure
+        verify = not self.insecure
+        # Signatures, the registry's and a storage's, are over the address as it was written.
+        exact = URL(url, encoded=True)
         return self.session.request(
-            method, url, headers=headers, data=data, timeout=timeout, ssl=verify, allow_redirects=follow
+            method, exact, headers=headers, data=data, timeout=timeout, ssl=verify, allow_redirects=follow
         )
 
     def _same_host(self, url: str) -> bool:

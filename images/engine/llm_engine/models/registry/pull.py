@@ -126,7 +126,9 @@ class Puller:
                 break
             except Exception as error:
                 failures += 1
-                if not transient(error) or failures >= self.traffic.patience.tries:
+                # A host that is not there is told at once: nothing has been fetched that waiting could save.
+                absent = isinstance(error, aiohttp.ClientConnectorError)
+                if absent or not transient(error) or failures >= self.traffic.patience.tries:
                     raise RegistryError(
                         f"pull model manifest: {describe(error)}", fix=getattr(error, "fix", None)
                     ) from error

@@ -108,8 +108,10 @@ class _Pusher:
             except Exception as error:
                 failures = 1 if self.upload.completed > before else failures + 1
                 if not transient(error) or failures >= self.traffic.patience.tries:
-                    if isinstance(error, RegistryError) and not error.retryable:
-                        raise
+                    if not transient(error):
+                        raise (
+                            error if isinstance(error, RegistryError) else RegistryError(describe(error))
+                        ) from error
                     raise RegistryError(
                         f"giving up on pushing {self.upload.layer.digest} after {failures} failures: "
                         f"{describe(error)}"

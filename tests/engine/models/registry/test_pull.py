@@ -1,0 +1,332 @@
+"""Pulling from a registry that misbehaves: cuts, stalls, wrong bytes, refusals, kills."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import random
+import subprocess
+import sys
+import time
+from collections import deque
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import pytest
+from llm_engine.models.digests import Digest
+from llm_engine.models.errors import ModelNotFound, RegistryError, StoreFull
+from llm_engine.models.names import Name
+from llm_engine.models.registry import download, partial
+from llm_engine.models.registry.credentials import Credentials
+from llm_engine.models.registry.download import Patience, Traffic
+from llm_engine.models.registry.partial import Ranges
+from llm_engine.models.registry.pull import Puller
+from llm_engine.models.registry.ratelimit import RateLimit, parse_rate
+from llm_engine.models.status import Status
+from llm_engine.models.store import ModelStore
+
+from tests.support.registries import Fault, FaultyRegistry, model_registry, serving, sha256
+
+WEIGHTS = random.Random(0).randbytes(3_000_000)
+QUICK = Patience(stall=0.5, tries=4, pause=0.01, longest_pause=0.05)
+
+
+@pytest.fixture
+def registry() -> Iterator[FaultyRegistry]:
+    with serving(model_registry(WEIGHTS, ("template", b"{{ .Prompt }}"))) as registry:
+        yield registry
+
+
+@pytest.fixture(autouse=True)
+def small_parts(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(download, "PART", 700_000)
+    monkeypatch.setattr(download, "FLUSH", 100_000)
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+
+
+@pytest.fixture
+async def puller(store: ModelStore, tmp_path: Path) -> AsyncIterator[Puller]:
+    credentials = Credentials(tmp_path / "credentials.json", tmp_path / "docker.json")
+    puller = Puller(store, traffic=Traffic(patience=QUICK), credentials=credentials)
+    yield puller
+    await puller.close()
+
+
+def name_at(registry: FaultyRegistry, rest: str = "") -> Name:
+    return Name.parse(f"{registry.host}/some/model{rest}")
+
+
+async def pull(puller: Puller, registry: FaultyRegistry, rest: str = "") -> list[Status]:
+    return [status async for status in puller.pull(name_at(registry, rest), insecure=True)]
+
+
+def whole(store: ModelStore, registry: FaultyRegistry) -> bool:
+    model = store.resolve(name_at(registry))
+    assert model.model_path is not None
+    strays = [name for name in os.listdir(store.blobs.root) if len(name) != 71]
+    assert strays == []
+    return model.model_path.read_bytes() == WEIGHTS and model.manifest.raw == registry.manifest
+
+
+async def test_statuses_in_order(puller: Puller, store: ModelStore, registry: FaultyRegistry) -> None:
+    statuses = await pull(puller, registry)
+    texts = list(dict.fromkeys(status.status for status in statuses))
+    assert texts[0] == "pulling manifest"
+    assert texts[-3:] == ["verifying sha256 digest", "writing manifest", "success"]
+    weights = [status for status in statuses if status.digest == sha256(WEIGHTS)]
+    assert weights[-1].completed == weights[-1].total == len(WEIGHTS)
+    assert weights[0].status == f"pulling {Digest.parse(sha256(WEIGHTS)).short}"
+    assert whole(store, registry)
+    assert registry.sent < len(WEIGHTS) + 5000  # each byte once
+
+
+@pytest.mark.parametrize(
+    "faults",
+    [
+        [Fault(cut_after=150_000), Fault(cut_after=10), Fault(cut_after=650_000)],
+        [Fault(stall_after=120_000)],
+        [Fault(status=500), Fault(status=503), Fault(status=502)],
+        [Fault(status=429, headers={"Retry-After": "0"}), Fault(status=429)],
+        [Fault(cut_after=0)] * 3,
+    ],
+    ids=["cuts", "stall", "5xx", "429", "nothing"],
+)
+async def test_failures_that_pass(
+    puller: Puller, store: ModelStore, registry: FaultyRegistry, faults: list[Fault]
+) -> None:
+    registry.faults = deque(faults)
+    await pull(puller, registry)
+    assert whole(store, registry)
+    assert registry.sent < len(WEIGHTS) * 1.35
+
+
+async def test_giving_up_keeps_what_is_there(
+    puller: Puller, store: ModelStore, registry: FaultyRegistry
+) -> None:
+    registry.faults = deque([Fault(), *[Fault(status=500)] * 40])
+    with pytest.raises(RegistryError, match=r"giving up on sha256:.* after 4 failures: 500"):
+        await pull(puller, registry)
+    with pytest.raises(ModelNotFound):
+        store.resolve(name_at(registry))
+    registry.faults.clear()
+    sent = registry.sent
+    await pull(puller, registry)
+    assert whole(store, registry)
+    assert registry.sent - sent < len(WEIGHTS) - 600_000
+
+
+async def test_no_ranges(puller: Puller, store: ModelStore, registry: FaultyRegistry) -> None:
+    registry.ranges = False
+    registry.faults = deque([Fault(cut_after=500_000), Fault(cut_after=900_000)])
+    await pull(puller, registry)
+    assert whole(store, registry)
+
+
+async def test_wrong_bytes(puller: Puller, store: ModelStore, registry: FaultyRegistry) -> None:
+    registry.faults = deque([Fault(flip=True)] * 3)
+    with pytest.raises(RegistryError, match="digest mismatch, file must be downloaded again: want sha256:"):
+        await pull(puller, registry)
+    assert [name for name in os.listdir(store.blobs.root) if "partial" in name or "resume" in name] == []
+    await pull(puller, registry)
+    assert whole(store, registry)
+
+
+async def test_a_size_that_is_not_the_manifests(puller: Puller, registry: FaultyRegistry) -> None:
+    document = json.loads(registry.manifest)
+    document["layers"][0]["size"] -= 1000
+    registry.manifest = json.dumps(document).encode()
+    with pytest.raises(RegistryError, match="the manifest says 2999000"):
+        await pull(puller, registry)
+
+
+async def test_redirect_does_not_take_the_token_along(
+    puller: Puller, store: ModelStore, registry: FaultyRegistry
+) -> None:
+    digest = sha256(WEIGHTS)
+    with serving(FaultyRegistry(registry.blobs, b"")) as storage:
+
+        def authorize(path: str, headers: dict[str, str]) -> tuple[int, dict[str, str], bytes] | None:
+            if path.startswith("/token"):
+                return 200, {}, b'{"token":"t0ken"}'
+            if headers.get("authorization") != "Bearer t0ken":
+                realm = f'Bearer realm="{registry.url}/token",service="s",scope="repository:some/model:pull"'
+                return 401, {"WWW-Authenticate": realm}, b"{}"
+            if path.endswith(digest):
+                return 307, {"Location": f"{storage.url}/blobs/{digest}"}, b""
+            return None
+
+        registry.authorize = authorize
+        await pull(puller, registry)
+        assert whole(store, registry)
+        assert storage.sent == len(WEIGHTS)
+        assert all("authorization" not in headers for _, _, headers in storage.requests)
+    (asked,) = [path for _, path, _ in registry.requests if path.startswith("/token")][:1]
+    assert "service=s&scope=repository%3Asome%2Fmodel%3Apull&ts=" in asked
+    key, _, signature = registry.of("GET", "/token")[0]["authorization"].partition(":")
+    assert key.startswith("AAAAC3NzaC1lZDI1NTE5") and len(signature) == 88
+
+
+async def test_unauthorized_says_what_to_do(puller: Puller, registry: FaultyRegistry) -> None:
+    registry.authorize = lambda path, headers: (401, {"WWW-Authenticate": 'Basic realm="x"'}, b"{}")
+    with pytest.raises(RegistryError, match="unauthorized") as caught:
+        await pull(puller, registry)
+    assert caught.value.fix == f"llm-engine login {registry.host}"
+
+
+async def test_http_only_when_it_is_allowed(puller: Puller, registry: FaultyRegistry) -> None:
+    with pytest.raises(RegistryError, match="insecure protocol http"):
+        async for _ in puller.pull(Name.parse(f"http://{registry.host}/some/model")):
+            pass
+    assert registry.requests == []
+
+
+async def test_unknown_model(puller: Puller, registry: FaultyRegistry) -> None:
+    registry.authorize = lambda path, headers: (404, {}, b"{}")
+    with pytest.raises(RegistryError, match=r"^pull model manifest: file does not exist$"):
+        await pull(puller, registry)
+
+
+@pytest.mark.parametrize("raw", [b"", b"{", b"[]", b'{"layers":[]}', b"x" * (5 << 20)], ids=range(5))
+async def test_manifests_that_are_none(puller: Puller, registry: FaultyRegistry, raw: bytes) -> None:
+    registry.manifest = raw
+    with pytest.raises(Exception, match="manifest"):
+        await pull(puller, registry)
+
+
+async def test_pinned(puller: Puller, store: ModelStore, registry: FaultyRegistry) -> None:
+    right = sha256(registry.manifest)
+    await pull(puller, registry, f"@{right}")
+    assert whole(store, registry)
+    with pytest.raises(RegistryError, match=f"is {right}, not sha256:0000"):
+        await pull(puller, registry, f"@sha256:{'0' * 64}")
+
+
+async def test_callers_share_one_transfer(
+    puller: Puller, store: ModelStore, registry: FaultyRegistry
+) -> None:
+    answers = await asyncio.gather(*(pull(puller, registry) for _ in range(5)))
+    assert all(statuses[-1].status == "success" for statuses in answers)
+    assert len(registry.of("GET", "/manifests/")) == 1
+    assert registry.sent < len(WEIGHTS) + 5000
+
+
+async def test_the_last_caller_to_go_ends_it(
+    puller: Puller, store: ModelStore, registry: FaultyRegistry
+) -> None:
+    registry.rate = 400_000
+    first, second = (puller.pull(name_at(registry), insecure=True) for _ in range(2))
+    assert (await anext(first)).status == (await anext(second)).status == "pulling manifest"
+    while registry.sent < 200_000:
+        await anext(first)
+    await first.aclose()
+    at = registry.sent
+    while registry.sent < at + 200_000:
+        await anext(second)
+    await second.aclose()
+    assert puller._jobs == {} and puller._blobs == {}
+    registry.rate = 0
+    sent = registry.sent
+    await pull(puller, registry)
+    assert whole(store, registry)
+    assert sent + (registry.sent - sent) < len(WEIGHTS) * 1.6
+
+
+async def test_full_disk_is_told_before_anything_is_fetched(
+    puller: Puller, store: ModelStore, registry: FaultyRegistry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(partial, "RESERVE", 1 << 60)
+    with pytest.raises(StoreFull, match="no space left"):
+        await pull(puller, registry)
+    assert registry.sent == 0
+
+
+async def test_a_download_that_ollama_began_goes_on(
+    puller: Puller, store: ModelStore, registry: FaultyRegistry
+) -> None:
+    store.blobs.root.mkdir(parents=True)
+    begun = store.blobs.root / (Digest.parse(sha256(WEIGHTS)).file_name + "-partial")
+    begun.write_bytes(WEIGHTS[:1_000_000] + bytes(len(WEIGHTS) - 1_000_000))
+    begun.with_name(begun.name + "-0").write_text('{"N":0,"Offset":0,"Size":2000000,"Completed":1000000}')
+    begun.with_name(begun.name + "-1").write_text('{"N":1,"Offset":2000000,"Size":1000000,"Completed":0}')
+    await pull(puller, registry)
+    assert whole(store, registry)
+    assert registry.sent < len(WEIGHTS) - 990_000
+
+
+async def test_bandwidth_limit(store: ModelStore, registry: FaultyRegistry) -> None:
+    puller = Puller(store, traffic=Traffic(rate=RateLimit(3_000_000), patience=QUICK))
+    start = time.monotonic()
+    await pull(puller, registry)
+    assert time.monotonic() - start > 0.8
+    await puller.close()
+
+
+PULL = """
+import asyncio, sys
+from pathlib import Path
+from llm_engine.models.names import Name
+from llm_engine.models.registry import download
+from llm_engine.models.registry.pull import Puller
+from llm_engine.models.store import ModelStore
+
+download.PART, download.FLUSH = 700_000, 50_000
+
+async def main():
+    puller = Puller(ModelStore(Path(sys.argv[1])))
+    async for status in puller.pull(Name.parse(sys.argv[2]), insecure=True):
+        print(status.status, flush=True)
+    await puller.close()
+
+asyncio.run(main())
+"""
+
+
+def test_killed_again_and_again(store: ModelStore, registry: FaultyRegistry) -> None:
+    """Each kill loses a flush and what is on its way for each connection, and nothing else."""
+    registry.rate = 300_000
+    command = [sys.executable, "-c", PULL, str(store.root), f"{registry.host}/some/model"]
+    chance = random.Random(1)
+    for _ in range(3):
+        child = subprocess.Popen(command, stdout=subprocess.DEVNULL)
+        target = registry.sent + chance.randrange(100_000, 500_000)
+        deadline = time.monotonic() + 60
+        while registry.sent < target and child.poll() is None and time.monotonic() < deadline:
+            time.sleep(0.01)
+        child.kill()
+        child.wait()
+    registry.rate = 0
+    subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+    assert whole(store, registry)
+    lost = registry.sent - len(WEIGHTS)
+    assert lost < 3 * 5 * (50_000 + 2 * 65536 + 131072), lost
+
+
+def test_two_processes_pull_one_model(store: ModelStore, registry: FaultyRegistry) -> None:
+    registry.rate = 2_000_000
+    command = [sys.executable, "-c", PULL, str(store.root), f"{registry.host}/some/model"]
+    children = [subprocess.Popen(command, stdout=subprocess.DEVNULL) for _ in range(2)]
+    assert [child.wait(60) for child in children] == [0, 0]
+    assert whole(store, registry)
+    assert registry.sent < len(WEIGHTS) + 5000
+
+
+def test_ranges_join_and_leave_gaps() -> None:
+    ranges = Ranges([(10, 20), (0, 5), (5, 10), (30, 40), (35, 36), (50, 50)])
+    assert ranges.spans == [(0, 20), (30, 40)]
+    assert (ranges.total, ranges.prefix) == (30, 20)
+    assert ranges.gaps(100) == [(20, 30), (40, 100)]
+    assert Ranges().gaps(0) == []
+
+
+@pytest.mark.parametrize(
+    ("text", "rate"), [("", 0), ("50MB", 50_000_000), ("1.5g", 1_500_000_000), ("800K/s", 800_000)]
+)
+def test_rates(text: str, rate: int) -> None:
+    assert parse_rate(text) == rate
+
+
+@pytest.mark.parametrize("text", ["fast", "-1", "1X"])
+def test_rates_that_are_none(text: str) -> None:
+    with pytest.raises(ValueError, match="is no rate"):
+        parse_rate(text)

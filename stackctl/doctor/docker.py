@@ -9,6 +9,7 @@ from stackctl.doctor.host import Host, version_numbers
 
 # `start_interval` and `configs` need it; older ones fail on the rendered file.
 OLDEST_COMPOSE = (2, 23)
+TIMED_OUT = 124
 JOIN_GROUP = "sudo usermod -aG docker $USER, then log in anew"
 
 
@@ -46,6 +47,8 @@ def compose_version(host: Host) -> Finding:
     if host.docker_info is None:
         return skipped("compose-version", "no Docker Engine answers")
     found = host.command(["docker", "compose", "version", "--short"])
+    if found.returncode == TIMED_OUT:
+        return skipped("compose-version", "docker compose did not answer in time: this host is very busy")
     if found.returncode != 0:
         return error("compose-version", "docker has no compose plug-in", "apt-get install docker-compose")
     version = found.stdout.strip()

@@ -17,7 +17,7 @@ from stackctl.runtime.command import CommandResult, run
 
 
 def _run(argv: list[str]) -> CommandResult:
-    return run(argv, timeout=20, check=False)
+    return run(argv, timeout=60, check=False)
 
 
 @dataclass

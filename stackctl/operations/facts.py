@@ -26,11 +26,7 @@ def gather(config: StackConfig, runtime: str, locked: Mapping[str, str] | None =
     gpu = CPU if config.gpu.mode == "none" else choose_gpu(config.gpu, gpu_probe.probe())
     references = {service.image for service in config.services.enabled().values()}
     locked = {reference: pin for reference, pin in (locked or {}).items() if reference in references}
-    pins = {
-        reference: pinned
-        for reference in sorted(references)
-        if (pinned := locked.get(reference) or images.pin(reference))
-    }
+    pins = {**images.pins(reference for reference in references if not locked.get(reference)), **locked}
     return Facts("docker", user=container_user(), gpu=gpu, pins=pins)
 
 

@@ -20,6 +20,8 @@ from stackctl.runtime import audit
 from stackctl.runtime.generations import Generation
 from stackctl.runtime.lock import stack_lock
 
+GOING_BACK = 300.0
+
 
 @dataclass(frozen=True)
 class UpResult:
@@ -200,7 +202,8 @@ def go_back(stack: Stack, failed: Generation, before: Generation | None, error: 
         stack.say(f"going back to generation {before.number}")
         stack.runtime.up(before, progress=stack.say)
         services = tuple(before.meta["services"])
-        gate.wait_healthy(stack, services)
+        # With a time of its own: the limit that was just missed belongs to the settings that are given up.
+        gate.wait_healthy(stack, services, deadline=GOING_BACK)
         stack.say(f"generation {before.number} is healthy again")
     except StackctlError as second:
         raise RollbackError(

@@ -26,6 +26,9 @@ from stackctl.render.facts import Facts
 from stackctl.render.hardening import hardening_of
 from stackctl.render.rendered import Rendered
 
+# The C versions, where PyYAML has them: ten times as fast, and the same safe subset.
+_LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+_DUMPER: Any = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
 TEMPLATES = Path(__file__).resolve().parents[2] / "compose"
 
 
@@ -78,10 +81,10 @@ def render_compose(config: StackConfig, facts: Facts) -> Rendered:
         services="\n".join(bodies),
         secrets={name: str(paths.state_dir(config.name) / "secrets" / name) for name in sorted(secrets)},
     )
-    document = yaml.safe_load(text)
+    document = yaml.load(text, Loader=_LOADER)
     policy.enforce(document, config)
     header = f"# Rendered by stackctl for stack {config.name}. Edit the stack file, not this.\n"
-    main = header + yaml.safe_dump(document, sort_keys=False, width=110)
+    main = header + yaml.dump(document, Dumper=_DUMPER, sort_keys=False, width=110)
     return Rendered(
         config.name,
         "docker",

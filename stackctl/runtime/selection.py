@@ -18,11 +18,11 @@ class Choice:
 def choose(config: StackConfig) -> Choice:
     if config.runtime != "auto":
         return Choice(config.runtime, "written in the stack file")
-    found = run(["docker", "version", "--format", "{{.Server.Version}}"], timeout=15, check=False)
+    found = run(["docker", "version", "--format", "{{.Server.Version}}"], timeout=60, check=False)
     if found.returncode != 0:
         why = "docker is not installed" if found.returncode == 127 else "no Docker Engine answers"
         return Choice("local", why)
-    compose = run(["docker", "compose", "version", "--short"], timeout=15, check=False)
+    compose = run(["docker", "compose", "version", "--short"], timeout=60, check=False)
     if compose.returncode != 0:
         return Choice("local", "docker has no compose plug-in")
     return Choice("docker", f"Docker Engine {found.stdout.strip()} answers")

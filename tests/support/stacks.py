@@ -67,7 +67,7 @@ class Folder:
     def write(self, document: dict[str, Any], file: str = "stack.yaml") -> None:
         (self.path / file).write_text(yaml.safe_dump({"name": self.name, **document}))
 
-    def run(self, *arguments: str, input: str | None = None, timeout: float = 110) -> Done:
+    def run(self, *arguments: str, input: str | None = None, timeout: float = 170) -> Done:
         done = subprocess.run(
             [PROGRAM, *arguments],
             cwd=self.path,
@@ -98,7 +98,7 @@ class Folder:
             text=True,
         )
         assert process.stderr is not None
-        watchdog = threading.Timer(60, process.kill)
+        watchdog = threading.Timer(150, process.kill)
         watchdog.start()
         said = []
         for line in process.stderr:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -38,8 +39,35 @@ def pin(reference: str) -> str | None:
     if "@sha256:" in reference or reference.startswith("sha256:"):
         return reference if inspect(reference) else None
     image = inspect(reference)
-    if image is None:
-        return None
+    return None if image is None else pin_of(reference, image)
+
+
+def pins(references: Iterable[str]) -> dict[str, str]:
+    """The pins of those that are here, asked for in one command: each costs a tenth of a second of CPU."""
+    wanted = sorted(set(references))
+    found = run(["docker", "image", "inspect", *wanted], timeout=30, check=False)
+    try:
+        images: list[dict[str, Any]] = json.loads(found.stdout or "[]")
+    except ValueError:
+        images = []
+    pinned = {}
+    for reference in wanted:
+        for image in images:
+            names = [*(image.get("RepoTags") or []), *(image.get("RepoDigests") or []), image["Id"]]
+            if any(_same_name(reference, name) for name in names):
+                pinned[reference] = pin_of(reference, image)
+    return pinned
+
+
+def _same_name(reference: str, name: str) -> bool:
+    if "@" not in reference and not reference.startswith("sha256:") and repository_of(reference) == reference:
+        reference += ":latest"
+    return reference in (name, f"docker.io/{name}", f"docker.io/library/{name}")
+
+
+def pin_of(reference: str, image: dict[str, Any]) -> str:
+    if "@sha256:" in reference or reference.startswith("sha256:"):
+        return reference
     repository = repository_of(reference)
     for digest in image.get("RepoDigests") or []:
         if digest.partition("@")[0] in (

@@ -36,3 +36,8 @@ def test_the_schema_takes_what_the_loader_takes_and_refuses_unknown_keys(tmp_pat
 @pytest.mark.parametrize("key", ["services.engine.port", "gpu.mode", "models[].digest", "expose"])
 def test_the_reference_names_nested_keys(key: str) -> None:
     assert f"| `{key}` |" in sample.reference()
+
+
+def test_the_reference_page_is_not_behind() -> None:
+    page = Path(__file__).resolve().parents[3] / "docs/configuration.md"
+    assert page.read_text().endswith(sample.reference()), "run `make docs`"

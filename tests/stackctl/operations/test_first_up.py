@@ -14,7 +14,7 @@ import yaml
 
 from tests.support.stacks import Folder, free_port, wait_for
 
-pytestmark = pytest.mark.timeout(180)
+pytestmark = pytest.mark.timeout(300)
 
 
 def local(port: int, **more: object) -> dict[str, object]:

@@ -27,7 +27,7 @@ from tests.support.models import AFTER_TOOL, SENTENCE, THOUGHT, TOOL_CALL, TOOL_
 
 IM = ("<|im_start|>", "<|im_end|>")
 ROLES = ("<|system|>", "<|user|>", "<|assistant|>", "<|tool|>", "<|end|>")
-START_SECONDS = 60.0
+START_SECONDS = 100.0
 
 
 def add_model(
@@ -163,9 +163,8 @@ def start_engine(store: Path, log: Path, *arguments: str, **env: str) -> EngineS
         key: value for key, value in os.environ.items() if not key.startswith(("OLLAMA_", "LLM_ENGINE_"))
     }
     program = str(Path(sys.executable).with_name("llm-engine"))
-    command = [program, "serve", "--models", str(store), "--port", "0"]
-    if "OLLAMA_HOST" not in env and "--host" not in arguments:
-        command += ["--host", "127.0.0.1"]
+    command = [program, "serve", "--models", str(store)]
+    env.setdefault("OLLAMA_HOST", "127.0.0.1:0")
     with log.open("wb") as file:
         process = subprocess.Popen(
             [*command, *arguments], env={**clean, **env}, stdout=file, stderr=subprocess.STDOUT

@@ -39,7 +39,6 @@ class Settings:
     sched_spread: bool = False
     noprune: bool = False
     go_template: bool = True
-    no_cloud: bool = True
     # Ours: what Ollama has no setting for.
     keys_file: Path | None = None
     tls_cert: Path | None = None
@@ -47,7 +46,6 @@ class Settings:
     max_body: int = 256 * 1024 * 1024
     preload: tuple[str, ...] = ()
     pin: tuple[str, ...] = ()
-    log_prompts: bool = False
     shutdown_grace: float = 5.0
     kv_cells: int = 0
     """Tokens that the cache of a model holds for all its requests together; 0: context length x parallel."""
@@ -59,12 +57,6 @@ class Settings:
     @property
     def loopback(self) -> bool:
         return self.host in ("localhost", "::1") or self.host.startswith("127.")
-
-    @property
-    def url(self) -> str:
-        host = f"[{self.host}]" if ":" in self.host else self.host
-        scheme = "https" if self.tls_cert else "http"
-        return f"{scheme}://{host}:{self.port}"
 
 
 def from_env(env: Mapping[str, str] | None = None) -> Settings:
@@ -97,7 +89,6 @@ def from_env(env: Mapping[str, str] | None = None) -> Settings:
         max_body=reader.number("LLM_ENGINE_MAX_BODY", default.max_body),
         preload=reader.words("LLM_ENGINE_PRELOAD"),
         pin=reader.words("LLM_ENGINE_PIN"),
-        log_prompts=reader.flag("LLM_ENGINE_LOG_PROMPTS", False),
         shutdown_grace=reader.duration("LLM_ENGINE_SHUTDOWN_GRACE", default.shutdown_grace),
         kv_cells=reader.number("LLM_ENGINE_KV_CELLS", 0),
         gap_ms=reader.number("LLM_ENGINE_GAP_MS", default.gap_ms),

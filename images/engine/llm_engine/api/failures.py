@@ -13,7 +13,7 @@ _RUNNER_STATUS = {
     "invalid": 400,
     "context": 400,
     "busy": 503,
-    "unsupported": 501,
+    "unsupported": 400,
     "crashed": 500,
     "internal": 500,
 }

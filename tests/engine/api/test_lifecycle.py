@@ -1,0 +1,253 @@
+"""The server as a process: how it starts, what it survives, and what it leaves behind."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import ssl
+import threading
+import time
+import urllib.request
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import trustme
+from llm_engine.api.keys import add, remove
+
+from tests.engine.api.test_ollama_routes import HI
+from tests.support.engine import EngineServer, start_engine
+
+ENDLESS = {"model": "endless", "prompt": "go", "options": {"num_predict": 1_000_000}}
+
+
+def wait_for(condition: Callable[[], Any], seconds: float = 60.0) -> Any:
+    deadline = time.monotonic() + seconds
+    while not (value := condition()):
+        assert time.monotonic() < deadline, f"{condition} did not come true"
+        time.sleep(0.01)
+    return value
+
+
+@pytest.fixture
+def start(model_store: Path, tmp_path: Path) -> Iterator[Callable[..., EngineServer]]:
+    """Starts engines of the test's own; they are ended with the test."""
+    started: list[EngineServer] = []
+
+    def make(*arguments: str, **env: str) -> EngineServer:
+        server = start_engine(model_store, tmp_path / f"engine-{len(started)}.log", *arguments, **env)
+        started.append(server)
+        return server
+
+    yield make
+    for server in started:
+        if server.process.poll() is None:
+            server.process.kill()
+            server.process.wait(10)
+
+
+def stream_in_thread(server: EngineServer, path: str, body: Any) -> tuple[threading.Thread, list[bytes]]:
+    lines: list[bytes] = []
+
+    def read() -> None:
+        lines.extend(server.client.stream(path, body))
+
+    thread = threading.Thread(target=read)
+    thread.start()
+    wait_for(lambda: lines or running(server))
+    return thread, lines
+
+
+def running(server: EngineServer) -> list[Any]:
+    requests: list[Any] = server.client.get("/api/status").json["requests"]
+    return [entry for entry in requests if entry["state"] == "running"]
+
+
+def test_sigterm_ends_streams_cleanly_and_leaves_no_child(start: Callable[..., EngineServer]) -> None:
+    server = start(LLM_ENGINE_SHUTDOWN_GRACE="0.2s")
+    streams = [
+        stream_in_thread(server, "/api/generate", ENDLESS),
+        stream_in_thread(
+            server,
+            "/v1/chat/completions",
+            {"model": "endless", "messages": HI, "stream": True, "max_tokens": 10**6},
+        ),
+        stream_in_thread(
+            server, "/v1/messages", {"model": "endless", "messages": HI, "stream": True, "max_tokens": 10**6}
+        ),
+    ]
+    wait_for(lambda: len(running(server)) == 3)
+    runners = server.runners()
+    assert runners
+    assert server.stop() == 0
+    for thread, _ in streams:
+        thread.join(10)
+        assert not thread.is_alive()
+    native, openai, anthropic = (lines for _, lines in streams)
+    assert json.loads(native[-1]) == {"error": "the server is shutting down"}
+    assert openai[-2].strip() == b"data: [DONE]"
+    assert b"the server is shutting down" in openai[-4]
+    assert b"event: error\n" in anthropic
+    for pid in runners:
+        assert not Path(f"/proc/{pid}").exists()
+
+
+def test_a_runner_that_is_killed_is_reported_and_replaced(start: Callable[..., EngineServer]) -> None:
+    server = start()
+    thread, lines = stream_in_thread(server, "/api/generate", ENDLESS)
+    wait_for(lambda: len(lines) > 2)
+    os.kill(server.runners()[0], signal.SIGKILL)
+    thread.join(20)
+    error = json.loads(lines[-1])["error"]
+    assert error.startswith("an error was encountered while running the model: ") and "SIGKILL" in error
+    assert (
+        server.client.post("/api/generate", {"model": "chat", "prompt": "x", "stream": False}).status == 200
+    )
+    text = server.client.get("/metrics").body.decode()
+    assert 'llm_engine_runner_crashes_total{model="endless:latest"} 1.0' in text
+
+
+def test_the_server_killed_takes_its_runners_with_it(start: Callable[..., EngineServer]) -> None:
+    server = start()
+    server.client.post("/api/generate", {"model": "chat"})
+    (runner,) = server.runners()
+    server.process.kill()
+    server.process.wait(10)
+    wait_for(lambda: not Path(f"/proc/{runner}").exists())
+
+
+def test_hanging_up_stops_the_work(engine: EngineServer) -> None:
+    connection, response = engine.client.open("POST", "/api/generate", ENDLESS)
+    response.readline()
+    response.close()
+    connection.close()
+    wait_for(lambda: not any(entry["model"] == "endless:latest" for entry in running(engine)))
+
+
+def test_hanging_up_while_waiting_for_a_whole_answer(engine: EngineServer) -> None:
+    import http.client
+
+    connection = http.client.HTTPConnection(engine.client.host, engine.client.port)
+    connection.request("POST", "/api/generate", json.dumps({**ENDLESS, "stream": False}))
+    wait_for(lambda: any(entry["model"] == "endless:latest" for entry in running(engine)))
+    connection.close()
+    wait_for(lambda: not any(entry["model"] == "endless:latest" for entry in running(engine)))
+
+
+def test_a_port_in_use_is_one_line(engine: EngineServer, model_store: Path, tmp_path: Path) -> None:
+    port = str(engine.client.port)
+    with pytest.raises(AssertionError) as caught:
+        start_engine(model_store, tmp_path / "log", OLLAMA_HOST=f"127.0.0.1:{port}")
+    assert f"listen tcp 127.0.0.1:{port}: bind: address already in use" in str(caught.value)
+    assert "Traceback" not in str(caught.value)
+
+
+def test_request_ids_go_in_and_out_and_into_the_log(engine: EngineServer) -> None:
+    answer = engine.client.request("GET", "/api/version", headers={"X-Request-Id": "mine-1"})
+    assert answer.headers["x-request-id"] == "mine-1"
+    wait_for(lambda: any(line.get("request_id") == "mine-1" for line in engine.lines()))
+    made = engine.client.request("GET", "/api/version", headers={"X-Request-Id": "bad id\t"})
+    assert made.headers["x-request-id"].startswith("req_")
+
+
+def test_logs_hold_no_prompt(engine: EngineServer) -> None:
+    engine.client.post("/api/generate", {"model": "chat", "prompt": "my secret plan", "stream": False})
+    assert "my secret plan" not in engine.log.read_text()
+
+
+def test_keys_are_asked_for_and_reloaded(start: Callable[..., EngineServer], tmp_path: Path) -> None:
+    path = tmp_path / "keys"
+    key = add(path, "alice")
+    assert key not in path.read_text() and path.stat().st_mode & 0o077 == 0
+    server = start("--keys-file", str(path))
+    client = server.client
+    assert client.get("/healthz").status == 200
+    refused = client.get("/api/tags")
+    assert refused.status == 401 and refused.json == {"error": "invalid or missing API key"}
+    assert client.post("/v1/chat/completions", {}).json["error"]["type"] == "authentication_error"
+    assert client.post("/v1/messages", {}).json["error"]["type"] == "authentication_error"
+    assert client.request("GET", "/api/ps", headers={"Authorization": f"Bearer {key}"}).status == 200
+    assert client.request("GET", "/api/ps", headers={"x-api-key": key}).status == 200
+    assert client.request("GET", "/api/ps", headers={"x-api-key": key + "x"}).status == 401
+    second = add(path, "bob")
+    assert client.request("GET", "/api/ps", headers={"x-api-key": second}).status == 200
+    remove(path, "bob")
+    assert client.request("GET", "/api/ps", headers={"x-api-key": second}).status == 401
+    path.write_text("broken line\n")
+    assert client.request("GET", "/api/ps", headers={"x-api-key": key}).status == 200
+
+
+def test_origins_and_hosts(engine: EngineServer) -> None:
+    client = engine.client
+
+    def get(**headers: str) -> int:
+        return client.request("GET", "/api/version", headers=headers).status
+
+    assert get(Origin="http://localhost:3000") == 200
+    assert get(Origin="vscode-webview://abc") == 200
+    evil = client.request("GET", "/api/version", headers={"Origin": "http://evil.example"})
+    assert (evil.status, evil.body) == (403, b"")
+    for good in ("localhost", "127.0.0.1:11434", "box.local", "10.0.0.5", "[::1]:11434", "gpu.internal"):
+        assert get(Host=good) == 200, good
+    for bad in ("evil.example", "localhost.evil.example:80"):
+        assert get(Host=bad) == 403, bad
+    preflight = client.request(
+        "OPTIONS",
+        "/api/chat",
+        headers={"Origin": "http://localhost:3000", "Access-Control-Request-Method": "POST"},
+    )
+    assert preflight.status == 204 and "POST" in preflight.headers["access-control-allow-methods"]
+    assert preflight.headers["access-control-allow-origin"] == "http://localhost:3000"
+
+
+def test_extra_origins_and_body_limit(start: Callable[..., EngineServer]) -> None:
+    server = start(OLLAMA_ORIGINS="https://*.example", LLM_ENGINE_MAX_BODY="1000")
+    answer = server.client.request("GET", "/api/version", headers={"Origin": "https://a.example"})
+    assert answer.status == 200
+    long = server.client.post("/api/generate", {"model": "chat", "prompt": "x" * 2000})
+    assert long.status == 413 and "1000 bytes" in long.json["error"]
+
+
+def test_tls(start: Callable[..., EngineServer], tmp_path: Path) -> None:
+    authority = trustme.CA()
+    certificate = authority.issue_cert("127.0.0.1")
+    cert, key = tmp_path / "cert.pem", tmp_path / "key.pem"
+    certificate.cert_chain_pems[0].write_to_path(cert)
+    certificate.private_key_pem.write_to_path(key)
+    server = start("--tls-cert", str(cert), "--tls-key", str(key))
+    context = ssl.create_default_context()
+    authority.configure_trust(context)
+
+    def answers() -> bool:
+        with (
+            contextlib.suppress(OSError),
+            urllib.request.urlopen(f"{server.url}/healthz", context=context) as answer,
+        ):
+            return bool(answer.status == 200)
+        return False
+
+    wait_for(answers)
+
+
+def test_a_warning_when_others_can_reach_it_without_a_key(start: Callable[..., EngineServer]) -> None:
+    server = start("--host", "0.0.0.0")
+    assert any(line["level"] == "warning" and "WITHOUT ANY KEY" in line["msg"] for line in server.lines())
+
+
+def test_preload_and_pin(start: Callable[..., EngineServer]) -> None:
+    server = start(LLM_ENGINE_PRELOAD="fim,not-there", LLM_ENGINE_PIN="chat", OLLAMA_MAX_LOADED_MODELS="2")
+
+    def names() -> set[str]:
+        return {model["name"] for model in server.client.get("/api/ps").json["models"]}
+
+    wait_for(lambda: names() >= {"chat:latest", "fim:latest"})
+    rows = {row["name"]: row for row in server.client.get("/api/ps").json["models"]}
+    assert rows["chat:latest"]["expires_at"] > "2300"
+    assert (
+        server.client.post("/api/generate", {"model": "tool", "prompt": "x", "stream": False}).status == 200
+    )
+    assert names() == {"chat:latest", "tool:latest"}
+    assert server.client.get("/readyz").status == 200

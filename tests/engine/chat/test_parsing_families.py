@@ -82,6 +82,13 @@ SAMPLES = [
         '<tool_call>{"name": "get_weather", "arguments": "{\\"city\\": \\"Oslo\\"}"}</tool_call>',
         [call(city="Oslo")],
     ),
+    Sample(
+        "hermes",
+        "\n</think>\n\nyes, </think> stays after that",
+        [Content("yes, </think> stays after that")],
+        tools=(),
+    ),
+    Sample("llama3", '{"a": [' + "1, " * 300 + "2]}", [Content('{"a": [' + "1, " * 300 + "2]}")]),
     # Qwen coder
     Sample(
         "qwen3-coder",

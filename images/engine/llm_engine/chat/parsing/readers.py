@@ -115,6 +115,9 @@ class BareReader:
         self._text = ""
         self._calls: list[Made] = []
         self._done = 0  # up to here the text has become calls
+        self._span: repair.JsonSpan | None = None
+        self._begun = 0
+        self._from = 0
 
     @staticmethod
     def may_begin(text: str) -> bool:
@@ -127,16 +130,19 @@ class BareReader:
     def feed(self, text: str) -> Read | None:
         self._text += text
         while True:
-            start = self._start()
-            if start is None:
-                return None
-            if start < 0:
-                return self._end()
-            span = repair.JsonSpan()
-            end = span.feed(self._text, start)
+            if self._span is None:
+                start = self._start()
+                if start is None:
+                    return None
+                if start < 0:
+                    return self._end()
+                self._span, self._begun, self._from = repair.JsonSpan(), start, start
+            end = self._span.feed(self._text, self._from)
+            self._from = len(self._text)
             if end is None:
                 return None
-            if not self._take(self._text[start:end], end):
+            self._span = None
+            if not self._take(self._text[self._begun : end], end):
                 return self._end()
 
     def _start(self) -> int | None:

@@ -8,7 +8,8 @@ import ast
 import json
 from typing import Any
 
-MAX_DEPTH = 200
+# Python's parser needs far more memory and stack than the JSON reader.
+MAX_LITERAL, MAX_BRACKETS = 100_000, 200
 
 
 class JsonSpan:
@@ -51,8 +52,6 @@ class JsonSpan:
 def loads(text: str) -> Any:
     """The value of `text`, mended if need be; ValueError when it cannot be."""
     text = text.strip()
-    if text.count("{") + text.count("[") > MAX_DEPTH * 50:
-        raise ValueError("nested too deep")
     for attempt in (_strict, _lenient, _closed, _python):
         try:
             return attempt(text)
@@ -85,6 +84,8 @@ def _closed(text: str) -> Any:
 
 def _python(text: str) -> Any:
     """A Python literal: single quotes, True, None, trailing commas."""
+    if len(text) > MAX_LITERAL or text.count("{") + text.count("[") + text.count("(") > MAX_BRACKETS:
+        raise ValueError("too much for a literal")
     value = ast.literal_eval(text)
     json.dumps(value, allow_nan=False)  # only what JSON can say
     return value

@@ -39,6 +39,8 @@ class TaggedParser:
         self._keep = keep_thinking
         self._opens = family.opens if tools else ()
         self._noise = family.noise
+        # A closing tag without its opening one, from a model that was kept from thinking.
+        self._stray = family.thinking[1] if thinks else ""
         self._buffer = ""
         self._blank = ""  # blanks that may yet turn out to stand before a tag
         self._skip_blanks = thinking_open
@@ -112,7 +114,7 @@ class TaggedParser:
             self._think(self._buffer[:at], events)
             self._buffer = self._buffer[at + len(closing) :]
             # After thinking the answer begins anew: it may be a bare call.
-            self._blank, self._skip_blanks = "", True
+            self._blank, self._skip_blanks, self._stray = "", True, ""
             self._state = _State.START if self._family.bare and self._tools else _State.CONTENT
             return True
         keep = held(self._buffer, (closing,))
@@ -147,6 +149,8 @@ class TaggedParser:
         tags = (*self._opens, *self._noise)
         if self._thinks and self._family.rethinks:
             tags = (*tags, self._family.thinking[0])
+        if self._stray:
+            tags = (*tags, self._stray)
         found = earliest(self._buffer, tags)
         if found is None or could_grow(self._buffer, found, tags):
             at = found[0] if found else len(self._buffer) - held(self._buffer, tags)
@@ -160,13 +164,16 @@ class TaggedParser:
             self._open(tag)
         elif tag in self._noise:
             self._blank, self._skip_blanks = "", True
+        elif tag == self._stray:
+            # Once: a later one is what the model writes about.
+            self._blank, self._skip_blanks, self._stray = "", True, ""
         else:
             self._enter_thinking()
         return True
 
     def _say(self, text: str, events: list[Event]) -> None:
         # Without tags to come there is nothing to hold blanks back for.
-        if not self._opens and not self._noise and not self._skip_blanks:
+        if not self._opens and not self._noise and not self._stray and not self._skip_blanks:
             text, self._blank = self._blank + text, ""
         else:
             text = self._trimmed(text)

@@ -39,6 +39,7 @@ def install_units(
       stackctl install-units --print
       stackctl install-units --cron | sudo tee /etc/cron.d/stackctl
     """
+    from stackctl.procedures.locate import find_all
     from stackctl.units import install, templates
 
     stack = contexts.stack(context)
@@ -52,6 +53,7 @@ def install_units(
         stack.config.data_mount,
         user,
         tunnels,
+        frozenset(find_all(stack.loaded.files[0].parent)),
     )
     if cron:
         click.echo(templates.cron(here), nl=False)

@@ -40,6 +40,12 @@ class Installation:
     data_mount: Path | None = None
     user: bool = False  # for `systemctl --user`
     tunnels: tuple[str, ...] = ()
+    procedures: frozenset[str] = frozenset({"backup", "model-refresh"})  # those that there are
+
+    @property
+    def jobs(self) -> tuple[Job, ...]:
+        """A job whose procedure is not there would only fail at night."""
+        return tuple(job for job in JOBS if job.arguments[0] != "run" or job.arguments[1] in self.procedures)
 
 
 @dataclass(frozen=True)
@@ -75,7 +81,7 @@ JOBS = (
 def units(here: Installation) -> dict[str, str]:
     """File name -> text."""
     found = {f"stackctl-{here.stack}.service": _stack_unit(here)}
-    for job in JOBS:
+    for job in here.jobs:
         found[f"stackctl-{here.stack}-{job.name}.service"] = _job_unit(here, job)
         found[f"stackctl-{here.stack}-{job.name}.timer"] = _timer(here, job)
     for tunnel in here.tunnels:
@@ -86,14 +92,16 @@ def units(here: Installation) -> dict[str, str]:
 def enabled(here: Installation) -> list[str]:
     """The units that are switched on: the stack, the timers, the tunnels; a timer starts its service
     itself."""
-    return [name for name in units(here) if not any(name.endswith(f"-{job.name}.service") for job in JOBS)]
+    return [
+        name for name in units(here) if not any(name.endswith(f"-{job.name}.service") for job in here.jobs)
+    ]
 
 
 def cron(here: Installation) -> str:
     """For /etc/cron.d; `flock -n` keeps a slow run from meeting the next one."""
     lines = ["SHELL=/bin/sh", "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"]
     user = "" if here.user else "root "
-    for job in JOBS:
+    for job in here.jobs:
         lock = f"/tmp/stackctl-{here.stack}-{job.name}.lock"
         lines.append(f"{job.cron} {user}flock -n {lock} {_command(here, *job.arguments)}")
     lines.append(f"@reboot {user}{_command(here, 'up', '--wait', '300')}")
@@ -174,7 +182,7 @@ def _tunnel_unit(here: Installation, tunnel: str) -> str:
         "After=network-online.target",
         "",
         "[Service]",
-        f"ExecStart={shlex.join([str(here.program), 'tunnel', 'up', tunnel, '--foreground'])}",
+        f"ExecStart={shlex.join([str(here.program), 'tunnel', 'up', tunnel, '--foreground', '--persist'])}",
         "Restart=always",
         "RestartSec=5",
         "NoNewPrivileges=yes",

@@ -48,7 +48,7 @@ def main() -> None:
         threading.Timer(2.5, lambda: os._exit(9)).start()
     if MODE == "eat":
         threading.Thread(target=eat, daemon=True).start()
-    ThreadingHTTPServer(("0.0.0.0", 11434), Handler).serve_forever()
+    ThreadingHTTPServer(("0.0.0.0", int(os.environ.get("PORT", "11434"))), Handler).serve_forever()
 
 
 def eat() -> None:

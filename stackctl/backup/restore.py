@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 import yaml
 
@@ -34,7 +35,7 @@ def restore(
     passphrase: str | None = None,
     identities: Sequence[str] = (),
     as_name: str | None = None,
-    changes: dict[str, object] | None = None,
+    changes: dict[str, Any] | None = None,
 ) -> Restored:
     """The whole file is verified before anything is written. `as_name` makes a scratch copy beside the
     original.
@@ -63,7 +64,7 @@ def _open_secrets(
 
 
 def _config(
-    backup: Path, manifest: dict[str, object], folder: Path, as_name: str | None, changes: dict[str, object]
+    backup: Path, manifest: dict[str, object], folder: Path, as_name: str | None, changes: dict[str, Any]
 ) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     main = folder / str(manifest["stack_file"])
@@ -74,7 +75,9 @@ def _config(
         text = content.read()
         if target == main and (as_name or changes):
             document = yaml.safe_load(text) or {}
-            text = yaml.safe_dump({**document, **({"name": as_name} if as_name else {}), **changes}).encode()
+            text = yaml.safe_dump(
+                _merged(document, {**changes, **({"name": as_name} if as_name else {})})
+            ).encode()
         if target.exists() and target.read_bytes() != text:
             raise PreflightError(
                 f"{target} is there and differs from the backup's",
@@ -82,6 +85,15 @@ def _config(
             )
         target.parent.mkdir(parents=True, exist_ok=True)
         target.write_bytes(text)
+
+
+def _merged(document: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
+    """`changes` laid over the document, mapping by mapping."""
+    result = dict(document)
+    for name, value in changes.items():
+        old = result.get(name)
+        result[name] = _merged(old or {}, value) if isinstance(value, dict) else value
+    return result
 
 
 def _data(backup: Path, manifest: dict[str, object], data: Path) -> tuple[list[Path], int]:

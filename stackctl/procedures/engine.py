@@ -21,6 +21,7 @@ from stackctl.errors import PreflightError, RollbackError, StackctlError, Unheal
 from stackctl.procedures import document, inputs
 from stackctl.procedures.context import Context
 from stackctl.procedures.document import Procedure, Step
+from stackctl.procedures.expressions import fill
 from stackctl.procedures.host import Host
 from stackctl.procedures.journal import Journal, RunRecord, StepRecord, boot_id, new_run_dir
 from stackctl.procedures.limits import StopNow, StopSignals
@@ -119,7 +120,7 @@ class Engine:
             return
         for step in self._procedure.steps:
             spec = step.spec
-            if spec.confirm and spec.when is None and not self._person.assume_yes:
+            if spec.confirm and spec.when is None and not spec.check and not self._person.assume_yes:
                 raise PreflightError(
                     f"step {spec.id} asks for a confirmation and there is no terminal: {spec.confirm}",
                     fix=f"stackctl run {self._procedure.id} --yes",
@@ -304,16 +305,14 @@ class Engine:
     def _confirm(self, step: Step) -> None:
         if self._person.assume_yes:
             return
-        assert step.spec.confirm is not None
+        question = str(fill(step.spec.confirm, self._scope()))
         if self._person.ask is None:
             raise _NobodyToAsk(
-                f"step {step.spec.id} asks for a confirmation and there is no terminal: {step.spec.confirm}",
+                f"step {step.spec.id} asks for a confirmation and there is no terminal: {question}",
                 fix=f"stackctl run {self._procedure.id} --resume --yes",
             )
-        if self._person.ask(step.spec.confirm, "yes-no") != "yes":
-            raise StepFailed(
-                step.spec.id, f"not confirmed: {step.spec.confirm}", exit_code=PreflightError.exit_code
-            )
+        if self._person.ask(question, "yes-no") != "yes":
+            raise StepFailed(step.spec.id, f"not confirmed: {question}", exit_code=PreflightError.exit_code)
 
     def _manual(self, step: Step) -> str:
         manual = step.spec.manual
@@ -326,7 +325,7 @@ class Engine:
             )
         if answer is None:
             assert self._person.ask is not None
-            answer = self._person.ask(manual.ask, manual.answer)
+            answer = self._person.ask(str(fill(manual.ask, self._scope())), manual.answer)
         if manual.answer != "text" and answer.lower() in ("no", "n", "false"):
             raise StepFailed(step.spec.id, f"answered no: {manual.ask}", exit_code=PreflightError.exit_code)
         return answer

@@ -18,7 +18,7 @@ from stackctl.errors import ConfigError
 from stackctl.procedures.context import Context
 from stackctl.procedures.suggest import did_you_mean
 
-ROOMS = ("backup", "data", "files", "net", "stack", "upgrade")
+ROOMS = ("backup", "data", "files", "gpu", "models", "net", "secrets", "stack", "upgrade")
 
 
 class Args(BaseModel):

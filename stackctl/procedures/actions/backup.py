@@ -117,11 +117,8 @@ def backup_drill(context: Context, args: DrillArgs) -> Outcome:
     scratch = live.config.state_path / DRILL
     name = f"{live.name[:33]}-drill"
     _remove_drill(live, name, scratch)
-    services = {
-        service: {**_written(live, service), "port": _free_port()}
-        for service in live.config.services.enabled()
-    }
-    changes: dict[str, object] = {"services": services, "data_dir": str(scratch / "data"), "data_mount": None}
+    services = {service: _other_ports(live, service) for service in live.config.services.enabled()}
+    changes: dict[str, Any] = {"services": services, "data_dir": str(scratch / "data"), "data_mount": None}
     try:
         done = restore.restore(
             Path(args.file), scratch / "stack", as_name=name, changes=changes, **_keys(args)
@@ -142,10 +139,10 @@ def backup_drill(context: Context, args: DrillArgs) -> Outcome:
         _remove_drill(live, name, scratch)
 
 
-def _written(stack: Stack, service: str) -> dict[str, object]:
-    """The service as the stack file has it, so that the drill runs what the stack runs."""
-    found = stack.config.services.enabled()[service].model_dump(mode="json", exclude_unset=True)
-    return {**found, "enabled": True}
+def _other_ports(stack: Stack, service: str) -> dict[str, int]:
+    """Beside the running stack, every published port has to be another one."""
+    fields = type(stack.config.services.enabled()[service]).model_fields
+    return {name: _free_port() for name in fields if name == "port" or name.endswith("_port")}
 
 
 def _remove_drill(live: Stack, name: str, scratch: Path) -> None:

@@ -39,3 +39,23 @@ def data_snapshot(context: Context, args: SnapshotArgs) -> Outcome:
     services = taken.services
     shown = ", ".join(services) or "nothing (this stack has no authoritative data)"
     return Outcome(True, f"snapshot {args.name} of {shown}", {"snapshot": args.name, "services": services})
+
+
+@action("data.replaced", reads_only=True, gives=("folders",))
+def data_replaced(context: Context, _args: Args) -> Outcome:
+    """Holds when no set-aside data of a restore or rollback takes up room."""
+    data = context.stack.handle.config.data_path
+    found = [str(path) for path in sorted(data.glob("*.replaced-*"))] if data.is_dir() else []
+    return Outcome(
+        not found, f"set aside: {', '.join(found)}" if found else "nothing is set aside", {"folders": found}
+    )
+
+
+@action("data.discard-replaced", irreversible=True)
+def data_discard_replaced(context: Context, _args: Args) -> Outcome:
+    """Deletes the data that restores and rollbacks have set aside."""
+    data = context.stack.handle.config.data_path
+    found = list(data.glob("*.replaced-*"))
+    for path in found:
+        shutil.rmtree(path)
+    return Outcome(True, f"{len(found)} folders deleted")

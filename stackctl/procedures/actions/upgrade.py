@@ -297,3 +297,12 @@ def relock(context: Context, args: GenerationArgs) -> Outcome:
     versions.lock(stack, generation)
     audit.record(stack.name, "rollback", result="ok", generation_to=generation.number)
     return Outcome(True, f"stack.lock says generation {generation.number}")
+
+
+@action("upgrade.prune")
+def prune(context: Context, _args: Args) -> Outcome:
+    """Removes generations, images and snapshots that no rollback needs."""
+    stack = _stack(context)
+    removed = versions.prune(stack, stack.config.upgrade.keep_generations)
+    snapshots.prune(stack.config, {f"before-{one.number}" for one in stack.store.all()})
+    return Outcome(True, f"{len(removed)} old generations removed")

@@ -15,7 +15,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 MODE = os.environ["STANDIN_MODE"]
 CRASH_AFTER = float(os.environ.get("STANDIN_CRASH_AFTER", "20"))
 WORDS = ["One", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten"]
-MODEL = {"name": "standin:latest", "model": "standin:latest", "size": 1000, "digest": "0" * 64}
+GOOD, WORSE = "0" * 64, "1" * 64
+MODELS = {"standin:latest": GOOD}  # name -> digest; a pull brings worse weights
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -37,18 +38,30 @@ class Handler(BaseHTTPRequestHandler):
             return self.answer({"error": "not yet"}, 503)
         routes = {
             "/api/version": {"version": "0.0.1"},
-            "/api/tags": {"models": [MODEL]},
+            "/api/tags": {"models": [{"name": n, "size": 1000, "digest": d} for n, d in MODELS.items()]},
             "/api/ps": {"models": []},
             "/health": {"status": True},
         }
         found = routes.get(self.path)
         return self.answer(found or {"error": "not found"}, 200 if found else 404)
 
+    def do_DELETE(self):
+        body = json.loads(self.rfile.read(int(self.headers.get("Content-Length", 0))))
+        found = MODELS.pop(body["model"], None)
+        self.answer({}, 200 if found else 404)
+
     def do_POST(self):
         body = json.loads(self.rfile.read(int(self.headers.get("Content-Length", 0))) or b"{}")
         if self.path == "/api/show":
             return self.answer({"capabilities": ["completion"]})
-        words = ["\ufffd\ufffd", "\x01\x02"] * 5 if MODE == "nonsense" else WORDS
+        if self.path == "/api/copy":
+            MODELS[body["destination"]] = MODELS[body["source"]]
+            return self.answer({})
+        if self.path == "/api/pull":
+            MODELS[body["model"]] = WORSE
+            return self.answer({"status": "success"})
+        bad = MODE == "nonsense" or MODELS.get(body.get("model")) == WORSE
+        words = ["\ufffd\ufffd", "\x01\x02"] * 5 if bad else WORDS
         words = words[: int(body.get("options", {}).get("num_predict", 99))]
         pause = 0.2 if MODE == "slow" else 0.02
         if not body.get("stream", True):

@@ -1,0 +1,111 @@
+"""`models.*`: newer weights under the same name, kept only when they answer as well as the old ones."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from stackctl.config.models import WantedModel
+from stackctl.engine_api import EngineClient, EngineError
+from stackctl.errors import PreflightError, UnhealthyError
+from stackctl.procedures.context import Context
+from stackctl.procedures.registry import Args, Outcome, action
+from stackctl.upgrade import probe
+from stackctl.upgrade.probe import Baseline
+
+ASIDE = "-before-refresh"
+
+
+class ModelsArgs(Args):
+    models: tuple[str, ...] = ()
+
+
+class BeforeArgs(Args):
+    before: tuple[dict[str, Any], ...]
+
+
+def _client(context: Context) -> EngineClient:
+    return context.stack.handle.engine(timeout=300)
+
+
+def _names(context: Context, given: tuple[str, ...]) -> list[str]:
+    wanted = given or tuple(model.full_name for model in context.stack.handle.config.models)
+    return [WantedModel(name=name).full_name for name in wanted]
+
+
+def _digests(client: EngineClient) -> dict[str, str]:
+    return {str(model["name"]): str(model.get("digest", "")) for model in client.tags()}
+
+
+@action("models.remember", ModelsArgs, gives=("before",))
+def remember(context: Context, args: ModelsArgs) -> Outcome:
+    """Keeps each model under a second name, with its answers to the probes, to go back to."""
+    client, config = _client(context), context.stack.handle.config.upgrade
+    there = _digests(client)
+    before = []
+    for name in _names(context, args.models):
+        if name not in there:
+            raise PreflightError(f"model {name} is not on this host", fix=f"stackctl models pull {name}")
+        client.post("/api/copy", {"source": name, "destination": name + ASIDE})
+        speaks = "completion" in client.show(name).get("capabilities", ["completion"])
+        baseline = probe.measure(client, name, config, repeats=1).as_data() if speaks else None
+        before.append({"name": name, "digest": there[name], "baseline": baseline})
+    return Outcome(True, f"{len(before)} models remembered", {"before": before})
+
+
+@action("models.pull", ModelsArgs, gives=("moved",))
+def pull(context: Context, args: ModelsArgs) -> Outcome:
+    """Pulls the newest of each model."""
+    client = _client(context)
+    before = _digests(client)
+    for name in _names(context, args.models):
+        context.say(f"pulling {name}")
+        for _event in client.pull(name):
+            pass
+    after = _digests(client)
+    moved = [name for name in _names(context, args.models) if before.get(name) != after.get(name)]
+    return Outcome(
+        True, f"newer: {', '.join(moved)}" if moved else "all are the newest already", {"moved": moved}
+    )
+
+
+@action("models.judge", BeforeArgs)
+def judge(context: Context, args: BeforeArgs) -> Outcome:
+    """Asks the new weights the probes, and compares with the old answers."""
+    client, config = _client(context), context.stack.handle.config.upgrade
+    now = _digests(client)
+    judged = []
+    for model in args.before:
+        if model["digest"] == now.get(model["name"]) or not model["baseline"]:
+            continue
+        old = Baseline.from_data(model["baseline"])
+        problems = probe.judge_answers(probe.measure(client, model["name"], config, repeats=1), old, config)
+        if problems:
+            raise UnhealthyError(f"the newer {model['name']} is worse: {'; '.join(problems)}")
+        judged.append(str(model["name"]))
+    return Outcome(True, f"as good as before: {', '.join(judged)}" if judged else "nothing to compare")
+
+
+@action("models.put-back", BeforeArgs)
+def put_back(context: Context, args: BeforeArgs) -> Outcome:
+    """Gives each model its old weights again."""
+    client = _client(context)
+    for model in args.before:
+        client.post("/api/copy", {"source": model["name"] + ASIDE, "destination": model["name"]})
+    _forget(client, args)
+    return Outcome(True, f"back: {', '.join(str(model['name']) for model in args.before)}")
+
+
+@action("models.forget", BeforeArgs)
+def forget(context: Context, args: BeforeArgs) -> Outcome:
+    """Removes the second names; the engine prunes weights that nothing names any more."""
+    _forget(_client(context), args)
+    return Outcome(True, f"{len(args.before)} old versions let go")
+
+
+def _forget(client: EngineClient, args: BeforeArgs) -> None:
+    for model in args.before:
+        try:
+            client.delete(str(model["name"]) + ASIDE)
+        except EngineError as error:
+            if error.status != 404:
+                raise

@@ -49,7 +49,7 @@ class Settings:
     shutdown_grace: float = 5.0
     kv_cells: int = 0
     """Tokens that the cache of a model holds for all its requests together; 0: context length x parallel."""
-    gap_ms: int = 200
+    gap_ms: int = 400
     """While prompts are read, running streams wait about this long between tokens, at most."""
     pull_rate: int = 0
     """Bytes per second that all pulls and pushes share; 0: no limit."""

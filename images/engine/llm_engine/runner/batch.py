@@ -24,6 +24,7 @@ class Batch:
         self._pointers = (self.sequence.ctypes.data + 4 * np.arange(capacity)).astype(np.uint64)
         self.size = 0
         self.outputs = 0
+        self._whole = self.view(0, capacity)
 
     def clear(self) -> None:
         self.size = 0
@@ -65,7 +66,8 @@ class Batch:
         """llama.cpp's verdict: 0 done, 1 no room, 2 aborted, negative broken. The interpreter lock is
         released.
         """
-        return int(lib.llama_decode(context, self.view(0, self.size)))
+        self._whole.n_tokens = self.size
+        return int(lib.llama_decode(context, self._whole))
 
 
 def logits_matrix(context: Any, rows: int, width: int) -> Any:

@@ -65,6 +65,8 @@ class Branch:
     """Another branch is computing a prefix this one shares: wait until it has `follow_upto` tokens."""
     follow_upto: int = 0
     position_told: int = -1
+    spoken: bool = False
+    """Whether any text has left for the client."""
     media: Sequence[Chunk] = ()
     """Parts of the prompt that are embeddings; their tokens are negative."""
     uneven: bool = False

@@ -20,13 +20,15 @@ from llm_engine.runner.emit import Emitter
 from llm_engine.runner.media import Projector
 from llm_engine.runner.messages import Stats
 from llm_engine.runner.model import Context
-from llm_engine.runner.outbox import Outbox
+from llm_engine.runner.outbox import STEP, Outbox
 from llm_engine.runner.pace import Pace
 from llm_engine.runner.speculate import Speculator
 from llm_engine.runner.waiting import Queue
 
 # Beside its prompt, a newcomer is given room for this many tokens before it is admitted.
 HEADROOM = 64
+# The end of a prompt that is not worth a decode of its own.
+CRUMB = 48
 
 
 @dataclass(frozen=True)
@@ -107,6 +109,7 @@ class Loop:
         self.counters.cancelled += bool(mine)
         for branch in mine:
             self._retire(branch)
+        self.outbox.flush()
 
     def fail(self, branch: Branch, kind: str, text: str) -> None:
         """End all branches of a request with an error."""
@@ -150,12 +153,15 @@ class Loop:
         if self._make_room():
             # Two decodes: measured, a batch of both kinds takes longer than one of each, and what the running
             # streams say leaves before the prompts are read.
+            reading = any(branch.state is State.READING for branch in self.running)
             for state in (State.WRITING, State.READING):
                 parts = self._fill(state)
                 if parts:
                     self._decode(parts)
-                    self.outbox.flush()
-        self.outbox.flush()
+                    if reading:
+                        self.outbox.flush()
+        seconds = time.monotonic() - started
+        self.outbox.flush(soon=seconds < STEP and any(b.state is State.WRITING for b in self.running))
         self.counters.turns += 1
         self.counters.busy_seconds += time.monotonic() - started
 
@@ -277,7 +283,7 @@ class Loop:
             chunk = branch.next_chunk()
             branch.reach = (chunk.start if chunk else branch.count) - branch.computed
         budget = min(self._context.batch, self._pace.budget(len(writing)))
-        self._share(reading, budget)
+        self._share(reading, min(budget, max(1, self._context.batch - CRUMB)))
         return len(writing) + proposed + sum(branch.fed for branch in reading)
 
     @staticmethod
@@ -294,9 +300,11 @@ class Loop:
         oldest.fed = min(oldest.reach, first)
         budget -= oldest.fed
         for branch in sorted(reading, key=lambda b: b.pending):
-            give = min(branch.reach - branch.fed, budget)
+            left = branch.reach - branch.fed
+            # A crumb that would be left for the next turn costs more there than it lengthens this one.
+            give = left if budget and left <= budget + CRUMB else min(left, budget)
             branch.fed += give
-            budget -= give
+            budget = max(0, budget - give)
 
     def _give_way(self) -> bool:
         """The running branches need more cells than there are: the youngest goes back to the queue.

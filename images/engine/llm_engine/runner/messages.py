@@ -51,7 +51,7 @@ class LoadSpec:
     """Load for embeddings or reranking alone; a model with a pooling kind of its own implies it."""
     pooling: str | None = None
     max_queue: int = 512
-    gap_ms: float = 200.0
+    gap_ms: float = 400.0
     """While prompts are read, running streams wait about this long between tokens, at most."""
     prefix_cache: bool = True
     lookup: int = 8

@@ -30,8 +30,7 @@ class Pace:
         if self._per_token == 0.0:
             return self._least
         tokens = int((self._gap - self._base) / self._per_token)
-        whole = tokens // CHUNK * CHUNK
-        return max(self._least, min(self._capacity, whole))
+        return max(self._least, min(self._capacity, tokens))
 
     def wrote(self, seconds: float) -> None:
         """The running streams' own tokens took this long."""

@@ -126,7 +126,7 @@ class Sampler:
 
     def _aim(self, kth: float, highest: float) -> None:
         """Put the next threshold a little below the k-th best of now."""
-        self._threshold = kth - 0.5 * (highest - kth)
+        self._threshold = kth - 0.3 * (highest - kth)
 
     def _fill(self, logits: Logits) -> tuple[NDArray[Any], Any]:
         candidates = self._candidates

@@ -56,7 +56,7 @@ class Defaults:
     max_queue: int = 512
     gpus: int = 0
     kv_cells: int = 0
-    gap_ms: int = 200
+    gap_ms: int = 400
 
 
 def make_plan(files: ModelFiles, options: RunnerOptions, defaults: Defaults, keep_alive: float) -> Plan:

@@ -184,6 +184,8 @@ class Plan:
     data_path: str
     data_mount: str | None
     models_path: str
+    backup_folders: tuple[str, ...]
+    backup_elsewhere: bool
     services: tuple[Service, ...]
     models: tuple[Model, ...]
     health: Health
@@ -262,6 +264,8 @@ def dump(config: StackConfig, stack_file: Path) -> dict[str, Any]:
         "require_gpu": config.gpu.require_gpu,
         "stack_file": str(stack_file),
         "data_path": str(config.data_path),
+        "backup_folders": [str(target.path) for target in config.backup.to if target.path],
+        "backup_elsewhere": any(target.path is None for target in config.backup.to),
         "models_path": str(config.services.engine.models_dir or config.data_path / "models"),
         "data_mount": str(config.data_mount) if config.data_mount else None,
         "services": services,

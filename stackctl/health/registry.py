@@ -26,6 +26,8 @@ MODULES = (
     "store",
     "drift",
     "tunnels",
+    "backups",
+    "images",
     "certificates",
     "clock",
     "messages",

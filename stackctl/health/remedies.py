@@ -7,20 +7,19 @@ before it is started, so a remedy that kills the host is still counted after the
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable
 
 from stackctl.durations import format_duration
 from stackctl.health.model import Status
 from stackctl.health.moment import Moment
+from stackctl.health.own import environment, invocation
 from stackctl.health.plan import Plan
 from stackctl.health.report import Row
 from stackctl.health.state import Memory
 from stackctl.runtime import audit
-from stackctl.runtime.command import clean_environment, run, tail
+from stackctl.runtime.command import run, tail
 
 _DAY = 86400.0
-_PASSED_ON = ("XDG_STATE_HOME", "XDG_DATA_HOME", "XDG_CONFIG_HOME", "STACKCTL_OVERLAY")
 
 
 def apply(
@@ -67,20 +66,10 @@ def _refusal(plan: Plan, memory: Memory, name: str, now: Moment) -> str | None:
     return None
 
 
-def command(plan: Plan, name: str) -> list[str]:
-    words = name.split()
-    verb = words if words[0] == "restart" else ["run", *words, "--yes"]
-    start = "from stackctl.cli.main import main; main()"
-    return [sys.executable, "-c", start, "--file", plan.stack_file, *verb]
-
-
 def _start(plan: Plan, name: str, check: str) -> str:
-    import os
-
-    extra = {key: os.environ[key] for key in _PASSED_ON if key in os.environ}
-    done = run(
-        command(plan, name), timeout=plan.health.remedies.timeout, env=clean_environment(extra), check=False
-    )
+    words = name.split()
+    argv = invocation(plan, *(words if words[0] == "restart" else ["run", *words, "--yes"]))
+    done = run(argv, timeout=plan.health.remedies.timeout, env=environment(), check=False)
     outcome = "done" if done.returncode == 0 else f"failed ({done.returncode}): {tail(done.stderr, 2)}"
     audit.record(
         plan.stack, "health.remedy", result=outcome, duration=done.duration, remedy=name, check=check

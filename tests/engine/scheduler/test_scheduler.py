@@ -1,0 +1,252 @@
+"""Who gets a model and when, with real runners and a gate before their start."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+
+import pytest
+from llm_engine.runner.messages import LoadSpec
+from llm_engine.scheduler import Limits, Scheduler
+from llm_engine.scheduler.errors import Busy, LoadError, ShuttingDown
+from llm_engine.scheduler.memory import Shape
+from llm_engine.scheduler.options import RunnerOptions
+from llm_engine.scheduler.plan import Defaults, ModelFiles
+from llm_engine.scheduler.process import RunnerProcess
+from llm_engine.scheduler.scheduler import start_runner
+
+
+class Gate:
+    """Starts real runners, when it is open."""
+
+    def __init__(self) -> None:
+        self.open = asyncio.Event()
+        self.open.set()
+        self.started: list[str] = []
+
+    async def __call__(self, spec: LoadSpec, on_progress: Callable[[float], None]) -> RunnerProcess:
+        self.started.append(Path(spec.model_path).stem)
+        await self.open.wait()
+        return await start_runner(spec, on_progress)
+
+
+@pytest.fixture
+def gate() -> Gate:
+    return Gate()
+
+
+Make = Callable[..., Scheduler]
+
+
+@pytest.fixture
+async def make(gate: Gate) -> AsyncIterator[Make]:
+    made: list[Scheduler] = []
+
+    def build(num_parallel: int = 1, **limits: object) -> Scheduler:
+        defaults = Defaults(context_length=256, num_parallel=num_parallel)
+        scheduler = Scheduler(defaults, Limits(**limits), start=gate)  # type: ignore[arg-type]
+        made.append(scheduler)
+        return scheduler
+
+    yield build
+    gate.open.set()
+    for scheduler in made:
+        await scheduler.close(0)
+
+
+@pytest.fixture
+def files(chat_gguf: Path, tmp_path: Path) -> Callable[[str], ModelFiles]:
+    def link(name: str) -> ModelFiles:
+        path = tmp_path / f"{name}.gguf"
+        if not path.exists():
+            path.symlink_to(chat_gguf)
+        return ModelFiles(name=name, path=str(path), shape=Shape(n_ctx_train=4096))
+
+    return link
+
+
+Files = Callable[[str], ModelFiles]
+
+
+async def until(condition: Callable[[], object]) -> None:
+    async with asyncio.timeout(60):
+        while not condition():  # noqa: ASYNC110 - conditions over state that has no event
+            await asyncio.sleep(0.005)
+
+
+def loaded(scheduler: Scheduler) -> set[str]:
+    return {Path(r.key.split("|")[0]).stem for r in scheduler.residencies() if r.process is not None}
+
+
+async def test_loads_run_side_by_side(make: Make, gate: Gate, files: Files) -> None:
+    scheduler = make()
+    gate.open.clear()
+
+    async def use(name: str) -> None:
+        async with scheduler.use(files(name)):
+            pass
+
+    tasks = [asyncio.create_task(use("a")), asyncio.create_task(use("b"))]
+    await until(lambda: len(gate.started) == 2)
+    gate.open.set()
+    await asyncio.gather(*tasks)
+    assert loaded(scheduler) == {"a", "b"}
+
+
+async def test_a_smaller_context_does_not_reload(make: Make, gate: Gate, files: Files) -> None:
+    scheduler = make()
+    model = files("a")
+    async with scheduler.use(model, RunnerOptions(num_ctx=1024)) as lease:
+        assert lease.runner.info.n_ctx >= 1024 and lease.load_seconds > 0
+    for options in (RunnerOptions(), RunnerOptions(num_ctx=512), RunnerOptions(num_gpu=99)):
+        async with scheduler.use(model, options) as lease:
+            assert lease.load_seconds == 0
+    assert gate.started == ["a"]
+    async with scheduler.use(model, RunnerOptions(num_ctx=2048)) as lease:
+        assert lease.runner.info.n_ctx >= 2048
+    assert gate.started == ["a", "a"]
+
+
+async def test_the_least_recently_used_idle_model_goes(make: Make, files: Files) -> None:
+    scheduler = make(max_loaded_models=2)
+    for name in ("a", "b", "a"):
+        async with scheduler.use(files(name)):
+            pass
+    async with scheduler.use(files("c")):
+        assert loaded(scheduler) == {"a", "c"}
+
+
+async def test_a_busy_model_is_never_evicted(make: Make, files: Files) -> None:
+    scheduler = make(max_loaded_models=1)
+    async with scheduler.use(files("a")) as lease:
+        waiting = asyncio.create_task(_use(scheduler, files("b")))
+        await until(lambda: scheduler.waiting == 1)
+        await asyncio.sleep(0.1)
+        assert lease.runner.alive and loaded(scheduler) == {"a"} and not waiting.done()
+    await waiting
+    assert loaded(scheduler) == {"b"}
+
+
+async def _use(
+    scheduler: Scheduler, model: ModelFiles, client: str = "", log: list[str] | None = None
+) -> None:
+    async with scheduler.use(model, client=client):
+        if log is not None:
+            log.append(client)
+
+
+async def test_a_pinned_model_stays(make: Make, files: Files) -> None:
+    scheduler = make(max_loaded_models=1)
+    async with scheduler.use(files("a")):
+        scheduler.keep(files("a").key)
+    with pytest.raises(LoadError, match="pinned"):
+        await _use(scheduler, files("b"))
+    assert loaded(scheduler) == {"a"}
+
+
+async def test_keep_alive(make: Make, files: Files) -> None:
+    scheduler = make()
+    async with scheduler.use(files("a"), keep_alive=0):
+        assert loaded(scheduler) == {"a"}
+    await until(lambda: not loaded(scheduler))
+    async with scheduler.use(files("a"), keep_alive=0.05):
+        pass
+    assert loaded(scheduler) == {"a"}
+    await until(lambda: not loaded(scheduler))
+    async with scheduler.use(files("a"), keep_alive=1000):
+        pass
+    assert await scheduler.unload(files("a").key)
+    assert not loaded(scheduler)
+
+
+async def test_the_queue_bounds_all_who_wait(make: Make, gate: Gate, files: Files) -> None:
+    """Those who wait for a load and those who wait for a slot of a loaded model."""
+    scheduler = make(max_queue=2)
+    gate.open.clear()
+    tasks = [asyncio.create_task(_use(scheduler, files("a"))) for _ in range(2)]
+    await until(lambda: scheduler.waiting == 2)
+    with pytest.raises(Busy, match="maximum pending requests exceeded") as caught:
+        await _use(scheduler, files("a"))
+    assert caught.value.retry_after >= 1
+    gate.open.set()
+    await asyncio.gather(*tasks)
+    async with scheduler.use(files("a")):
+        tasks = [asyncio.create_task(_use(scheduler, files("a"))) for _ in range(2)]
+        await until(lambda: scheduler.waiting == 2)
+        with pytest.raises(Busy):
+            await _use(scheduler, files("a"))
+    await asyncio.gather(*tasks)
+
+
+async def test_clients_take_turns(make: Make, files: Files) -> None:
+    scheduler = make()
+    order: list[str] = []
+    model = files("a")
+    async with scheduler.use(model):
+        greedy = [asyncio.create_task(_use(scheduler, model, "greedy", order)) for _ in range(4)]
+        await until(lambda: scheduler.waiting == 4)
+        modest = asyncio.create_task(_use(scheduler, model, "modest", order))
+        await until(lambda: scheduler.waiting == 5)
+    await asyncio.gather(*greedy, modest)
+    assert order.index("modest") == 1
+
+
+async def test_who_goes_while_waiting_is_forgotten(make: Make, files: Files) -> None:
+    scheduler = make()
+    async with scheduler.use(files("a")):
+        task = asyncio.create_task(_use(scheduler, files("a")))
+        await until(lambda: scheduler.waiting == 1)
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+        assert scheduler.waiting == 0
+    await _use(scheduler, files("a"))
+
+
+async def test_a_load_that_stalls_is_ended(make: Make, gate: Gate, files: Files) -> None:
+    scheduler = make(load_timeout=0.1)
+    gate.open.clear()
+    with pytest.raises(LoadError, match="timed out waiting for the model to load"):
+        await _use(scheduler, files("a"))
+    assert not loaded(scheduler)
+
+
+async def test_a_load_that_fails_says_why_and_can_be_tried_again(
+    make: Make, files: Files, tmp_path: Path
+) -> None:
+    scheduler = make()
+    path = tmp_path / "a.gguf"
+    path.write_bytes(b"GGUF" + bytes(100))
+    broken = ModelFiles(name="a", path=str(path), shape=Shape())
+    for _ in range(2):
+        with pytest.raises(LoadError):
+            await _use(scheduler, broken)
+    path.unlink()
+    await _use(scheduler, files("a"))
+
+
+async def test_a_model_too_large_is_refused_with_figures(make: Make, files: Files) -> None:
+    scheduler = make()
+    huge = ModelFiles(name="a", path=files("a").path, shape=Shape(layers=(1 << 50,), kv_elements=(1,)))
+    with pytest.raises(LoadError, match=r"requires more system memory \(1048576\.\d GiB\) than is available"):
+        await _use(scheduler, huge)
+
+
+async def test_a_runner_that_dies_is_replaced(make: Make, files: Files) -> None:
+    scheduler = make()
+    async with scheduler.use(files("a")) as lease:
+        os.kill(lease.runner.pid, signal.SIGKILL)
+        await lease.runner.exited
+    async with scheduler.use(files("a")) as lease:
+        assert lease.runner.alive and lease.load_seconds > 0
+
+
+async def test_close_refuses_and_stops_everything(make: Make, files: Files) -> None:
+    scheduler = make()
+    async with scheduler.use(files("a")) as lease:
+        await scheduler.close(0.05)
+        assert not lease.runner.alive
+    with pytest.raises(ShuttingDown):
+        await _use(scheduler, files("a"))

@@ -61,14 +61,14 @@ class HarmonyParser:
         return not word or any(tag.startswith(word) for tag in _HEADER_TAGS) or word == "assistant"
 
     def _header(self, events: list[Event]) -> bool:
-        at = self._buffer.find(MESSAGE)
-        if at >= 0:
-            self._begin(self._buffer[:at])
-            self._buffer = self._buffer[at + len(MESSAGE) :]
-            return True
         lead = self._buffer.lstrip()
         starts = (*_HEADER_TAGS, *_ENDS, "assistant", "to=")
         plain = bool(lead) and not any(lead.startswith(s) or s.startswith(lead) for s in starts)
+        at = self._buffer.find(MESSAGE, 0, MAX_HEADER + 1)
+        if at >= 0 and not plain:
+            self._begin(self._buffer[:at])
+            self._buffer = self._buffer[at + len(MESSAGE) :]
+            return True
         if plain or len(self._buffer) > MAX_HEADER:
             # No header at all: the model just answers.
             self._begin("")

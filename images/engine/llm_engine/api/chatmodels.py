@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+
 from llm_engine.api.endpoint import Call
 from llm_engine.chat.messages import Message
 from llm_engine.chat.model import ChatModel
@@ -9,6 +11,7 @@ from llm_engine.models.model import Model
 from llm_engine.runner.messages import RunnerInfo
 
 _KEPT = 256
+_lock = threading.Lock()
 _made: dict[tuple[str, str, str, str, bool], ChatModel] = {}
 
 
@@ -17,10 +20,10 @@ def chat_model(call: Call, model: Model, info: RunnerInfo | None = None) -> Chat
     bos, eos = (info.bos_text, info.eos_text) if info else ("", "")
     prefer_go = call.engine.settings.go_template
     key = (model.short_name, model.digest, bos, eos, prefer_go)
-    if key not in _made:
-        while len(_made) >= _KEPT:
-            del _made[next(iter(_made))]
-        _made[key] = ChatModel(
+    with _lock:
+        known = _made.get(key)
+    if known is None:
+        known = ChatModel(
             name=model.short_name,
             go_source=model.template,
             jinja_source=model.chat_template or None,
@@ -36,4 +39,8 @@ def chat_model(call: Call, model: Model, info: RunnerInfo | None = None) -> Chat
             ],
             prefer_go=prefer_go,
         )
-    return _made[key]
+        with _lock:  # prompts are built in threads
+            while len(_made) >= _KEPT:
+                del _made[next(iter(_made))]
+            known = _made.setdefault(key, known)
+    return known

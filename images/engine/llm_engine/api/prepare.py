@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
@@ -106,22 +107,22 @@ class _Builder:
             built = prompt.raw(self.chat, "")
             return await self._fit(self._prepared(built, tuple(plain.tokens)), check)
         if plain is not None:
-            built = self._plain(plain)
+            built = await asyncio.to_thread(self._plain, plain)
             ids = [*plain.context, *await self._ids(built)] if plain.context else None
             return await self._fit(self._prepared(built, ids), check)
         messages = self._conversation()
-        built = self._chat(messages)
+        built = await self._chat(messages)
         prepared = self._prepared(built)
         if not check or not self.turn.truncate:
             return await self._fit(prepared, check)
         if not await self._fits(prepared) and len(messages) > 1:
             shorter = await truncation.shorten(messages, self._messages_fit, whole_turns=self.chat.uses_jinja)
             if len(shorter) < len(messages):
-                prepared = replace(self._prepared(self._chat(shorter)), truncated=True)
+                prepared = replace(self._prepared(await self._chat(shorter)), truncated=True)
         return await self._fit(prepared, check)
 
     async def _messages_fit(self, messages: Sequence[Message]) -> bool:
-        return await self._fits(self._prepared(self._chat(messages)))
+        return await self._fits(self._prepared(await self._chat(messages)))
 
     def _conversation(self) -> list[Message]:
         """The model's own messages first, and its system text unless the client brings one."""
@@ -130,8 +131,9 @@ class _Builder:
             messages.insert(0, Message("system", self.chat.system))
         return messages
 
-    def _chat(self, messages: Sequence[Message]) -> BuiltPrompt:
-        return prompt.build(self.chat, messages, tools=self.tools, think=self.think)
+    async def _chat(self, messages: Sequence[Message]) -> BuiltPrompt:
+        # A template from a stranger may take its whole budget: other requests must not wait for it.
+        return await asyncio.to_thread(prompt.build, self.chat, messages, tools=self.tools, think=self.think)
 
     def _plain(self, plain: Plain) -> BuiltPrompt:
         if plain.raw:

@@ -9,6 +9,7 @@ generation within one turn of the batch loop; after the last `End` the model is 
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
@@ -34,7 +35,7 @@ UNLIMITED_FACTOR = 10
 @contextlib.asynccontextmanager
 async def open_turn(call: Call, turn: Turn) -> AsyncIterator[AsyncGenerator[Piece, None]]:
     model = await find_model(call, turn.model)
-    check_capabilities(call, model, turn)
+    await asyncio.to_thread(check_capabilities, call, model, turn)
     options = options_for(model, turn.options, overrides=turn.overrides, fallbacks=turn.fallbacks)
     async with call.engine.use(call, files_of(model), options.runner, turn.keep_alive) as lease:
         prepared = await prepare(call, model, turn, lease)
@@ -158,7 +159,7 @@ async def collect(call: Call, turn: Turn) -> dict[int, Answer]:
 async def load_only(call: Call, turn: Turn) -> None:
     """Loads the model, as a request without a prompt does."""
     model = await find_model(call, turn.model)
-    check_capabilities(call, model, turn)
+    await asyncio.to_thread(check_capabilities, call, model, turn)
     options = options_for(model, turn.options, overrides=turn.overrides)
     async with call.engine.use(call, files_of(model), options.runner, turn.keep_alive):
         pass
@@ -172,7 +173,7 @@ async def unload(call: Call, name: str) -> None:
 async def debug_render(call: Call, turn: Turn) -> dict[str, Any]:
     """The prompt as the model would get it; nothing is generated."""
     model = await find_model(call, turn.model)
-    check_capabilities(call, model, turn)
+    await asyncio.to_thread(check_capabilities, call, model, turn)
     options = options_for(model, turn.options, overrides=turn.overrides)
     async with call.engine.use(call, files_of(model), options.runner, turn.keep_alive) as lease:
         prepared = await prepare(call, model, turn, lease)
@@ -185,7 +186,7 @@ async def debug_render(call: Call, turn: Turn) -> dict[str, Any]:
 async def count_prompt(call: Call, turn: Turn) -> int:
     """How many tokens the prompt of this conversation has, by the model's own tokenizer; nothing is cut."""
     model = await find_model(call, turn.model)
-    check_capabilities(call, model, turn)
+    await asyncio.to_thread(check_capabilities, call, model, turn)
     whole = replace(turn, truncate=False, count_prompt=True)
     wanted = options_for(model).runner
     async with call.engine.use(call, files_of(model), wanted, turn.keep_alive) as lease:

@@ -7,14 +7,16 @@ Killed at any point, a second `up` starts over from what it finds.
 
 from __future__ import annotations
 
+import contextlib
 import time
 from dataclasses import dataclass
 
 from stackctl.engine_api import EngineError
 from stackctl.errors import PreflightError, RollbackError, StackctlError, UnhealthyError
 from stackctl.operations import gate, lockfile, preflight
-from stackctl.operations.context import Stack
+from stackctl.operations.context import Say, Stack
 from stackctl.operations.facts import gather
+from stackctl.redact import redacted
 from stackctl.render import Facts, Rendered, policy, render
 from stackctl.runtime import audit
 from stackctl.runtime.generations import Generation
@@ -119,6 +121,7 @@ def switch(
         go_back(stack, generation, before, error)
         raise
     stack.store.activate(generation)
+    stack.store.prune(stack.config.upgrade.keep_generations)
     return UpResult(
         generation.number, before.number if before else None, changed, version, tuple(published), seconds
     )
@@ -173,22 +176,37 @@ def verify_gpu(stack: Stack) -> None:
 
 
 def show_evidence(stack: Stack, error: StackctlError, services: tuple[str, ...]) -> None:
-    """Logs and health logs of what is not well, before undoing takes them away."""
-    stack.say(f"failed: {error.what}")
+    """Logs and health logs of what is not well, before undoing takes them away; kept in a file, too."""
+    path = stack.config.state_path / "last-failure.log"
+    with contextlib.suppress(OSError), path.open("w", encoding="utf-8") as file:
+        path.chmod(0o600)
+
+        def say(text: str) -> None:
+            stack.say(text)
+            file.write(redacted(text) + "\n")
+
+        error.more = str(path)
+        _tell(stack, say, error, services)
+        return
+    _tell(stack, stack.say, error, services)
+
+
+def _tell(stack: Stack, say: Say, error: StackctlError, services: tuple[str, ...]) -> None:
+    say(f"failed: {error.what}")
     try:
         status = stack.runtime.status()
         for name in services:
             service = status.service(name)
             if service.state == "running" and service.health in ("healthy", "none"):
                 continue
-            stack.say(f"--- {name}: {service.state}, {service.health}, exit code {service.exit_code}, "
+            say(f"--- {name}: {service.state}, {service.health}, exit code {service.exit_code}, "
                       f"restarts {service.restarts}")  # fmt: skip
             for line in service.health_log[-3:]:
-                stack.say(f"health | {line}")
+                say(f"health | {line}")
             for entry in list(stack.runtime.logs([name], tail=20)):
-                stack.say(f"{name} | {entry.text}")
+                say(f"{name} | {entry.text}")
     except StackctlError as second:
-        stack.say(f"(no more to show: {second.what})")
+        say(f"(no more to show: {second.what})")
 
 
 def go_back(stack: Stack, failed: Generation, before: Generation | None, error: StackctlError) -> None:

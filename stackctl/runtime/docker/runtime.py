@@ -64,7 +64,17 @@ class DockerRuntime:
         return StackStatus(self.stack, self.name, number, tuple(services), tuple(self._drift(current, found)))
 
     def containers(self) -> list[Any]:
-        found = self._client.containers.list(all=True, filters={"label": f"{_PROJECT}={self.stack}"})
+        """One that is removed while we look is left out; an engine that stops answering is an error of
+        ours."""
+        import docker
+        import requests
+
+        label = {"label": f"{_PROJECT}={self.stack}"}
+        try:
+            found = self._client.containers.list(all=True, filters=label, ignore_removed=True)
+        except (docker.errors.DockerException, requests.RequestException) as error:
+            fix = "stackctl doctor --only docker"
+            raise StackctlError(f"the Docker Engine stopped answering: {error}", fix=fix) from error
         return [
             one for one in found if one.attrs["Config"]["Labels"].get("com.docker.compose.oneoff") != "True"
         ]

@@ -225,3 +225,12 @@ def test_nobody_gets_in_from_another_network_namespace(
     wait_for(
         lambda: connects(address), "with expose: lan it can be reached, so the test can tell the difference"
     )
+
+
+def test_a_failure_is_kept_in_a_file_that_the_error_names(docker_folder: Folder, standin_image: str) -> None:
+    docker_folder.write(engine(standin_image, free_port(), "crash"))
+    done = docker_folder.run("up")
+    path = docker_folder.state / "last-failure.log"
+    assert f"more: {path}" in done.err
+    assert "boom: tensor blk.0 is missing" in path.read_text()
+    assert path.stat().st_mode & 0o777 == 0o600

@@ -248,12 +248,12 @@ class GenerateReply(Metrics):
     created_at: str
     response: str
     done: bool
-    thinking: str
-    done_reason: str
-    context: list[int]
-    tool_calls: list[CallOut]
-    logprobs: list[Logprob]
-    _debug_info: DebugInfo
+    thinking: NotRequired[str]
+    done_reason: NotRequired[str]
+    context: NotRequired[list[int]]
+    tool_calls: NotRequired[list[CallOut]]
+    logprobs: NotRequired[list[Logprob]]
+    _debug_info: NotRequired[DebugInfo]
 
 
 class MessageOut(TypedDict):
@@ -268,9 +268,9 @@ class ChatReply(Metrics):
     created_at: str
     message: MessageOut
     done: bool
-    done_reason: str
-    logprobs: list[Logprob]
-    _debug_info: DebugInfo
+    done_reason: NotRequired[str]
+    logprobs: NotRequired[list[Logprob]]
+    _debug_info: NotRequired[DebugInfo]
 
 
 class EmbedReply(TypedDict):

@@ -78,7 +78,7 @@ def _responses(endpoint: Endpoint, method: str, components: _Components) -> dict
         content["application/json"] = {"schema": components.reply(endpoint.reply)}
     if endpoint.stream and method != "HEAD":
         # A stream is many documents, which OpenAPI cannot describe one by one.
-        content[endpoint.stream] = {"schema": {"type": "string"}}
+        content[endpoint.stream] = {"schema": {}}
     responses: dict[str, Any] = {
         "200": {"description": "OK", **({"content": content} if content else {})},
         "default": {

@@ -17,6 +17,8 @@ from tests.stackctl.health.support.servers import Recorder, recording_server
 from tests.support.engine import add_model
 from tests.support.stacks import PROGRAM, Folder, environment_for, free_port, wait_for
 
+pytestmark = pytest.mark.timeout(300)
+
 
 class Watched:
     """A stack on local processes, with the server that takes its messages."""
@@ -63,7 +65,8 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Watched]:
         watched = Watched(folder, recorder)
         watched.write()
         try:
-            folder.ok("up")
+            up = folder.run("up", timeout=280)
+            assert up.code == 0, up.out + up.err
             yield watched
         finally:
             folder.run("down")
@@ -266,3 +269,60 @@ def test_a_bad_command_line_is_unknown_for_nagios_and_a_usage_error_for_people(s
     (stack.folder.path / "bad.yaml").write_text("health: {fail_after: often}\n")
     assert stack.folder.run("-f", "bad.yaml", "health").code == 2
     assert stack.folder.run("-f", "bad.yaml", "health", "--nagios").code == 3
+
+
+def test_rechecking_confirms_within_one_run(stack: Watched) -> None:
+    stack.write(recheck="50ms", fail_after=3)
+    stop_engine(stack)
+    code, checks = stack.health("--hard")
+    assert (code, checks["container.engine"]["confirmed"]["failures"]) == (2, 3)
+    assert stack.told() == ["container.engine: CRITICAL"]
+    start_engine_again(stack)
+
+
+def test_a_run_pings_and_writes_the_textfile(stack: Watched) -> None:
+    textfile = stack.folder.path / "stackctl.prom"
+    with recording_server() as pings:
+        stack.write(textfile=str(textfile), ping={"url": f"{pings.url}/uuid"})
+        assert stack.folder.run("health", "--hard", "--quiet-ok").code == 0
+        assert pings.paths() == ["/uuid/start", "/uuid"]
+        assert stack.health("--check", "engine")[0] == 0
+        assert len(pings.seen) == 2, "a look at one check says nothing about the whole"
+    text = textfile.read_text()
+    assert f'stackctl_check_confirmed_status{{stack="{stack.folder.name}",check="engine"}} 0' in text
+    done = stack.folder.run("health", "--hard", "--quiet-ok")
+    assert (done.code, done.out, done.err) == (0, "", ""), "a ping service that is away fails nothing"
+
+
+def test_a_test_message_reaches_every_channel_or_says_why_not(stack: Watched) -> None:
+    done = stack.folder.ok("silence", "--test")
+    assert done.out == "webhook: delivered\n"
+    assert stack.told() == ["test: WARNING"]
+    stack.recorder.answer = lambda seen: (500, {}, b"no")
+    try:
+        done = stack.folder.run("silence", "--test")
+        assert (done.code, "webhook: not delivered: answered 500" in done.out) == (1, True)
+    finally:
+        stack.recorder.answer = lambda seen: (200, {}, b"OK")
+
+
+def test_watching_prints_changes_and_tells_nobody(stack: Watched) -> None:
+    stop_engine(stack)
+    done = stack.folder.ok("watch", "--count", "2", "--interval", "0.5", "--check", "container")
+    (line,) = done.out.splitlines()
+    assert "container.engine OK -> CRITICAL: exited" in line
+    assert stack.told() == []
+    assert not (stack.folder.state / "health" / "health.json").exists()
+    start_engine_again(stack)
+
+
+def test_lists_explanations_and_wrong_silences(stack: Watched) -> None:
+    assert "container.engine" in stack.folder.ok("health", "--list").out
+    assert "what to do" in stack.folder.ok("health", "--explain", "gpu").out
+    described = stack.folder.ok("health", "--explain", "gpu", "--json").json
+    assert described["checks"][0]["remedy"] == "gpu-lost"
+    assert "forgotten" in stack.folder.ok("health", "--forget", "generation").err
+    for bad in (["engin"], ["engine", "--for", "soon"], ["engine", "--for", "99d"], ["--end", "nothing"]):
+        done = stack.folder.run("silence", *bad)
+        assert done.code in (1, 2) and done.err.startswith("error: "), done.err
+    assert stack.folder.ok("silence", "--json").json == {"schema": "stackctl.silences/1", "silences": []}

@@ -1,0 +1,213 @@
+"""The verbs, run as their user runs them, against a real server and its store."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from llm_engine.models.create import create_from_gguf
+from llm_engine.models.store import ModelStore
+
+from tests.support.engine import EngineServer, start_engine
+from tests.support.http import Client
+from tests.support.models import SENTENCE
+from tests.support.registries import model_registry, serving
+
+Run = Callable[..., subprocess.CompletedProcess[str]]
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EngineServer]:
+    folder = tmp_path_factory.mktemp("verbs")
+    server = start_engine(folder / "models", folder / "log", HOME=str(folder))
+    yield server
+    server.stop()
+
+
+@pytest.fixture(scope="module")
+def folder(server: EngineServer) -> Path:
+    return server.log.parent
+
+
+@pytest.fixture
+def run(server: EngineServer, folder: Path) -> Run:
+    def run(*arguments: str, stdin: str = "", check: bool = True) -> subprocess.CompletedProcess[str]:
+        program = str(Path(sys.executable).with_name("llm-engine"))
+        env = {
+            **os.environ,
+            "OLLAMA_HOST": server.url,
+            "HOME": str(folder),
+            "OLLAMA_MODELS": str(folder / "models"),
+        }
+        done = subprocess.run(
+            [program, *arguments],
+            input=stdin,
+            capture_output=True,
+            text=True,
+            env=env,
+            cwd=folder,
+            check=False,
+        )
+        assert not check or done.returncode == 0, done.stderr
+        return done
+
+    return run
+
+
+@pytest.fixture(scope="module", autouse=True)
+def model(folder: Path, chat_gguf: Path) -> None:
+    create_from_gguf(
+        ModelStore(folder / "models"), "hello", chat_gguf, system="Be brief.", params={"stop": ["zzz"]}
+    )
+
+
+def test_list_has_ollamas_columns(run: Run) -> None:
+    head, *rows = run("list").stdout.splitlines()
+    assert head.split() == ["NAME", "ID", "SIZE", "MODIFIED"]
+    assert any(row.startswith("hello:latest    ") for row in rows)
+    assert run("ls", "nothing").stdout.splitlines() == [head.split()[0] + "    ID    SIZE    MODIFIED    "]
+    document = json.loads(run("list", "--json").stdout)
+    assert document["schema"] == "llm-engine/models/1"
+
+
+def test_show(run: Run) -> None:
+    shown = run("show", "hello").stdout
+    assert "    architecture        llama" in shown
+    assert "  Capabilities\n    completion    \n" in shown
+    assert '    stop    "zzz"' in shown
+    assert run("show", "hello", "--system").stdout == "Be brief.\n"
+    both = run("show", "hello", "--system", "--license", check=False)
+    assert both.returncode == 2 and "only one of" in both.stderr
+
+
+def test_a_shown_modelfile_makes_the_same_model_again(run: Run, folder: Path) -> None:
+    (folder / "Again").write_text(run("show", "hello", "--modelfile").stdout)
+    made = run("create", "again", "-f", "Again").stderr
+    assert made.splitlines()[-2:] == ["writing manifest", "success"]
+    store = ModelStore(folder / "models")
+    assert store.resolve("again").digest == store.resolve("hello").digest
+    run("rm", "again")
+
+
+def test_create_from_a_file_and_quantised(run: Run, folder: Path, chat_gguf: Path) -> None:
+    (folder / "Modelfile").write_text(f"FROM {chat_gguf}\nSYSTEM hi\n")
+    statuses = run("create", "small", "-q", "q8_0").stderr.splitlines()
+    assert any(line.startswith("quantizing F16 model to Q8_0") for line in statuses)
+    assert ModelStore(folder / "models").resolve("small").config.file_type == "Q8_0"
+    assert run("run", "small", "hi").stdout.strip() == SENTENCE
+    refused = run("create", "x", "-q", "q9", check=False)
+    assert refused.returncode == 1 and "unsupported quantization type Q9" in refused.stderr
+    run("rm", "small")
+
+
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        ("SYSTEM x", "no FROM line"),
+        ("FROM hello\nPARAMETER foo 1", "(line 2): unknown parameter 'foo'"),
+        ("FROM ./missing.gguf", "there is no such file"),
+        ("FROM hello\nTEMPLATE {{ .x", "template error: template: :1: unclosed action"),
+    ],
+)
+def test_modelfiles_that_are_refused(run: Run, text: str, why: str) -> None:
+    done = run("create", "x", "-f", "-", stdin=text, check=False)
+    assert done.returncode in (1, 2)
+    assert why in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_run_cp_ps_stop_rm(run: Run) -> None:
+    assert run("cp", "hello", "two").stdout == "copied 'hello' to 'two'\n"
+    done = run("run", "two", "hi", "--verbose")
+    assert done.stdout == f"{SENTENCE}\n\n"
+    assert "eval rate:" in done.stderr
+    assert run("run", "two", stdin="from a pipe").stdout == f"{SENTENCE}\n\n"
+    row = next(line for line in run("ps").stdout.splitlines() if "two" in line)
+    assert "100% CPU" in row
+    run("stop", "two")
+    assert "two" not in run("ps").stdout
+    assert run("rm", "two").stdout == "deleted 'two'\n"
+
+
+def test_what_is_not_there(run: Run) -> None:
+    for arguments, text in (
+        (("show", "nope"), "model 'nope:latest' not found"),
+        (("rm", "nope"), "model 'nope' not found"),
+        (("cp", "nope", "x"), 'model "nope" not found'),
+        (("stop", "nope"), 'couldn\'t find model "nope" to stop'),
+        (("push", "nope"), "model 'nope:latest' not found"),
+        (("export", "nope"), "model 'nope:latest' not found"),
+        (("pull", "bad name"), "invalid model name"),
+    ):
+        done = run(*arguments, check=False)
+        assert done.returncode == 1, arguments
+        assert text in done.stderr
+
+
+def test_no_server(run: Run) -> None:
+    program = str(Path(sys.executable).with_name("llm-engine"))
+    env = {**os.environ, "OLLAMA_HOST": "127.0.0.1:9"}
+    done = subprocess.run([program, "list"], capture_output=True, text=True, env=env, check=False)
+    assert done.returncode == 1
+    assert done.stderr.startswith("error: could not connect to the engine at http://127.0.0.1:9")
+    assert "fix: llm-engine serve" in done.stderr
+
+
+def test_pull_through_the_server(run: Run, server: EngineServer, chat_gguf: Path) -> None:
+    with serving(model_registry(chat_gguf.read_bytes(), ("system", b"pulled"))) as registry:
+        name = f"{registry.host}/some/pulled"
+        statuses = run("pull", name, "--insecure").stderr.splitlines()
+        assert statuses[0] == "pulling manifest" and statuses[-1] == "success"
+        assert run("show", name, "--system").stdout == "pulled\n"
+        whole = Client(server.url).post("/api/pull", {"model": name, "insecure": True, "stream": False})
+        assert (whole.status, whole.json) == (200, {"status": "success"})
+        refused = Client(server.url).post("/api/pull", {"model": f"http://{name}"})
+        assert refused.lines[-1] == {"error": "pull model manifest: insecure protocol http"}
+        run("rm", name)
+
+
+def test_export_import_doctor(run: Run, folder: Path) -> None:
+    run("export", "hello", "-o", "hello.tar")
+    assert run("import", "hello.tar", "--models", "other").stdout == "imported 'hello:latest'\n"
+    assert (
+        ModelStore(folder / "other").resolve("hello").digest
+        == ModelStore(folder / "models").resolve("hello").digest
+    )
+    assert "nothing is wrong" in run("doctor", "--models", "other", "--verify").stdout
+    path = ModelStore(folder / "other").resolve("hello").model_path
+    assert path is not None
+    raw = bytearray(path.read_bytes())
+    raw[-1] ^= 1
+    path.write_bytes(raw)
+    assert run("doctor", "--models", "other").returncode == 0
+    verified = run("doctor", "--models", "other", "--verify", "--json", check=False)
+    assert verified.returncode == 1
+    (finding,) = json.loads(verified.stdout)["findings"]
+    assert "does not hold the bytes of its name" in finding["text"]
+    path.write_bytes(raw[:1000])
+    truncated = run("doctor", "--models", "other", check=False)
+    assert truncated.returncode == 1 and "is truncated" in truncated.stdout
+
+
+def test_bundles_that_are_none(run: Run, folder: Path) -> None:
+    run("export", "hello", "-o", "whole.tar")
+    (folder / "cut.tar").write_bytes((folder / "whole.tar").read_bytes()[:100_000])
+    (folder / "text.tar").write_text("no tar at all" * 100)
+    for name in ("cut.tar", "text.tar"):
+        done = run("import", name, "--models", "third", check=False)
+        assert done.returncode == 1
+        assert done.stderr.startswith("error: ")
+    assert ModelStore(folder / "third").list() == []
+
+
+def test_login_and_logout(run: Run, folder: Path) -> None:
+    run("login", "reg.example", "-u", "me", "--password-stdin", stdin="secret\n")
+    kept = folder / ".ollama" / "credentials.json"
+    assert kept.stat().st_mode & 0o777 == 0o600
+    run("logout", "reg.example")
+    assert run("logout", "reg.example", check=False).returncode == 1

@@ -25,6 +25,7 @@ def build(
     seed: int = 0,
     scale: float = 0.3,
     words: Sequence[str] = (),
+    pooling: gguf.PoolingType | None = None,
 ) -> Path:
     """A llama of `layers` layers over a vocabulary of bytes (and `words`).
 
@@ -44,6 +45,8 @@ def build(
     out.add_head_count_kv(heads)
     out.add_layer_norm_rms_eps(1e-5)
     out.add_rope_dimension_count(width // heads)
+    if pooling is not None:
+        out.add_pooling_type(pooling)
     out.add_vocab_size(len(texts))
     out.add_file_type(gguf.LlamaFileType.ALL_F32)
     out.add_tokenizer_model("llama")

@@ -44,7 +44,11 @@ async def measure(
         else:
             await client.fetch(server.port, "POST", "/v1/embeddings", {"model": "bench", "input": ["hello"]})
         for scenario in scenarios:
-            found[scenario.name] = await scenario.run(server.port, Words(words, seed))
+            try:
+                found[scenario.name] = await scenario.run(server.port, Words(words, seed))
+            except client.BadReply as error:
+                print(f"  {launch.name:>12} {scenario.name:<8} failed: {error}", file=sys.stderr)
+                continue
             print(
                 f"  {launch.name:>12} {scenario.name:<8} {found[scenario.name]:10.2f}",
                 file=sys.stderr,

@@ -9,6 +9,7 @@ import zlib
 from pathlib import Path
 
 import pytest
+from gguf import PoolingType
 from llm_engine.models.scripted import build as build_scripted
 from llm_engine.runner.messages import (
     Adapter,
@@ -231,3 +232,26 @@ async def test_only_a_reranker_reranks(start: Runners, random_model: Path) -> No
     runner = await start(random_model)
     with pytest.raises(RunnerError, match="not a reranker"):
         await runner.rerank(RerankRequest("q", ["d"]))
+
+
+async def test_inputs_side_by_side_do_not_see_each_other(start: Runners, tmp_path: Path) -> None:
+    """With real attention, which a scripted model does not have."""
+    path = random_gguf.build(tmp_path / "mean.gguf", pooling=PoolingType.MEAN)
+    runner = await start(path, **EXACT)
+    texts = [f"document {i} " * (1 + i % 9) for i in range(40)]
+    together = vectors(await runner.embed(EmbedRequest(texts)))
+    for i in range(0, 40, 9):
+        (alone,) = vectors(await runner.embed(EmbedRequest([texts[i]])))
+        assert alone == pytest.approx(together[i], abs=1e-4)
+
+
+async def test_a_reranker_gives_one_score_for_each_document(start: Runners, tmp_path: Path) -> None:
+    path = random_gguf.build(tmp_path / "rank.gguf", pooling=PoolingType.RANK)
+    runner = await start(path, **EXACT)
+    assert (runner.info.pooling, runner.info.generates) == ("rank", False)
+    documents = [f"document {i} " * (i + 1) for i in range(5)]
+    result = await runner.rerank(RerankRequest("a question", documents))
+    assert len(result.scores) == len(result.tokens) == 5
+    assert list(result.tokens) == sorted(result.tokens)
+    assert all(math.isfinite(score) for score in result.scores)
+    assert (await runner.rerank(RerankRequest("a question", []))).scores == []

@@ -35,6 +35,8 @@ class LoadedModel(TypedDict):
     expires_at: str
     size_vram: int
     context_length: int
+    cache_mode: str
+    """What earlier requests are good for: `prefix`, `checkpoint` or `none`; empty while it loads."""
 
 
 class PsReply(TypedDict):
@@ -72,4 +74,5 @@ def _row(call: Call, residency: Residency, name: str, expires: datetime) -> dict
         "expires_at": goencode.timestamp(expires),
         "size_vram": info.size_vram if info else 0,
         "context_length": info.n_ctx if info else residency.plan.num_ctx if residency.plan else 0,
+        "cache_mode": info.cache_mode if info else "",
     }

@@ -12,7 +12,7 @@ from llm_engine.runner.messages import TokenLogprob
 
 # Streams faster than this are sent in steps of it: an eye cannot tell, and each step costs the server time
 # that the computing threads would have had.
-STEP = 0.015
+STEP = 0.03
 
 
 class Outbox:

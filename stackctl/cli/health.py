@@ -76,9 +76,9 @@ def _run(
 
         pinger = Pinger(found.health.ping)
     try:
-        if pinger:
-            pinger.start()
-        report = session.run(found, lambda: view.scene(found), options)
+        # A run that is turned away must not announce a start that has no end.
+        begun = pinger.start if pinger else None
+        report = session.run(found, lambda: view.scene(found), options, begun=begun)
     except state.Busy as busy:
         return _busy(busy, quiet_ok)
     status = report.status(confirmed_only=hard)

@@ -43,12 +43,16 @@ class Options:
 SceneMaker = Callable[[], Scene]
 
 
-def run(plan: Plan, scenes: SceneMaker, options: Options) -> Report:
-    """Busy when another recording run is at work."""
+def run(
+    plan: Plan, scenes: SceneMaker, options: Options, *, begun: Callable[[], None] | None = None
+) -> Report:
+    """Busy when another recording run is at work; `begun` is called once this one has the right to run."""
     folder = plan.state_path / "health"
     if not options.record:
         return _run(plan, scenes, options, folder, state.load(folder / "health.json"))
     with state.run_lock(folder, wait=options.wait):
+        if begun is not None:
+            begun()
         return _run(plan, scenes, options, folder, state.load(folder / "health.json"))
 
 

@@ -197,11 +197,13 @@ def test_two_runs_at_once_do_not_mix(stack: Watched) -> None:
     lock.parent.mkdir(exist_ok=True)
     import fcntl
 
+    stack.write(ping={"url": stack.recorder.url})
     with lock.open("a") as held:
         fcntl.flock(held, fcntl.LOCK_EX)
         quiet = stack.folder.run("health", "--hard", "--quiet-ok")
         assert (quiet.code, quiet.out, quiet.err) == (0, "", "")
         assert stack.health("--no-record")[0] == 0
+    assert stack.recorder.seen == [], "a run that did not take place pings nobody"
 
 
 def test_a_run_that_is_killed_leaves_a_state_that_the_next_can_use(stack: Watched) -> None:

@@ -234,10 +234,10 @@ def test_hosts_side_by_side_and_the_slow_one_delays_nobody(far: Far, tmp_path: P
     document = {"services": [{"name": "engine", "state": "running", "health": "healthy"}]}
     far.program.write_text(f"#!/bin/sh\necho '{json.dumps(document)}'\n")
     began = time.monotonic()
-    process = far.begin("hosts", "status", "--timeout", "4")
+    process = far.begin("hosts", "status", "--timeout", "10")
     assert process.stdout is not None
     first = process.stdout.readline()
-    assert time.monotonic() - began < 4
+    assert time.monotonic() - began < 10
     assert first.split()[:2] == ["box", "ok"]
     out, _ = process.communicate(timeout=60)
     assert out.split()[:2] == ["ice", "unreachable"]

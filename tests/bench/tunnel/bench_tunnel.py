@@ -1,0 +1,126 @@
+"""The in-process forwarder against OpenSSH's own -L, over the same server to the same service, interleaved.
+
+Throughput is a ratio to OpenSSH's. Latency is what a tunnel adds to the direct connection, as a ratio to
+what OpenSSH adds: for a request on an open connection, and for one that makes its connection first.
+"""
+
+from __future__ import annotations
+
+import socket
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from stackctl.tunnel.connect import Connector
+from stackctl.tunnel.destination import parse
+from stackctl.tunnel.forwarder import Forward, Forwarder
+from stackctl.tunnel.link import ParamikoLink
+from tests.support import transfer
+from tests.support.sshd import Sshd, free_port
+
+SIZE = 256 << 20
+ROUNDS = 5
+
+
+def connect(port: int) -> socket.socket:
+    sock = socket.create_connection(("127.0.0.1", port), timeout=60)
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    return sock
+
+
+def download(port: int) -> float:
+    """MB/s."""
+    buffer, received = bytearray(1 << 18), 0
+    with connect(port) as sock:
+        began = time.perf_counter()
+        sock.sendall(b"D" + SIZE.to_bytes(8, "big"))
+        while size := sock.recv_into(buffer):
+            received += size
+        assert received == SIZE
+        return SIZE / (time.perf_counter() - began) / 1e6
+
+
+def upload(port: int) -> float:
+    """MB/s, of which the far side's hashing is a part for everyone."""
+    with connect(port) as sock:
+        began = time.perf_counter()
+        sock.sendall(b"U")
+        for piece in transfer.blocks(SIZE):
+            sock.sendall(piece)
+        sock.shutdown(socket.SHUT_WR)
+        assert len(sock.recv(64, socket.MSG_WAITALL)) == 64
+        return SIZE / (time.perf_counter() - began) / 1e6
+
+
+def request(port: int) -> float:
+    """Median microseconds of a 200-byte request on an open connection."""
+    times = []
+    with connect(port) as sock:
+        sock.sendall(b"P")
+        for _ in range(500):
+            began = time.perf_counter()
+            sock.sendall(b"x" * 200)
+            sock.recv(4096)
+            times.append(time.perf_counter() - began)
+    return statistics.median(times) * 1e6
+
+
+def connection(port: int) -> float:
+    """Median microseconds of connecting, one request, one answer."""
+    times = []
+    for _ in range(100):
+        began = time.perf_counter()
+        with connect(port) as sock:
+            sock.sendall(b"Px")
+            sock.recv(10)
+            times.append(time.perf_counter() - began)
+    return statistics.median(times) * 1e6
+
+
+def measure(name: str, work: Callable[[int], float], ports: tuple[int, int, int], added: bool) -> None:
+    rounds = [tuple(work(port) for port in ports) for _ in range(ROUNDS)]
+    direct, peer, ours = (statistics.median(column) for column in zip(*rounds, strict=True))
+    ratio = (ours - direct) / (peer - direct) if added else ours / peer
+    unit = "us" if added else "MB/s"
+    figures = f"direct {direct:8.0f}  openssh {peer:8.0f}  stackctl {ours:8.0f} {unit:<5}"
+    print(f"{name:<28} {figures} ratio {ratio:.2f}", flush=True)
+
+
+def main() -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        server = Sshd(Path(folder) / "sshd").start()
+        argv = [sys.executable, transfer.__file__]
+        service = subprocess.Popen(argv, stdout=subprocess.PIPE, text=True)
+        assert service.stdout is not None
+        direct, peer = int(service.stdout.readline()), free_port()
+        forward = f"127.0.0.1:{peer}:127.0.0.1:{direct}"
+        openssh = subprocess.Popen(["ssh", "-N", "-F", str(server.ssh_config()), "-L", forward, "box"])
+        link = ParamikoLink(Connector(parse("box"), server.ssh_config(), None).connect(), 15)
+        forwarder = Forwarder([Forward("service", 0, direct)])
+        forwarder.start()
+        forwarder.use(link)
+        deadline = time.monotonic() + 10
+        while time.monotonic() < deadline:
+            with socket.socket() as sock:
+                if sock.connect_ex(("127.0.0.1", peer)) == 0:
+                    break
+        ports = (direct, peer, forwarder.forwards[0].local_port)
+        measure("download", download, ports, added=False)
+        measure("upload", upload, ports, added=False)
+        measure("request added", request, ports, added=True)
+        measure("connection + request added", connection, ports, added=True)
+        forwarder.stop()
+        link.close()
+        openssh.terminate()
+        openssh.wait()
+        service.kill()
+        service.wait()
+        server.stop()
+
+
+if __name__ == "__main__":
+    main()

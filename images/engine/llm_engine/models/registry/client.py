@@ -9,6 +9,7 @@ import asyncio
 import contextlib
 import json
 import platform
+import socket
 import ssl
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass, field
@@ -31,6 +32,9 @@ from llm_engine.models.registry.identity import Identity
 USER_AGENT = f"ollama/0.32.0 ({platform.machine()} linux) llm-engine/{__version__}"
 CONNECT_TIMEOUT = 30
 MAX_REDIRECTS = 5
+READ_BUFFER = 128 * 1024
+# Of one of eight connections: enough for 80 MB/s in all at 50 ms from the registry.
+RECEIVE_BUFFER = 256 * 1024
 LONGEST_WAIT = 60.0
 RETRYABLE = (408, 425, 429, 500, 502, 503, 504)
 
@@ -41,11 +45,21 @@ def new_session() -> aiohttp.ClientSession:
     return aiohttp.ClientSession(
         timeout=timeout,
         trust_env=True,
-        connector=aiohttp.TCPConnector(limit=0, ssl=ssl.create_default_context()),
-        read_bufsize=1 << 20,
+        connector=aiohttp.TCPConnector(
+            limit=0, ssl=ssl.create_default_context(), socket_factory=_small_buffers
+        ),
+        read_bufsize=READ_BUFFER,
         auto_decompress=False,
         headers={"User-Agent": USER_AGENT, "Accept-Encoding": "identity"},
     )
+
+
+def _small_buffers(address: Any) -> socket.socket:
+    """What waits in buffers is lost when the process is killed; so little waits there."""
+    family, kind, protocol, _, _ = address
+    sock = socket.socket(family, kind, protocol)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVE_BUFFER)
+    return sock
 
 
 def transient(error: BaseException) -> bool:

@@ -22,7 +22,7 @@ from llm_engine.models.registry.ratelimit import RateLimit
 from llm_engine.models.registry.together import together
 
 PART = 32 * 1024 * 1024
-FLUSH = 1024 * 1024
+FLUSH = 512 * 1024
 EXPIRED = (301, 302, 303, 307, 308, 400, 401, 403, 404, 410)
 _CONTENT_RANGE = re.compile(r"bytes (\d+)-(\d+)/(\d+|\*)")
 

@@ -86,7 +86,10 @@ class Reader:
                     self._dispatch(*frame)
         except (OSError, protocol.ProtocolError):
             traceback.print_exc()
-        os._exit(0)
+        finally:
+            # Also when nobody reads stderr any more: a server that was killed takes its end of that pipe
+            # along, and the attempt to say so must not keep the runner alive.
+            os._exit(0)
 
     def _dispatch(self, kind: str, request_id: int, payload: Any) -> None:
         assert self._writer is not None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 from collections.abc import Iterator, Sequence
 from functools import cached_property
@@ -17,6 +18,7 @@ from stackctl.runtime.docker import compose, inspecting
 from stackctl.runtime.docker.logs import read_logs
 from stackctl.runtime.generations import Generation, GenerationStore
 
+_ASIDE = re.compile(r"^[0-9a-f]{12}_")
 _PROJECT = "com.docker.compose.project"
 
 
@@ -31,8 +33,16 @@ class DockerRuntime:
     def up(
         self, generation: Generation, services: Sequence[str] | None = None, progress: Progress | None = None
     ) -> None:
+        self._clear_half_recreated()
         arguments = compose.up_arguments(services)
         compose.compose(self.stack, generation.file, *arguments, on_line=progress)
+
+    def _clear_half_recreated(self) -> None:
+        """What compose leaves when it is cut off while it recreates: the old container under an aside name.
+        With it there, the next `up` fails on that name."""
+        for container in self.containers():
+            if _ASIDE.match(container.name):
+                run(["docker", "rm", "--force", container.id], timeout=60, check=False)
 
     def down(self, volumes: bool = False) -> None:
         """By project name, so that it works with no generation left."""

@@ -73,10 +73,11 @@ def protect(stack: Stack, generation: Generation) -> None:
 
 def prune(stack: Stack, keep: int) -> list[int]:
     """Forget old generations and let go of their images; current and previous always stay."""
+    services = {one.number: list(one.meta.get("images", {})) for one in stack.store.all()}
     removed = stack.store.prune(keep)
     if stack.choice.name == "docker":
         for generation in removed:
-            for service in generation.meta.get("images", {}):
+            for service in services[generation.number]:
                 tag = f"{KEEP_REPOSITORY}/{stack.name}:{generation.number:04d}-{service}"
                 run(["docker", "image", "rm", tag], timeout=60, check=False)
     return [generation.number for generation in removed]

@@ -58,7 +58,8 @@ def up(
     running = state.read(found.tunnel_name)
     if running and running["pid"] and not foreground:
         if _same_forwards(running, services):
-            click.echo(f"the tunnel to {found.name} is up already", err=True)
+            how = "up" if running["state"] == "up" else f"running ({running['state']})"
+            click.echo(f"the tunnel to {found.name} is {how} already", err=True)
             _print_up(running, as_json)
             return
         raise StackctlError(
@@ -118,8 +119,13 @@ def down(ctx: click.Context, host: str | None, every: bool) -> None:
         raise UsageError("say which tunnel to take down: a host, or --all", fix="stackctl tunnel down --all")
     names = state.names() if every else [_name(ctx, str(host))]
     for name in names:
+        before = state.read(name)
         if state.stop(name):
             click.echo(f"{name}: down", err=True)
+        elif before is not None and before["state"] in ("died", "failed"):
+            # Seen and done with: status must not complain of it for ever.
+            state.forget(name)
+            click.echo(f"{name}: was not up ({before['state']}); its state is cleared", err=True)
         elif not every:
             click.echo(f"{name}: was not up", err=True)
 
@@ -137,6 +143,8 @@ def status(ctx: click.Context, host: str | None, as_json: bool) -> int:
     for name in names:
         document = state.read(name)
         if document is None:
+            if host is None:
+                continue  # cleared while we looked, or another version's
             raise StackctlError(f"there is no tunnel '{name}'", fix=f"stackctl tunnel up {name}")
         probes = []
         if document["pid"]:
@@ -306,8 +314,11 @@ def install(ctx: click.Context, host: str, services: tuple[str, ...], only_print
     """Install a systemd user unit that keeps the tunnel up."""
     from stackctl.tunnel import hosts, unit
 
-    found = hosts.find(host, ctx.obj["stack_file"])
-    text = unit.render(found.tunnel_name, found.name, services, ctx.obj["stack_file"])
+    stack_file = ctx.obj["stack_file"]
+    found = hosts.find(host, stack_file)
+    if stack_file is None and hosts.in_stack_here(host):
+        stack_file = "stack.yaml"  # the unit does not start in this folder
+    text = unit.render(found.name, services, stack_file)
     if only_print:
         click.echo(text, nl=False)
         return

@@ -46,6 +46,11 @@ def find(name: str, stack_file: str | None) -> Host:
     return known[name] if name in known else Host(name, HostConfig())
 
 
+def in_stack_here(name: str) -> bool:
+    """Whether the entry is in the stack file of this folder, which nobody has named."""
+    return name in _from_stack(None)
+
+
 def _from_stack(stack_file: str | None) -> dict[str, HostConfig]:
     # A laptop usually has no stack of its own: no file there is no error, unless one was named.
     if stack_file is None and not Path("stack.yaml").exists():

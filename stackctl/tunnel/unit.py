@@ -1,8 +1,13 @@
-"""A systemd user unit that keeps a tunnel up across logins and reboots."""
+"""A systemd user unit that keeps a tunnel up across logins and reboots.
+
+Keys of an agent are there when the user manager knows SSH_AUTH_SOCK, as it does in a desktop session; a key
+file without a passphrase always works.
+"""
 
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import sys
 from pathlib import Path
@@ -12,7 +17,8 @@ from stackctl.runtime.command import clean_environment, run
 
 
 def unit_name(tunnel: str) -> str:
-    return f"stackctl-tunnel-{tunnel}.service"
+    """`@` would make it an instance of a template, and brackets are not allowed at all."""
+    return f"stackctl-tunnel-{re.sub('[^A-Za-z0-9_.-]+', '_', tunnel)}.service"
 
 
 def unit_path(tunnel: str) -> Path:
@@ -20,7 +26,7 @@ def unit_path(tunnel: str) -> Path:
     return (Path(base) if base else Path.home() / ".config") / "systemd" / "user" / unit_name(tunnel)
 
 
-def render(tunnel: str, host: str, services: tuple[str, ...], stack_file: str | None) -> str:
+def render(host: str, services: tuple[str, ...], stack_file: str | None) -> str:
     program = shutil.which("stackctl") or str(Path(sys.executable).with_name("stackctl"))
     words = [program]
     if stack_file:
@@ -29,7 +35,6 @@ def render(tunnel: str, host: str, services: tuple[str, ...], stack_file: str | 
     command = " ".join(_quoted(word) for word in words)
     return f"""[Unit]
 Description=stackctl tunnel to {host}
-Documentation=man:ssh(1)
 After=network.target
 
 [Service]
@@ -43,7 +48,6 @@ NoNewPrivileges=yes
 PrivateTmp=no
 ProtectSystem=full
 MemoryMax=512M
-Environment=SSH_AUTH_SOCK=%t/ssh-agent.socket
 
 [Install]
 WantedBy=default.target
@@ -60,10 +64,11 @@ def install(tunnel: str, text: str) -> Path:
     path = unit_path(tunnel)
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(text)
-    if shutil.which("systemd-analyze"):
-        run(["systemd-analyze", "verify", "--user", str(path)], timeout=30, check=False)
     if shutil.which("systemctl") is None:
-        raise StackctlError(f"{path} is written, but there is no systemctl to enable it with")
+        raise StackctlError(
+            f"{path} is written, but there is no systemctl to enable it with",
+            fix=f"without systemd, start it from where your programs start: stackctl tunnel up {tunnel}",
+        )
     for words in (["daemon-reload"], ["enable", "--now", unit_name(tunnel)]):
         run(["systemctl", "--user", *words], timeout=60, env=clean_environment())
     return path

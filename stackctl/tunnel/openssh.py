@@ -8,6 +8,8 @@ well.
 from __future__ import annotations
 
 import contextlib
+import ctypes
+import os
 import re
 import select
 import shutil
@@ -29,6 +31,9 @@ from stackctl.tunnel.splice import Splice
 from stackctl.tunnel.sshconfig import SshSettings, ssh_argv
 
 READY_TIMEOUT = 60.0
+_PREFIX = "stackctl-tunnel-"
+_PR_SET_PDEATHSIG = 1
+_prctl = getattr(ctypes.CDLL(None), "prctl", None)  # Linux alone has it
 _PERMANENT: tuple[tuple[str, type[PermanentTunnelError]], ...] = (
     (r"host key verification failed|identification has changed|no .* host key is known", HostKeyError),
     (r"permission denied|too many authentication failures|no more authentication methods", AuthError),
@@ -88,7 +93,8 @@ class OpensshLink:
         interval: float,
     ) -> None:
         self.settings = settings
-        self._folder = Path(tempfile.mkdtemp(prefix="stackctl-"))  # mode 0700
+        _sweep()
+        self._folder = Path(tempfile.mkdtemp(prefix=f"{_PREFIX}{os.getpid()}-"))  # mode 0700
         self._sockets = {forward: self._folder / str(number) for number, forward in enumerate(forwards)}
         self._said: deque[str] = deque(maxlen=50)
         pairs = [(path, forward) for forward, path in self._sockets.items()]
@@ -100,6 +106,7 @@ class OpensshLink:
             text=True,
             errors="replace",
             start_new_session=True,
+            preexec_fn=_end_with_us,
         )
         self._reader = threading.Thread(target=self._listen, name="ssh-stderr", daemon=True)
         self._reader.start()
@@ -193,6 +200,31 @@ class OpensshLink:
             if pipe is not None:
                 pipe.close()
         shutil.rmtree(self._folder, ignore_errors=True)
+
+
+def _end_with_us() -> None:
+    """In the child: the kernel ends ssh when the tunnel is killed, so that no connection is left behind."""
+    if _prctl is not None:
+        _prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+
+
+def _sweep() -> None:
+    """Remove the folders of tunnels that were killed."""
+    for folder in Path(tempfile.gettempdir()).glob(f"{_PREFIX}*-*"):
+        pid = folder.name.removeprefix(_PREFIX).partition("-")[0]
+        with contextlib.suppress(OSError):
+            if pid.isdigit() and folder.stat().st_uid == os.getuid() and not _alive(int(pid)):
+                shutil.rmtree(folder, ignore_errors=True)
+
+
+def _alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:
+        return True
+    return True
 
 
 def _same_target(one: Forward, other: Forward) -> bool:

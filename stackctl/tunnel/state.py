@@ -27,8 +27,8 @@ def folder(name: str) -> Path:
 
 
 def names() -> list[str]:
-    root = state_root() / "tunnels"
-    return sorted(path.name for path in root.iterdir() if path.is_dir()) if root.is_dir() else []
+    """The tunnels that run, ended or died, as far as their state has not been cleared."""
+    return sorted(path.parent.name for path in (state_root() / "tunnels").glob("*/state.json"))
 
 
 class TunnelLock:
@@ -84,23 +84,35 @@ def write(name: str, document: dict[str, Any]) -> None:
 
 
 def read(name: str) -> dict[str, Any] | None:
-    """The last state; a tunnel that died without saying so is `died`."""
+    """The last state; a tunnel that died without saying so is `died`.
+
+    None when there is nothing that this version can read: it is then as if there had been no tunnel.
+    """
     try:
         document = json.loads((folder(name) / "state.json").read_text())
     except (OSError, ValueError):
         return None
-    assert isinstance(document, dict)
-    if holder(name) is None:
+    if not isinstance(document, dict) or document.get("schema") != SCHEMA:
+        return None
+    pid = holder(name)
+    if pid is None:
         if document.get("state") not in ("stopped", "failed"):
             document["state"] = "died"
-        document["pid"] = None
+    elif pid != document.get("pid"):
+        # The file is the last tunnel's; the one that has the lock now has not written its own yet.
+        document |= {"state": "connecting", "since": None, "forwards": [], "notes": [], "last_error": ""}
+    document["pid"] = pid
     return document
 
 
-def forget(name: str) -> None:
-    for child in ("state.json", "lock"):
-        with contextlib.suppress(OSError):
-            (folder(name) / child).unlink()
+def forget(name: str) -> bool:
+    """Remove the state of a tunnel that does not run; its log stays. False when there was none."""
+    # The lock file stays, too: whoever opens it now must find the same file as whoever holds it.
+    try:
+        (folder(name) / "state.json").unlink()
+    except OSError:
+        return False
+    return True
 
 
 def stop(name: str, timeout: float = 10.0) -> bool:

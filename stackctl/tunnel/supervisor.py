@@ -23,6 +23,7 @@ from stackctl.tunnel.destination import Destination
 from stackctl.tunnel.errors import PermanentTunnelError, TunnelError
 from stackctl.tunnel.forwarder import Forward, Forwarder
 from stackctl.tunnel.link import ParamikoLink
+from stackctl.tunnel.needs import openssh_needs
 from stackctl.tunnel.openssh import OpensshLink
 from stackctl.tunnel.sshconfig import resolve
 
@@ -62,9 +63,10 @@ class Progress:
 def connector(spec: TunnelSpec, ask: Ask | None) -> Callable[[], AnyLink]:
     """How to make a link for this tunnel: in-process, or OpenSSH where the configuration needs it."""
     settings = resolve(spec.destination, spec.config_file)
-    if spec.transport == "openssh" or (spec.transport == "auto" and settings.needs_openssh):
-        if settings.needs_openssh:
-            log.info("using OpenSSH: %s", ", ".join(settings.needs_openssh))
+    needs = openssh_needs(settings, spec.config_file) if spec.transport == "auto" else []
+    if spec.transport == "openssh" or needs:
+        if needs:
+            log.info("using OpenSSH: %s", ", ".join(needs))
         return lambda: OpensshLink(
             spec.destination, settings, spec.config_file, list(spec.forwards), spec.interval
         )

@@ -6,7 +6,7 @@ import os
 import pty
 import subprocess
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -16,7 +16,9 @@ from stackctl.tunnel import knownhosts
 from stackctl.tunnel.connect import Connector
 from stackctl.tunnel.destination import parse
 from stackctl.tunnel.errors import AuthError, HostKeyError, PermanentTunnelError, TunnelError
+from stackctl.tunnel.needs import openssh_needs
 from stackctl.tunnel.sshconfig import resolve
+from tests.stackctl.tunnel.conftest import MakeTunnel, Service, echo
 from tests.support.sshd import Sshd, keygen, public
 
 pytestmark = pytest.mark.peer
@@ -296,6 +298,45 @@ def test_a_security_key_needs_openssh(sshd: Sshd, tmp_path: Path) -> None:
     config = sshd.ssh_config("box", f"IdentityFile {tmp_path}/id_sk")
     assert "security key" in resolve(parse("box"), config).needs_openssh[0]
     assert resolve(parse("box"), sshd.ssh_config()).needs_openssh == ()
+
+
+def with_host_certificate(sshd: Sshd, authority: Path) -> str:
+    """Restart the server with a certificate for its host key; the known_hosts line of its authority."""
+    sign = ["ssh-keygen", "-q", "-s", str(authority), "-I", "box", "-h", "-n", sshd.host]
+    subprocess.run([*sign, f"{sshd.host_key()}.pub"], check=True)
+    sshd.stop()
+    sshd.options["HostCertificate"] = f"{sshd.host_key()}-cert.pub"
+    sshd.start()
+    return f"@cert-authority {sshd.host} {public(authority)}"
+
+
+def test_a_host_certificate_chooses_openssh_by_itself(
+    sshd: Sshd, tmp_path: Path, tunnel: MakeTunnel, service: Callable[..., Service]
+) -> None:
+    authority = keygen(tmp_path / "ca")
+    sshd.write_known_hosts(with_host_certificate(sshd, authority))
+    made = tunnel(service(echo).port)
+    assert made.supervisor.progress.transport == "openssh"
+    with made.connect() as sock:
+        sock.sendall(b"through")
+        assert sock.recv(100) == b"through"
+    # Another authority is not believed.
+    sshd.write_known_hosts(f"@cert-authority {sshd.host} {public(keygen(tmp_path / 'other'))}")
+    refused = tunnel(1, wait=False)
+    refused.wait("failed")
+    assert isinstance(refused.error[0], HostKeyError), refused.error
+
+
+def test_a_jump_host_can_be_what_needs_openssh(three: list[Sshd], tmp_path: Path) -> None:
+    config = tmp_path / "config"
+    config.write_text(entry("one", three[0]) + entry("two", three[1], "ProxyJump one"))
+    settings = resolve(parse("two"), config)
+    assert openssh_needs(settings, config) == []
+    jump = three[0]
+    jump.known_hosts.write_text(
+        jump.known_hosts.read_text() + f"@cert-authority {jump.host} {public(jump.client_key)}\n"
+    )
+    assert [reason for reason in openssh_needs(settings, config) if "(jump host " in reason]
 
 
 def test_a_bad_configuration_is_explained(tmp_path: Path) -> None:

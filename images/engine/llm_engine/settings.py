@@ -51,6 +51,8 @@ class Settings:
     """Tokens that the cache of a model holds for all its requests together; 0: context length x parallel."""
     gap_ms: int = 400
     """While prompts are read, running streams wait about this long between tokens, at most."""
+    park_mb: int = -1
+    """Megabytes of main memory, per model, for prefixes nobody uses now; -1: a quarter of what is free."""
     pull_rate: int = 0
     """Bytes per second that all pulls and pushes share; 0: no limit."""
 
@@ -92,6 +94,7 @@ def from_env(env: Mapping[str, str] | None = None) -> Settings:
         shutdown_grace=reader.duration("LLM_ENGINE_SHUTDOWN_GRACE", default.shutdown_grace),
         kv_cells=reader.number("LLM_ENGINE_KV_CELLS", 0),
         gap_ms=reader.number("LLM_ENGINE_GAP_MS", default.gap_ms),
+        park_mb=reader.number("LLM_ENGINE_PARK_MB", default.park_mb),
         pull_rate=reader.rate("LLM_ENGINE_PULL_RATE"),
     )
 

@@ -80,6 +80,55 @@ async def test_answers_with_the_cache_are_those_without(
     assert stats.cells_cached <= stats.cells
 
 
+@pytest.mark.parametrize(("budget", "seed", "least"), [(1 << 24, 3, 500), (150_000, 4, 50)])
+async def test_answers_from_parked_prefixes_are_those_without(
+    start: Runners, random_model: Path, budget: int, seed: int, least: int
+) -> None:
+    """Nothing idle stays in cells: prefixes come back from main memory, also where that is short."""
+    rng = random.Random(seed)
+    prompts = overlapping(rng, 120)
+    settings = {"num_ctx": 128, "cells": 384, "num_batch": 32, "idle_cells": 0, "park_bytes": budget}
+    cached = await start(random_model, num_parallel=4, **settings, **EXACT)
+    plain = await start(random_model, num_ctx=128, num_parallel=1, prefix_cache=False, lookup=0, **EXACT)
+    gate = asyncio.Semaphore(5)
+
+    async def one(prompt: str) -> tuple[Answer, Answer]:
+        async with gate:
+            if rng.random() < 0.15:
+                async with aclosing(cached.generate(question(prompt))) as events:
+                    async for event in events:
+                        if isinstance(event, Tokens):
+                            break  # cancelled in the middle
+            return await ask(cached, question(prompt)), await ask(plain, question(prompt))
+
+    pairs = await asyncio.gather(*(one(prompt) for prompt in prompts))
+    wrong = [prompt for prompt, (a, b) in zip(prompts, pairs, strict=True) if not same(a, b)]
+    assert not wrong
+    stats = await cached.stats()
+    assert stats.restored_tokens > least
+    assert 0 < stats.parked_bytes <= budget
+    assert (stats.running, stats.cells_active, stats.decode_failures) == (0, 0, 0)
+
+
+async def test_a_parked_prefix_is_restored_once_and_shared(start: Runners, random_model: Path) -> None:
+    runner = await start(random_model, num_ctx=512, num_parallel=4, idle_cells=0)
+    await ask(runner, question("p" * 300))
+    await ask(runner, question("other"))
+    assert (await runner.stats()).parked_tokens >= 300
+    answers = await asyncio.gather(*(ask(runner, question("p" * 300 + end)) for end in "wxyz"))
+    assert all(answer.usage.cached_tokens >= 300 for answer in answers)
+    assert (await runner.stats()).restored_tokens < 600
+
+
+async def test_nothing_is_parked_without_a_budget(start: Runners, random_model: Path) -> None:
+    runner = await start(random_model, num_ctx=256, cells=256, num_parallel=2, idle_cells=0, park_bytes=0)
+    for letter in "abcd":
+        await ask(runner, question(letter * 100))
+    stats = await runner.stats()
+    assert (stats.parked_tokens, stats.parked_bytes, stats.restored_tokens) == (0, 0, 0)
+    assert stats.evictions > 0
+
+
 async def test_identical_prompts_at_once_are_computed_once(start: Runners, random_model: Path) -> None:
     runner = await start(random_model, num_ctx=512, num_parallel=8, num_batch=64)
     answers = await asyncio.gather(*(ask(runner, question("z" * 400)) for _ in range(8)))

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from llm_engine.runner.prefix import PrefixTree, common_prefix
+from llm_engine.runner.prefix import Cut, PrefixTree, common_prefix
 
 
 def array(tokens: list[int]) -> np.ndarray[tuple[int], np.dtype[np.int32]]:
@@ -23,6 +23,17 @@ def test_common_prefix_is_what_zip_says(a: list[int], b: list[int]) -> None:
             break
         expected += 1
     assert common_prefix(array(a), array(b)) == expected
+
+
+def evict(tree: PrefixTree, cells: int) -> list[Cut]:
+    """Free `cells`, as the cache does it."""
+    cuts: list[Cut] = []
+    while cells > 0 and (victim := tree.oldest()) is not None:
+        held = tree.tokens(victim)
+        assert len(held) == tree.length(victim) and common_prefix(held, held) == len(held)
+        cuts.append(tree.trim(victim, cells))
+        cells -= cuts[-1].freed
+    return cuts
 
 
 class Naive:
@@ -94,7 +105,7 @@ def test_never_a_wrong_prefix_and_never_a_lost_cell(seed: int) -> None:
             assert tree.remove(gone) == before - naive.cells()
         elif action < 0.9:
             before, wanted = naive.cells(), rng.randrange(1, 20)
-            for cut in tree.evict(wanted):
+            for cut in evict(tree, wanted):
                 assert cut.sequence not in running
                 naive.held[cut.sequence] = naive.held[cut.sequence][: cut.start]
                 if cut.gone:
@@ -123,9 +134,9 @@ def test_the_least_recently_used_end_goes_first() -> None:
     for sequence in range(3):
         assert tree.retire(sequence)
     tree.match(array([1, 2, 3, 4]))
-    cuts = tree.evict(2)
+    cuts = evict(tree, 2)
     assert [(cut.sequence, cut.gone) for cut in cuts] == [(1, True)]
-    cuts = tree.evict(2)
+    cuts = evict(tree, 2)
     assert [(cut.sequence, cut.start, cut.gone) for cut in cuts] == [(2, 1, False)]
     assert tree.match(array([1, 2, 3, 4, 5])).length == 4  # type: ignore[union-attr]
 
@@ -134,8 +145,8 @@ def test_a_running_sequence_is_never_evicted() -> None:
     tree = PrefixTree()
     tree.add(0, running=True)
     tree.extend(0, array([1, 2, 3]))
-    assert tree.evict(100) == []
-    assert tree.evict_sequence() is None
+    assert evict(tree, 100) == []
+    assert tree.oldest() is None
     assert tree.cells == 3
 
 

@@ -45,6 +45,7 @@ def create_app(settings: Settings) -> App:
             max_queue=settings.max_queue,
             kv_cells=settings.kv_cells,
             gap_ms=settings.gap_ms,
+            park_mb=settings.park_mb,
         ),
         Limits(
             max_queue=settings.max_queue,

@@ -3,15 +3,20 @@
 Joins the radix tree (what is known) with llama.cpp's memory (what is stored): every change to one is made to
 the other here and nowhere else. Where a model's memory can be cut at will this gives prefix sharing by
 reference; where it cannot, sequences keep to themselves (`sharing` is False) and only a whole sequence is
-ever dropped.
+ever dropped. What leaves the cells is parked in main memory where there is a budget for it, and comes back
+from there.
 """
 
 from __future__ import annotations
 
+import ctypes
 from collections.abc import Callable
+
+import numpy as np
 
 from llm_engine.runner.library import lib
 from llm_engine.runner.model import Context
+from llm_engine.runner.parking import WORTH_PARKING, Bytes, Parking
 from llm_engine.runner.prefix import Cut, PrefixTree
 from llm_engine.runner.states import States
 from llm_engine.runner.vocab import TokenArray
@@ -23,13 +28,28 @@ TRIM = 256
 class Cache:
     """Hands out sequence ids and keeps count of cells."""
 
-    def __init__(self, context: Context, *, sharing: bool, stateful: bool = False) -> None:
+    def __init__(
+        self,
+        context: Context,
+        *,
+        sharing: bool,
+        stateful: bool = False,
+        parking: int = 0,
+        idle: int | None = None,
+    ) -> None:
         self._states = States() if stateful else None
+        self._handle = context.handle
         self._memory = context.memory
         self.cells = context.cells
         self.sharing = sharing
         self.tree = PrefixTree()
         self._free = list(range(context.sequences - 1, -1, -1))
+        self.parking = Parking(parking) if parking > 0 and sharing else None
+        self._scratch = self._free.pop(0) if self.parking is not None else -1
+        """A sequence that holds cells only while they are copied out or in."""
+        self._idle_limit = context.cells if idle is None or self.parking is None else idle
+        self._settled = True
+        self.restored = 0
         self._private: dict[int, int] = {}
         """Cells of running sequences that the tree does not know."""
         self.evictions = 0
@@ -91,6 +111,62 @@ class Cache:
         self.tree.extend(sequence, tokens[:length])
         return sequence, length
 
+    def known(self, tokens: TokenArray) -> int:
+        """How many leading tokens need not be computed, in cells or parked."""
+        found = self.tree.match(tokens)
+        parked = self.parking.match(tokens) if self.parking is not None else 0
+        return max(found.length if found else 0, parked)
+
+    def restore(self, sequence: int, tokens: TokenArray, length: int, snap: Callable[[int], int]) -> int:
+        """Bring back what is parked of `tokens` beyond the `length` this sequence has; how many it has
+        then.
+        """
+        if self.parking is None:
+            return length
+        wanted = snap(self.parking.match(tokens[:-1]))
+        if wanted - length < WORTH_PARKING:
+            return length
+        chain = self.parking.chain(tokens[:wanted], length)
+        if not self.make_room(sum(len(piece.tokens) for piece, _ in chain)):
+            return length
+        have = length
+        for piece, upto in chain:
+            raw = piece.data.ctypes.data_as(ctypes.POINTER(ctypes.c_uint8))
+            if not lib.llama_state_seq_set_data(self._handle, raw, piece.data.nbytes, self._scratch):
+                break
+            lib.llama_memory_seq_cp(self._memory, self._scratch, sequence, have, upto)
+            lib.llama_memory_seq_rm(self._memory, self._scratch, -1, -1)
+            have = upto
+        self.wrote(sequence, have - length)
+        self.publish(sequence, tokens[length:have])
+        self.restored += have - length
+        return have
+
+    def _park(self, sequence: int) -> None:
+        """Keep a copy of what an idle sequence holds, before it is forgotten."""
+        if self.parking is None:
+            return
+        tokens = self.tree.tokens(sequence)
+
+        def save(start: int) -> Bytes | None:
+            lib.llama_memory_seq_cp(self._memory, sequence, self._scratch, start, len(tokens))
+            data = np.empty(lib.llama_state_seq_get_size(self._handle, self._scratch), dtype=np.uint8)
+            raw = data.ctypes.data_as(ctypes.POINTER(ctypes.c_uint8))
+            copied = lib.llama_state_seq_get_data(self._handle, raw, data.nbytes, self._scratch)
+            lib.llama_memory_seq_rm(self._memory, self._scratch, -1, -1)
+            return data if copied == data.nbytes > 0 else None
+
+        self.parking.park(tokens, save)
+
+    def settle(self) -> None:
+        """Before computing: park the idle sequences that would make it slower, oldest first."""
+        if self._settled:
+            return
+        self._settled = True
+        idle = self.used - self.active_cells
+        if idle > self._idle_limit:
+            self.evict(idle - self._idle_limit)
+
     def _drop_one(self, protect: int) -> None:
         if self._states is not None and (oldest := self._states.drop()) is not None:
             lib.llama_memory_seq_rm(self._memory, oldest, -1, -1)
@@ -101,11 +177,12 @@ class Cache:
         running_before = protect in running
         if protect >= 0 and not running_before:
             running.add(protect)
-        cut = self.tree.evict_sequence()
+        victim = self.tree.oldest()
         if protect >= 0 and not running_before:
             running.discard(protect)
-        if cut is not None:
-            self._apply(cut)
+        if victim is not None:
+            self._park(victim)
+            self._apply(self.tree.drop(victim))
 
     def wrote(self, sequence: int, count: int) -> None:
         """`count` more cells of a sequence are filled, unknown to the tree."""
@@ -154,6 +231,7 @@ class Cache:
 
         `tokens` are all it has computed; a state is kept by them.
         """
+        self._settled = False
         if self._states is not None and keep and tokens is not None and len(tokens):
             del self._private[sequence]
             self.tree.remove(sequence)
@@ -187,8 +265,9 @@ class Cache:
         before = self.used
         while self._states is not None and before - self.used < cells and len(self._states):
             self._drop_one(-1)
-        for cut in self.tree.evict(cells):
-            self._apply(cut)
+        while (missing := cells - (before - self.used)) > 0 and (victim := self.tree.oldest()) is not None:
+            self._park(victim)
+            self._apply(self.tree.trim(victim, missing))
         return before - self.used
 
     def _apply(self, cut: Cut) -> None:
@@ -198,7 +277,3 @@ class Cache:
             self._free.append(cut.sequence)
         else:
             lib.llama_memory_seq_rm(self._memory, cut.sequence, cut.start, -1)
-
-    def forget_all(self) -> None:
-        """Drop everything idle."""
-        self.evict(self.cells)

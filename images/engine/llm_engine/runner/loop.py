@@ -149,6 +149,7 @@ class Loop:
         self._expire(started)
         if admit or not self.running:
             self._admit()
+        self.cache.settle()
         self._fill_media()
         if self._make_room():
             # Two decodes: measured, a batch of both kinds takes longer than one of each, and what the running
@@ -192,8 +193,8 @@ class Loop:
     def _should_follow(self, branch: Branch) -> bool:
         if not self.cache.sharing or not any(other.state is State.READING for other in self.running):
             return False
-        found = self.cache.tree.match(branch.tokens[: branch.count - 1])
-        return self.queue.follow(branch, self.running, found.length if found else 0)
+        known = self.cache.known(branch.tokens[: branch.count - 1])
+        return self.queue.follow(branch, self.running, known)
 
     def _start(self, branch: Branch) -> bool:
         """Give a waiting branch a sequence, if its prompt will fit beside the running ones."""
@@ -207,6 +208,7 @@ class Loop:
         if need > self.cache.cells and self.running:
             self.cache.close(sequence, keep=True, tokens=tokens[:cached])
             return False
+        cached = self.cache.restore(sequence, tokens, cached, branch.snap)
         branch.sequence = sequence
         branch.computed = branch.shared_upto = cached
         if branch.uneven:
@@ -454,6 +456,7 @@ class Loop:
     def stats(self) -> Stats:
         c = self.counters
         active = self.cache.active_cells
+        parking = self.cache.parking
         return Stats(
             running=sum(1 for b in self.running if b.state is State.WRITING),
             prefilling=sum(1 for b in self.running if b.state is State.READING),
@@ -469,6 +472,9 @@ class Loop:
             drafted_tokens=c.drafted_tokens,
             accepted_tokens=c.accepted_tokens,
             evictions=self.cache.evictions,
+            parked_tokens=parking.tokens if parking is not None else 0,
+            parked_bytes=parking.bytes if parking is not None else 0,
+            restored_tokens=self.cache.restored,
             preemptions=c.preemptions,
             cancelled=c.cancelled,
             decode_failures=c.decode_failures,

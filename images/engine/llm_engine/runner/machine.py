@@ -14,6 +14,7 @@ from llm_engine.runner.loop import Loop
 from llm_engine.runner.media import Projector
 from llm_engine.runner.messages import LoadSpec, RunnerInfo, Stats
 from llm_engine.runner.model import (
+    IDLE_CELLS,
     IDLE_SEQUENCES,
     MAX_SEQUENCES,
     SPARE_STATES,
@@ -23,6 +24,7 @@ from llm_engine.runner.model import (
 )
 from llm_engine.runner.outbox import Outbox
 from llm_engine.runner.pace import Pace
+from llm_engine.runner.parking import default_budget
 from llm_engine.runner.service import Writer
 from llm_engine.runner.speculate import Speculator
 from llm_engine.runner.vocab import Vocab
@@ -64,19 +66,31 @@ class Machine:
         else:
             sequences = min(MAX_SEQUENCES, parallel + (SPARE_STATES if model.stateful else 0))
         parallel = min(parallel, sequences)
+        # A sliding window's state lacks what has left the window, so it could not be cut back.
+        parking = 0 if not sharing or model.sliding_window else spec.park_bytes
+        parking = default_budget() if parking is None else parking
         outputs = parallel * (1 + max(spec.lookup, spec.draft_max))
         context = Context(
             model,
             cells=cells,
             batch=min(max(spec.num_batch, outputs), max(cells, 1)),
-            sequences=sequences,
+            sequences=min(MAX_SEQUENCES, sequences + (parking > 0)),
             outputs=outputs,
         )
+        idle = spec.idle_cells
+        if idle is None:
+            idle = context.cells if memory_by_device()[2] else IDLE_CELLS
         outbox = Outbox(self._writer.send)
         chunk = min(context.batch, max(1, spec.num_batch))
         return Loop(
             context,
-            Cache(context, sharing=sharing, stateful=spec.prefix_cache and model.stateful),
+            Cache(
+                context,
+                sharing=sharing,
+                stateful=spec.prefix_cache and model.stateful,
+                parking=parking,
+                idle=idle,
+            ),
             Queue(spec.max_queue),
             outbox,
             Emitter(self.vocab, outbox),

@@ -54,6 +54,10 @@ class LoadSpec:
     gap_ms: float = 400.0
     """While prompts are read, running streams wait about this long between tokens, at most."""
     prefix_cache: bool = True
+    park_bytes: int | None = None
+    """Main memory for prefixes that nobody uses now; None: a quarter of what is free, at most 8 GiB."""
+    idle_cells: int | None = None
+    """How many cells idle prefixes may keep; None: few on a processor, all where a GPU computes."""
     lookup: int = 8
     """How many tokens prompt-lookup speculation may propose at a time; 0 turns it off."""
     draft_max: int = 8
@@ -286,6 +290,9 @@ class Stats:
     drafted_tokens: int = 0
     accepted_tokens: int = 0
     evictions: int = 0
+    parked_tokens: int = 0
+    parked_bytes: int = 0
+    restored_tokens: int = 0
     preemptions: int = 0
     cancelled: int = 0
     decode_failures: int = 0

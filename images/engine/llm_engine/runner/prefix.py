@@ -3,9 +3,9 @@
 Cells of a unified llama.cpp cache may belong to many sequences at once, so a prefix that several requests
 share is stored once. The tree knows every sequence's computed tokens: its nodes are runs of tokens, and a
 node lists the sequences whose cells cover it. Guarantees, for `match`: the source really holds exactly the
-tokens asked for, and no longer prefix is held by anyone. For `evict`: least recently used ends go first, and
-never one that a running sequence stands on. The tree computes nothing itself; callers move cells as its
-answers say.
+tokens asked for, and no longer prefix is held by anyone. For `oldest` and `trim`: least
+recently used ends go first, and never one that a running sequence stands on. The tree computes nothing
+itself; callers move cells as its answers say.
 """
 
 from __future__ import annotations
@@ -228,30 +228,25 @@ class PrefixTree:
             return False
         return True
 
-    def evict(self, cells: int) -> list[Cut]:
-        """Free at least `cells`, if that many can be freed, from the least recently used ends."""
-        cuts: list[Cut] = []
-        while cells > 0:
-            victim = self._oldest()
-            if victim is None:
-                break
-            cut = self._trim(victim, cells)
-            cuts.append(cut)
-            cells -= cut.freed
-        return cuts
+    def drop(self, sequence: int) -> Cut:
+        """Give up a sequence id, with all that only it held."""
+        return Cut(sequence, 0, self.remove(sequence), True)
 
-    def evict_sequence(self) -> Cut | None:
-        """Give up the sequence id whose end was used least recently, with all that only it held."""
-        victim = self._oldest()
-        if victim is None:
-            return None
-        return Cut(victim, 0, self.remove(victim), True)
-
-    def _oldest(self) -> int | None:
+    def oldest(self) -> int | None:
+        """The idle sequence whose end was used least recently."""
         idle = (s for s in self.tails if s not in self.running)
         return min(idle, key=lambda s: self.tails[s].last_used, default=None)
 
-    def _trim(self, sequence: int, cells: int) -> Cut:
+    def tokens(self, sequence: int) -> TokenArray:
+        """All that a sequence holds."""
+        parts: list[TokenArray] = []
+        node: Node | None = self.tails[sequence]
+        while node is not None:
+            parts.append(node.tokens)
+            node = node.parent
+        return np.concatenate(parts[::-1])
+
+    def trim(self, sequence: int, cells: int) -> Cut:
         """Shorten one idle sequence by up to `cells`; an idle sequence's last node is its own alone."""
         tail = self.tails[sequence]
         parent = tail.parent

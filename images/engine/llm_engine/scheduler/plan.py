@@ -57,6 +57,7 @@ class Defaults:
     gpus: int = 0
     kv_cells: int = 0
     gap_ms: int = 400
+    park_mb: int = -1
 
 
 def make_plan(files: ModelFiles, options: RunnerOptions, defaults: Defaults, keep_alive: float) -> Plan:
@@ -90,6 +91,7 @@ def spec_for(plan: Plan, defaults: Defaults) -> LoadSpec:
         max_queue=defaults.max_queue,
         cells=defaults.kv_cells or None,
         gap_ms=float(defaults.gap_ms),
+        park_bytes=None if defaults.park_mb < 0 else defaults.park_mb << 20,
     )
     if options.num_batch:
         spec = replace(spec, num_batch=options.num_batch)

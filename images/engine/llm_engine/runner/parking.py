@@ -1,0 +1,127 @@
+"""Prefixes that nobody uses now, kept in main memory instead of in cells.
+
+On a processor, attention looks at the mask of every cell in use, so idle prefixes make every token of every
+running request dearer; and where they fill the cache, new ones push them out. Parked, a prefix costs bytes
+alone, and to bring it back is a copy. Prefixes that begin alike are stored once: what is parked is a tree of
+pieces, each going on where another one was left. Guarantees: `match` never claims more than what its chain of
+pieces holds; the pieces never take more bytes than the budget; a piece that others go on from stays.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import psutil
+from numpy.typing import NDArray
+
+from llm_engine.runner.prefix import common_prefix
+from llm_engine.runner.vocab import TokenArray
+
+Bytes = NDArray[np.uint8]
+
+# Fewer tokens than this are computed again sooner than they are worth a piece of their own.
+WORTH_PARKING = 16
+
+
+def default_budget() -> int:
+    """A quarter of the memory that is free now, at most 8 GiB."""
+    return int(min(8 << 30, psutil.virtual_memory().available // 4))
+
+
+class Piece:
+    """The cells of `tokens`, which come after the first `start` tokens of the chain up to `parent`."""
+
+    __slots__ = ("children", "data", "last_used", "parent", "start", "tokens")
+
+    def __init__(self, parent: Piece | None, start: int, tokens: TokenArray, data: Bytes) -> None:
+        self.parent = parent
+        self.start = start
+        self.tokens = tokens
+        self.data = data
+        self.children: dict[tuple[int, int], Piece] = {}
+        """By the position and the token they begin with, which is never how this piece goes on itself."""
+        self.last_used = 0
+
+    @property
+    def end(self) -> int:
+        return self.start + len(self.tokens)
+
+
+class Parking:
+    """The tree of pieces, within a budget of bytes; the least recently used ends go first."""
+
+    def __init__(self, budget: int) -> None:
+        self.budget = budget
+        self.bytes = 0
+        self.dropped = 0
+        self._root = Piece(None, 0, np.empty(0, dtype=np.int32), np.empty(0, dtype=np.uint8))
+        self._pieces: set[Piece] = set()
+        self._clock = 0
+
+    def __len__(self) -> int:
+        return len(self._pieces)
+
+    @property
+    def tokens(self) -> int:
+        return sum(len(piece.tokens) for piece in self._pieces)
+
+    def _find(self, tokens: TokenArray) -> tuple[int, Piece]:
+        self._clock += 1
+        piece, length = self._root, 0
+        while length < len(tokens):
+            child = piece.children.get((length, int(tokens[length])))
+            if child is None:
+                break
+            child.last_used = self._clock
+            piece, length = child, length + common_prefix(child.tokens, tokens[length:])
+        return length, piece
+
+    def match(self, tokens: TokenArray) -> int:
+        """How many leading tokens are parked; marks them as used."""
+        return self._find(tokens)[0]
+
+    def chain(self, tokens: TokenArray, beyond: int) -> list[tuple[Piece, int]]:
+        """The pieces that hold `tokens[beyond:]` as far as it is parked, each with where it is left."""
+        upto, piece = self._find(tokens)
+        chain: list[tuple[Piece, int]] = []
+        while piece.parent is not None and upto > beyond:
+            chain.append((piece, upto))
+            upto, piece = piece.start, piece.parent
+        return chain[::-1]
+
+    def park(self, tokens: TokenArray, save: Callable[[int], Bytes | None]) -> bool:
+        """Keep what of `tokens` is not kept yet; `save(start)` gives the cells from there to the end.
+
+        False where there was nothing worth a piece, or no room for it.
+        """
+        start, parent = self._find(tokens)
+        if len(tokens) - start < WORTH_PARKING:
+            return False
+        data = save(start)
+        if data is None or not self._make_room(data.nbytes, parent):
+            return False
+        piece = Piece(parent, start, np.array(tokens[start:], dtype=np.int32), data)
+        piece.last_used = self._clock
+        parent.children[start, int(tokens[start])] = piece
+        self._pieces.add(piece)
+        self.bytes += data.nbytes
+        return True
+
+    def _make_room(self, size: int, needed: Piece) -> bool:
+        if size > self.budget:
+            return False
+        while self.bytes + size > self.budget:
+            ends = (piece for piece in self._pieces if not piece.children and piece is not needed)
+            oldest = min(ends, key=lambda piece: piece.last_used, default=None)
+            if oldest is None:
+                return False
+            self._drop(oldest)
+        return True
+
+    def _drop(self, piece: Piece) -> None:
+        assert piece.parent is not None
+        del piece.parent.children[piece.start, int(piece.tokens[0])]
+        self._pieces.discard(piece)
+        self.bytes -= piece.data.nbytes
+        self.dropped += 1

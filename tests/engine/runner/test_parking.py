@@ -1,0 +1,95 @@
+"""Parked prefixes against a dictionary: what a chain gives back is the prefix, and never over the budget."""
+
+from __future__ import annotations
+
+import random
+
+import numpy as np
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from llm_engine.runner.parking import WORTH_PARKING, Parking, default_budget
+
+Tokens = np.ndarray[tuple[int], np.dtype[np.int32]]
+
+
+def park(parking: Parking, tokens: Tokens) -> bool:
+    """Four bytes for a token: the cells of the test are the tokens themselves."""
+    return parking.park(tokens, lambda start: tokens[start:].view(np.uint8).copy())
+
+
+def restored(parking: Parking, tokens: Tokens, beyond: int) -> Tokens:
+    have, parts = beyond, []
+    for piece, upto in parking.chain(tokens, beyond):
+        assert piece.start <= have < upto <= piece.end
+        parts.append(piece.data.view(np.int32)[have - piece.start : upto - piece.start])
+        have = upto
+    return np.concatenate([tokens[:beyond], *parts])
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.integers(0, 2**32), st.sampled_from([400, 1500, 1 << 20]))
+def test_what_comes_back_is_the_prefix(seed: int, budget: int) -> None:
+    rng = random.Random(seed)
+    parking = Parking(budget)
+    seen: list[list[int]] = [[rng.randrange(2) for _ in range(60)] for _ in range(2)]
+    for _ in range(40):
+        base = rng.choice(seen)
+        more = [rng.randrange(2) for _ in range(rng.randrange(50))]
+        whole = (base[: rng.randrange(len(base) + 1)] + more)[:150] or [0]
+        seen.append(whole)
+        tokens = np.array(whole, dtype=np.int32)
+        length = parking.match(tokens)
+        beyond = rng.randrange(length + 1)
+        back = restored(parking, tokens, beyond)
+        assert back.tolist() == whole[: max(length, beyond)]
+        if park(parking, tokens):
+            assert len(whole) - length >= WORTH_PARKING
+            assert parking.match(tokens) == len(whole)
+            assert restored(parking, tokens, 0).tolist() == whole
+        assert parking.bytes == 4 * parking.tokens <= budget
+    if budget == 1 << 20:
+        assert parking.dropped == 0
+        assert all(parking.match(np.array(whole)) > len(whole) - WORTH_PARKING for whole in seen[2:])
+
+
+def run(start: int, count: int) -> Tokens:
+    return np.arange(start, start + count, dtype=np.int32)
+
+
+def test_what_begins_alike_is_stored_once() -> None:
+    parking = Parking(1 << 20)
+    assert park(parking, np.concatenate((run(0, 100), run(500, 20))))
+    assert park(parking, np.concatenate((run(0, 100), run(700, 20))))
+    assert (len(parking), parking.tokens) == (2, 140)
+    assert not park(parking, np.concatenate((run(0, 100), run(700, 20), run(0, WORTH_PARKING - 1))))
+
+
+def test_the_least_recently_used_end_goes_first_and_never_what_others_go_on_from() -> None:
+    parking = Parking(4 * 120)
+    assert park(parking, run(0, 60))
+    assert park(parking, run(1000, 30))
+    assert park(parking, run(0, 90))
+    assert parking.match(run(1000, 30)) == 30
+    assert park(parking, run(2000, 20))
+    # The end of the first prefix made room, its beginning stayed.
+    assert parking.match(run(0, 90)) == 60
+    assert parking.match(run(1000, 30)) == 30
+    assert parking.dropped == 1
+
+
+def test_what_is_larger_than_the_budget_pushes_nothing_out() -> None:
+    parking = Parking(4 * 50)
+    assert park(parking, run(0, 40))
+    assert not park(parking, run(100, 60))
+    assert not park(parking, run(0, 90))
+    assert parking.match(run(0, 40)) == 40
+
+
+def test_a_copy_that_failed_is_not_kept() -> None:
+    parking = Parking(1 << 20)
+    assert not parking.park(run(0, 40), lambda _start: None)
+    assert (len(parking), parking.match(run(0, 40))) == (0, 0)
+
+
+def test_the_default_budget_is_bounded() -> None:
+    assert 0 < default_budget() <= 8 << 30

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import socket
+from collections.abc import Iterable
 from pathlib import Path
 
 from stackctl.errors import PreflightError
@@ -16,6 +17,7 @@ from stackctl.render import Rendered
 from stackctl.render.monitoring import PASSWORD_SECRET
 from stackctl.render.proxy import KEY_SECRET
 from stackctl.render.webui import SECRETS as WEBUI_SECRETS
+from stackctl.runtime.generations import Generation
 from stackctl.runtime.secrets import SecretStore
 
 GENERATED = frozenset({KEY_SECRET, PASSWORD_SECRET, *WEBUI_SECRETS.values()})
@@ -56,6 +58,16 @@ def prepare(stack: Stack, rendered: Rendered, user: str) -> None:
         aside.write_text(text)
         aside.chmod(0o644)
         aside.rename(files / name)
+
+
+def prune_files(files: Path, kept: Iterable[Generation]) -> None:
+    """Remove configuration files that no kept generation has, and what a killed writer left."""
+    if not files.is_dir():
+        return
+    names = {found.name for generation in kept for found in generation.path.iterdir()}
+    for found in files.iterdir():
+        if found.is_file() and found.name not in names:
+            found.unlink()
 
 
 def _make(folder: Path, owner: tuple[int, int] | None) -> None:

@@ -122,6 +122,7 @@ def switch(
         raise
     stack.store.activate(generation)
     stack.store.prune(stack.config.upgrade.keep_generations)
+    preflight.prune_files(stack.config.state_path / "files", stack.store.all())
     return UpResult(
         generation.number, before.number if before else None, changed, version, tuple(published), seconds
     )

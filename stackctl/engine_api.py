@@ -13,7 +13,6 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from stackctl.errors import StackctlError
-from stackctl.redact import Secret
 
 
 class EngineError(StackctlError):
@@ -29,13 +28,12 @@ class EngineUnreachable(EngineError):
 
 
 class EngineClient:
-    def __init__(self, base_url: str, key: str | Secret | None = None, *, timeout: float = 10.0) -> None:
+    def __init__(self, base_url: str, *, timeout: float = 10.0) -> None:
         parts = urlsplit(base_url)
         if parts.scheme not in ("http", "https") or not parts.hostname:
             raise EngineError(f"'{base_url}' is not the address of an engine")
         self.base_url = base_url.rstrip("/")
         self._parts = parts
-        self._key = key
         self._timeout = timeout
 
     def alive(self) -> bool:
@@ -131,9 +129,6 @@ class EngineClient:
         headers = {"Accept": "application/json"}
         if body is not None:
             headers["Content-Type"] = "application/json"
-        if self._key is not None:
-            key = self._key.reveal() if isinstance(self._key, Secret) else self._key
-            headers["Authorization"] = f"Bearer {key}"
         connection.request(
             method,
             self._parts.path.rstrip("/") + path,

@@ -14,10 +14,4 @@ if [ -z "${WEBUI_SECRET_KEY:-}" ]; then
     echo "error: no secret key: give the file /run/secrets/webui_secret_key or WEBUI_SECRET_KEY" >&2
     exit 1
 fi
-# A key for the engine goes with every call, searches in documents included.
-if [ -r /run/secrets/engine_key ]; then
-    key=$(cat /run/secrets/engine_key)
-    export RAG_OLLAMA_API_KEY="$key"
-    export OLLAMA_API_CONFIGS="{\"0\": {\"enable\": true, \"key\": \"$key\", \"connection_type\": \"local\"}}"
-fi
 exec "$@"

@@ -24,6 +24,14 @@ class EngineService(Service):
         None, description="the model store, such as an Ollama folder you have; default: models in data_dir"
     )
 
+    @model_validator(mode="after")
+    def _is_open_inside(self) -> EngineService:
+        """Health checks, the web UI and `models` have no key to show: the proxy asks for keys instead."""
+        for name in ("LLM_ENGINE_KEYS_FILE", "LLM_ENGINE_TLS_CERT", "LLM_ENGINE_TLS_KEY"):
+            if name in self.environment:
+                raise ValueError(f"{name} would lock out the stack's own services: use services.proxy")
+        return self
+
 
 class WebuiService(Service):
     """Open WebUI, unmodified, set up to talk to the engine and to nothing else."""

@@ -132,3 +132,10 @@ def test_paths_are_relative_to_the_stack_file(tmp_path: Path, monkeypatch: pytes
     path = write(tmp_path, "data_dir: ./here")
     monkeypatch.chdir("/")
     assert load(path).data_path == tmp_path / "here"
+
+
+@pytest.mark.parametrize("name", ["LLM_ENGINE_KEYS_FILE", "LLM_ENGINE_TLS_CERT", "LLM_ENGINE_TLS_KEY"])
+def test_an_engine_that_its_own_stack_could_not_reach_is_refused(tmp_path: Path, name: str) -> None:
+    text = f"services: {{engine: {{environment: {{{name}: /somewhere}}}}}}\n"
+    (found,) = problems(write(tmp_path, text))
+    assert name in found and "services.proxy" in found

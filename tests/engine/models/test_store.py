@@ -112,8 +112,9 @@ def test_a_blob_is_removed_with_its_last_user(store: ModelStore, chat_gguf: Path
 def test_noprune_keeps_everything(tmp_path: Path, chat_gguf: Path) -> None:
     store = ModelStore(tmp_path / "kept", prune=False)
     create_from_gguf(store, "a", chat_gguf)
+    before = blob_names(store)
     store.delete(Name.parse("a"))
-    assert len(blob_names(store)) == 2
+    assert blob_names(store) == before != set()
     assert store.clean(older_than=-1) == []
 
 
@@ -219,7 +220,9 @@ def test_from_another_model(store: ModelStore, chat_gguf: Path) -> None:
     statuses = [status.status for status in create(store, recipe)]
     assert statuses[-2:] == ["writing manifest", "success"]
     child = store.resolve("child")
-    assert (child.system, child.params, child.licenses) == ("new", {"num_ctx": 64, "top_k": 5}, ["L1"])
+    # The recognised chat format brings its stop strings; the base's and the new parameters lie over them.
+    assert child.params == {"num_ctx": 64, "top_k": 5, "stop": base.params["stop"]}
+    assert (child.system, child.licenses) == ("new", ["L1"])
     assert child.messages == [{"role": "user", "content": "hi"}]
     assert child.model_path == base.model_path
     assert child.manifest.layers[0].origin == "base:latest"

@@ -131,10 +131,11 @@ def test_python_is_out_of_reach(source: str) -> None:
     ],
 )
 def test_a_template_that_would_never_end_is_stopped(source: str) -> None:
-    began = time.monotonic()
+    began = time.process_time()
     with pytest.raises(TemplateLimitError):
         ChatTemplate(source).render({"messages": [1]}, budget=Budget(max_seconds=3))
-    assert time.monotonic() - began < 8
+    # In CPU time: what else the machine does is not the template's fault.
+    assert time.process_time() - began < 8
 
 
 def test_deep_nesting_is_refused() -> None:

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import ctypes
 import re
 from collections.abc import Iterator
 from pathlib import Path
 
-import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -18,10 +16,8 @@ from llm_engine.chat.model import ChatModel
 from llm_engine.chat.parsing.events import Content, Event, Thinking, ToolCall, joined
 from llm_engine.chat.parsing.family import FAMILIES
 from llm_engine.models.scripted import build
-from llm_engine.runner.grammar import sampler_factory
-from llm_engine.runner.library import lib
+from llm_engine.runner.grammar import constraint_factory
 from llm_engine.runner.messages import Grammar, LoadSpec
-from llm_engine.runner.sampling import _candidate
 from llm_engine.runner.vocab import Vocab
 
 FIRST_BYTE, END = 3, 2
@@ -44,19 +40,15 @@ def vocab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Vocab]:
 
 
 def accepts(vocab: Vocab, grammar: Grammar, text: str) -> bool:
-    sampler = sampler_factory(vocab, grammar)()
+    constraint = constraint_factory(vocab, grammar)()
     try:
         for token in [*(FIRST_BYTE + byte for byte in text.encode()), END]:
-            one = np.zeros(1, dtype=_candidate)
-            one["id"], one["logit"] = token, 1.0
-            array = lib.llama_token_data_array(one.ctypes.data_as(lib.llama_token_data_p), 1, -1, False)
-            lib.llama_sampler_apply(sampler, ctypes.byref(array))
-            if not np.isfinite(one["logit"][0]):
+            if not constraint.allows(token):
                 return False
-            lib.llama_sampler_accept(sampler, token)
+            constraint.accept(token)
         return True
     finally:
-        lib.llama_sampler_free(sampler)
+        constraint.close()
 
 
 def model_of(mark: str, tail: str = "") -> ChatModel:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import math
+import re
 from contextlib import aclosing
 from pathlib import Path
 from typing import Any
@@ -214,6 +215,40 @@ async def test_a_lazy_grammar_sleeps_until_its_trigger(start: Runners, make_gguf
 
 
 @pytest.mark.parametrize(
+    ("gbnf", "pattern"),
+    [
+        ('root ::= "<call>" [0-9]{3}', "(<call>abc)"),
+        ('root ::= "call>" [0-9]{3}', "<(c[a-z]*>a)"),
+        ('root ::= "never"', "<"),
+        ('root ::= "<ca" [x]', "<call>"),
+    ],
+)
+async def test_text_that_the_grammar_forbids_behind_its_trigger_never_ends_the_runner(
+    start: Runners, make_gguf: ModelMaker, gbnf: str, pattern: str
+) -> None:
+    runner = await start(make_gguf("Sure: <call>abc then more"))
+    grammar = Grammar(gbnf=gbnf, trigger_patterns=[pattern])
+    request = GenerateRequest("go", grammar=grammar, sampling=GREEDY, max_tokens=64)
+    answer = await ask(runner, request)
+    assert answer.text.startswith("Sure:")
+    assert re.search(pattern, answer.text) is None
+    assert (await ask(runner, GenerateRequest("still here", max_tokens=2))).reason == "length"
+
+
+async def test_a_trigger_token_wakes_the_grammar_or_is_refused(start: Runners, make_gguf: ModelMaker) -> None:
+    runner = await start(make_gguf("Sure: <call>abc then more"))
+    free = await ask(runner, GenerateRequest("go", sampling=GREEDY, echo_tokens=True))
+    pieces = {token: await runner.detokenize([token]) for token in free.ids}
+    token, piece = next((token, piece) for token, piece in pieces.items() if "<" in piece)
+    fits = Grammar(gbnf=f"root ::= {json.dumps(piece)} [0-9]{{3}}", trigger_tokens=[token])
+    answer = await ask(runner, GenerateRequest("go", grammar=fits, sampling=GREEDY))
+    assert answer.text.partition(piece)[2].isdigit()
+    breaks = Grammar(gbnf='root ::= "never"', trigger_tokens=[token])
+    answer = await ask(runner, GenerateRequest("go", grammar=breaks, sampling=GREEDY, max_tokens=64))
+    assert piece not in answer.text
+
+
+@pytest.mark.parametrize(
     ("request_", "kind", "says"),
     [
         (GenerateRequest("x" * 600), "context", "600|601"),
@@ -226,6 +261,16 @@ async def test_a_lazy_grammar_sleeps_until_its_trigger(start: Runners, make_gguf
         (GenerateRequest("x", sampling=SamplingParams(logit_bias={70000: 1.0})), "invalid", "vocabulary"),
         (GenerateRequest("x", grammar=Grammar(gbnf="root ::= (")), "invalid", "grammar"),
         (GenerateRequest("x", grammar=Grammar(gbnf="start ::= [a]")), "invalid", "grammar"),
+        (
+            GenerateRequest("x", grammar=Grammar(gbnf="root ::= [a]", trigger_patterns=["("])),
+            "invalid",
+            "trigger",
+        ),
+        (
+            GenerateRequest("x", grammar=Grammar(gbnf="root ::= [a]", trigger_tokens=[99999])),
+            "invalid",
+            "99999",
+        ),
         (GenerateRequest("x", grammar=Grammar(json_schema={"type": "nonsense"})), "invalid", "nonsense"),
     ],
 )

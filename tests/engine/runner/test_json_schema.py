@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-import ctypes
 import json
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 from jsonschema import Draft202012Validator
-from llm_engine.runner.grammar import sampler_factory
+from llm_engine.runner.grammar import constraint_factory
 from llm_engine.runner.json_schema import schema_to_gbnf
-from llm_engine.runner.library import lib
 from llm_engine.runner.messages import Grammar
-from llm_engine.runner.sampling import _candidate
 from llm_engine.runner.vocab import Vocab
 
 FIRST_BYTE = 3
@@ -22,19 +18,15 @@ END = 2
 
 
 def accepts(vocab: Vocab, schema: Any, text: str) -> bool:
-    sampler = sampler_factory(vocab, Grammar(json_schema=schema))()
+    constraint = constraint_factory(vocab, Grammar(json_schema=schema))()
     try:
         for token in [*(FIRST_BYTE + byte for byte in text.encode()), END]:
-            one = np.zeros(1, dtype=_candidate)
-            one["id"], one["logit"] = token, 1.0
-            array = lib.llama_token_data_array(one.ctypes.data_as(lib.llama_token_data_p), 1, -1, False)
-            lib.llama_sampler_apply(sampler, ctypes.byref(array))
-            if not np.isfinite(one["logit"][0]):
+            if not constraint.allows(token):
                 return False
-            lib.llama_sampler_accept(sampler, token)
+            constraint.accept(token)
         return True
     finally:
-        lib.llama_sampler_free(sampler)
+        constraint.close()
 
 
 CASES = json.loads((Path(__file__).parent / "json_schema_cases.json").read_text())

@@ -1,12 +1,13 @@
-"""GBNF grammars, always on or woken by a trigger, as llama.cpp samplers."""
+"""GBNF grammars, always on or woken by a trigger, for llama.cpp to hold."""
 
 from __future__ import annotations
 
-import ctypes
 import json
+import re
 from collections.abc import Callable
 from typing import Any
 
+from llm_engine.runner.constraint import Constraint
 from llm_engine.runner.json_schema import schema_to_gbnf
 from llm_engine.runner.library import lib
 from llm_engine.runner.messages import Grammar
@@ -25,34 +26,28 @@ def gbnf_of(grammar: Grammar) -> str:
     return schema_to_gbnf(schema)
 
 
-def sampler_factory(vocab: Vocab, grammar: Grammar) -> Callable[[], Any]:
-    """Parse once to find errors before anything is queued; then a fresh sampler per branch."""
+def constraint_factory(vocab: Vocab, grammar: Grammar) -> Callable[[], Constraint]:
+    """Parse once to find errors before anything is queued; then a fresh grammar per branch."""
     text = gbnf_of(grammar)
     if len(text) > LARGEST:
         raise ValueError(f"the grammar has {len(text)} characters; the limit is {LARGEST}")
+    patterns = [_compiled(pattern) for pattern in grammar.trigger_patterns]
+    tokens = [int(token) for token in grammar.trigger_tokens]
+    vocab.check(tokens)
+    raw, root = text.encode(), grammar.root.encode()
 
     def make() -> Any:
-        handle = _make(vocab, text, grammar)
+        handle = lib.llama_sampler_init_grammar(vocab.handle, raw, root)
         if not handle:
             raise ValueError("the grammar could not be parsed")
         return handle
 
     lib.llama_sampler_free(make())
-    return make
+    return lambda: Constraint(vocab, make, patterns, tokens)
 
 
-def _make(vocab: Vocab, text: str, grammar: Grammar) -> Any:
-    raw, root = text.encode(), grammar.root.encode()
-    if not grammar.trigger_patterns and not grammar.trigger_tokens:
-        return lib.llama_sampler_init_grammar(vocab.handle, raw, root)
-    patterns = [pattern.encode() for pattern in grammar.trigger_patterns]
-    tokens = [int(token) for token in grammar.trigger_tokens]
-    return lib.llama_sampler_init_grammar_lazy_patterns(
-        vocab.handle,
-        raw,
-        root,
-        (ctypes.c_char_p * len(patterns))(*patterns),
-        len(patterns),
-        (ctypes.c_int32 * len(tokens))(*tokens),
-        len(tokens),
-    )
+def _compiled(pattern: str) -> re.Pattern[bytes]:
+    try:
+        return re.compile(pattern.encode())
+    except re.error as error:
+        raise ValueError(f"the grammar's trigger {pattern!r} is no regular expression: {error}") from None

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from llm_engine.runner.branch import Branch
-from llm_engine.runner.grammar import sampler_factory
+from llm_engine.runner.grammar import constraint_factory
 from llm_engine.runner.media import Chunk, MediaError, Projector
 from llm_engine.runner.messages import GenerateRequest, Media, SamplingParams
 from llm_engine.runner.sampling import Sampler, new_seed
@@ -102,7 +102,7 @@ def branches(
     if len(tokens) >= n_ctx:
         raise ContextError(f"the prompt has {len(tokens)} tokens and the context holds {n_ctx}")
     seed = new_seed() if request.sampling.seed is None else request.sampling.seed
-    grammar = sampler_factory(vocab, request.grammar) if request.grammar is not None else None
+    grammar = constraint_factory(vocab, request.grammar) if request.grammar is not None else None
     bias = {
         token: value for token, value in request.sampling.logit_bias.items() if 0 <= int(token) < vocab.size
     }

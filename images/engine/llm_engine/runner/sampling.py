@@ -15,15 +15,17 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from llm_engine.runner.constraint import CANDIDATE, Constraint
 from llm_engine.runner.library import lib
 from llm_engine.runner.messages import SamplingParams
 from llm_engine.runner.vocab import TokenArray, Vocab
 
 Logits = NDArray[np.float32]
-_candidate = np.dtype([("id", np.int32), ("logit", np.float32), ("p", np.float32)])
 _NEVER = float("-inf")
 # More candidates than this are no gain over taking all.
 MOST_NARROWED = 4096
+# So many tokens are tried where each would wake a grammar and break it.
+MOST_REFUSED = 64
 
 
 class GrammarError(Exception):
@@ -39,12 +41,12 @@ class Sampler:
         params: SamplingParams,
         n_ctx_train: int,
         seed: int,
-        grammar: Callable[[], Any] | None = None,
+        grammar: Callable[[], Constraint] | None = None,
     ) -> None:
         self._vocab = vocab
         self.params = params
         self._handle: Any = None
-        self._grammar: Any = grammar() if grammar is not None else None
+        self._grammar = grammar() if grammar is not None else None
         bias = {int(token): float(value) for token, value in params.logit_bias.items()}
         if params.ignore_eos:
             bias.update(dict.fromkeys(vocab.end_tokens, _NEVER))
@@ -64,7 +66,7 @@ class Sampler:
     def accept(self, token: int) -> None:
         """The sequence was continued with `token`."""
         if self._grammar is not None:
-            lib.llama_sampler_accept(self._grammar, token)
+            self._grammar.accept(token)
         if self.history:
             lib.llama_sampler_accept(self._handle, token)
 
@@ -83,25 +85,31 @@ class Sampler:
         candidates, array = self._narrowed(logits) if self._narrow else self._fill(logits)
         lib.llama_sampler_apply(self._handle, ctypes.byref(array))
         token = int(candidates_of(array, candidates)["id"][array.selected])
-        if self._grammar is None or self._allowed(token):
+        if self._grammar is None or self._grammar.allows(token):
             return token
+        if self._grammar.asleep:
+            return self._instead(logits, token, self._grammar)
         candidates, array = self._fill(logits)
-        lib.llama_sampler_apply(self._grammar, ctypes.byref(array))
+        self._grammar.apply(ctypes.byref(array))
         if not bool(np.isfinite(candidates["logit"]).any()):
             raise GrammarError("the grammar allows no token here")
         lib.llama_sampler_apply(self._handle, ctypes.byref(array))
         token = int(candidates_of(array, candidates)["id"][array.selected])
-        if not self._allowed(token):
+        if not self._grammar.allows(token):
             raise GrammarError("the grammar allows no token here")
         return token
 
-    def _allowed(self, token: int) -> bool:
-        one = np.zeros(1, dtype=_candidate)
-        one["id"] = token
-        one["logit"] = 1.0
-        array = lib.llama_token_data_array(one.ctypes.data_as(lib.llama_token_data_p), 1, -1, False)
-        lib.llama_sampler_apply(self._grammar, ctypes.byref(array))
-        return bool(np.isfinite(one["logit"][0]))
+    def _instead(self, logits: Logits, token: int, grammar: Constraint) -> int:
+        """Another token than one that would wake the grammar and break it at once."""
+        left = logits.copy()
+        for _ in range(MOST_REFUSED):
+            left[token] = _NEVER
+            candidates, array = self._fill(left)
+            lib.llama_sampler_apply(self._handle, ctypes.byref(array))
+            token = int(candidates_of(array, candidates)["id"][array.selected])
+            if np.isfinite(left[token]) and grammar.allows(token):
+                return token
+        raise GrammarError("the grammar allows no token after its trigger")
 
     def _narrowed(self, logits: Logits) -> tuple[NDArray[Any], Any]:
         """Only candidates that can be among the k best: those above a threshold that follows the logits.
@@ -116,7 +124,7 @@ class Sampler:
             return self._fill(logits)
         values = logits[ids]
         self._aim(float(np.partition(values, len(values) - k)[len(values) - k]), float(values.max()))
-        candidates = np.empty(len(ids), dtype=_candidate)
+        candidates = np.empty(len(ids), dtype=CANDIDATE)
         candidates["id"] = ids
         candidates["logit"] = values
         array = lib.llama_token_data_array(
@@ -131,7 +139,7 @@ class Sampler:
     def _fill(self, logits: Logits) -> tuple[NDArray[Any], Any]:
         candidates = self._candidates
         if candidates is None:
-            candidates = self._candidates = np.empty(self._vocab.size, dtype=_candidate)
+            candidates = self._candidates = np.empty(self._vocab.size, dtype=CANDIDATE)
         candidates["id"] = _ids(self._vocab.size)
         candidates["logit"] = logits
         array = lib.llama_token_data_array(
@@ -140,10 +148,12 @@ class Sampler:
         return candidates, array
 
     def close(self) -> None:
-        for handle in (self._handle, self._grammar):
-            if handle is not None:
-                lib.llama_sampler_free(handle)
-        self._handle = self._grammar = None
+        if self._handle is not None:
+            lib.llama_sampler_free(self._handle)
+            self._handle = None
+        if self._grammar is not None:
+            self._grammar.close()
+            self._grammar = None
 
 
 _id_cache: dict[int, TokenArray] = {}
@@ -160,8 +170,8 @@ def candidates_of(array: Any, candidates: NDArray[Any]) -> NDArray[Any]:
     address = ctypes.addressof(array.data.contents)
     if address == candidates.ctypes.data:
         return candidates
-    raw = (ctypes.c_char * (array.size * _candidate.itemsize)).from_address(address)
-    return np.frombuffer(raw, dtype=_candidate)
+    raw = (ctypes.c_char * (array.size * CANDIDATE.itemsize)).from_address(address)
+    return np.frombuffer(raw, dtype=CANDIDATE)
 
 
 def new_seed() -> int:

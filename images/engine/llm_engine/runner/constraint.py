@@ -1,0 +1,123 @@
+"""A grammar while one answer is written: which tokens it lets pass, and when it wakes.
+
+llama.cpp ends the whole process when a grammar is fed text that it forbids, so nothing is fed here that was
+not allowed first. A grammar with a trigger therefore sleeps on this side, and not in llama.cpp's lazy
+sampler: there the token that wakes the grammar may carry forbidden text behind the trigger.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+import numpy as np
+
+from llm_engine.runner.library import lib
+from llm_engine.runner.vocab import Vocab
+
+CANDIDATE = np.dtype([("id", np.int32), ("logit", np.float32), ("p", np.float32)])
+Handle = Any
+
+
+class Constraint:
+    """One branch's grammar. `close` frees it."""
+
+    def __init__(
+        self,
+        vocab: Vocab,
+        make: Callable[[], Handle],
+        patterns: Sequence[re.Pattern[bytes]] = (),
+        tokens: Iterable[int] = (),
+    ) -> None:
+        self._vocab = vocab
+        self._make = make
+        self._patterns = patterns
+        self._tokens = frozenset(tokens)
+        self._text = b""
+        self._starts: list[tuple[int, int]] = []
+        self._woken: tuple[int, Handle] | None = None
+        self._handle: Handle = None if self._patterns or self._tokens else make()
+
+    @property
+    def asleep(self) -> bool:
+        return self._handle is None
+
+    def allows(self, token: int) -> bool:
+        """Whether `token` may come next; one that wakes the grammar must also satisfy it."""
+        if self._handle is not None:
+            return _allowed(self._handle, token)
+        fed = self._on_waking(token)
+        if fed is None:
+            return True
+        handle = self._make()
+        for part in fed:
+            if not _allowed(handle, part):
+                lib.llama_sampler_free(handle)
+                return False
+            lib.llama_sampler_accept(handle, part)
+        self._forget()
+        self._woken = (token, handle)
+        return True
+
+    def apply(self, array: Any) -> None:
+        """Strike what the grammar forbids out of the candidates; it must be awake."""
+        lib.llama_sampler_apply(self._handle, array)
+
+    def accept(self, token: int) -> None:
+        """The sequence was continued with `token`, which `allows` let pass."""
+        if self._handle is not None:
+            lib.llama_sampler_accept(self._handle, token)
+        elif self._woken is not None and self._woken[0] == token:
+            self._handle, self._woken = self._woken[1], None
+        else:
+            self._starts.append((len(self._text), token))
+            self._text += self._vocab.piece(token, special=True)
+
+    def _on_waking(self, token: int) -> list[int] | None:
+        """What the grammar is to be fed if `token` wakes it; None: it goes on sleeping."""
+        if token in self._tokens:
+            return [token]
+        text = self._text + self._vocab.piece(token, special=True)
+        for pattern in self._patterns:
+            if match := pattern.search(text):
+                groups = (i for i in range(1, pattern.groups + 1) if match.group(i))
+                return self._since(match.start(next(groups, 0)), text, token)
+        return None
+
+    def _since(self, start: int, text: bytes, last: int) -> list[int]:
+        """The tokens from a place in the text on; one that begins before it is replaced by smaller ones."""
+        all_starts = [*self._starts, (len(self._text), last)]
+        whole = [token for at, token in all_starts if at >= start]
+        first = next((at for at, _ in all_starts if at >= start), len(text))
+        return [*_spelled(self._vocab, text[start:first]), *whole]
+
+    def _forget(self) -> None:
+        if self._woken is not None:
+            lib.llama_sampler_free(self._woken[1])
+            self._woken = None
+
+    def close(self) -> None:
+        self._forget()
+        if self._handle is not None:
+            lib.llama_sampler_free(self._handle)
+            self._handle = None
+
+
+def _allowed(handle: Handle, token: int) -> bool:
+    one = np.zeros(1, dtype=CANDIDATE)
+    one["id"] = token
+    one["logit"] = 1.0
+    array = lib.llama_token_data_array(one.ctypes.data_as(lib.llama_token_data_p), 1, -1, False)
+    lib.llama_sampler_apply(handle, array)
+    return bool(np.isfinite(one["logit"][0]))
+
+
+def _spelled(vocab: Vocab, text: bytes) -> list[int]:
+    """Tokens whose pieces are exactly `text`: as the tokeniser cuts it, or byte by byte."""
+    tokens: list[int] = vocab.tokenize(text, add_special=False).tolist() if text else []
+    if b"".join(vocab.piece(token, special=True) for token in tokens) == text:
+        return tokens
+    single = {vocab.piece(token, special=True): token for token in range(vocab.size)}
+    # A vocabulary without a token for each byte: the end token is what no grammar allows in the middle.
+    return [single.get(bytes([byte]), vocab.eos) for byte in text]

@@ -145,6 +145,14 @@ def test_a_port_in_use_is_one_line(engine: EngineServer, model_store: Path, tmp_
     assert "Traceback" not in str(caught.value)
 
 
+def test_a_models_folder_that_is_a_file_is_one_pair_of_lines(chat_gguf: Path, tmp_path: Path) -> None:
+    with pytest.raises(AssertionError) as caught:
+        start_engine(chat_gguf, tmp_path / "log")
+    assert f"error: models folder {chat_gguf}: Not a directory\nfix: llm-engine serve --models" in str(
+        caught.value
+    )
+
+
 def test_request_ids_go_in_and_out_and_into_the_log(engine: EngineServer) -> None:
     answer = engine.client.request("GET", "/api/version", headers={"X-Request-Id": "mine-1"})
     assert answer.headers["x-request-id"] == "mine-1"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -19,6 +20,13 @@ from tests.support.models import SENTENCE
 from tests.support.registries import model_registry, serving
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
+
+# Root without the right to ignore permissions is an ordinary user to its own files of mode 0.
+UNPRIVILEGED = [
+    "setpriv",
+    "--bounding-set=-dac_override,-dac_read_search",
+    "--inh-caps=-dac_override,-dac_read_search",
+]
 
 
 @pytest.fixture(scope="module")
@@ -119,6 +127,47 @@ def test_modelfiles_that_are_refused(run: Run, text: str, why: str) -> None:
     assert done.returncode in (1, 2)
     assert why in done.stderr
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("size", "why"),
+    [
+        (200, "in a file of 200 bytes"),
+        (50_000, "GGUF file is truncated: tensor"),
+        (-1, "GGUF file is truncated: tensor"),
+        (0, "not in GGUF format"),
+    ],
+)
+def test_a_file_cut_short_is_refused_before_it_is_sent(
+    run: Run, tmp_path: Path, chat_gguf: Path, size: int, why: str
+) -> None:
+    path = tmp_path / "cut.gguf"
+    path.write_bytes(chat_gguf.read_bytes()[:size])
+    done = run("create", "x", "-f", "-", stdin=f"FROM {path}", check=False)
+    assert done.returncode == 1
+    assert f"error: {path}: " in done.stderr and why in done.stderr
+    assert f"fix: sha256sum {path}" in done.stderr
+    assert "uploading" not in done.stderr
+    assert not any(line.startswith("x:") for line in run("list").stdout.splitlines())
+
+
+@pytest.mark.skipif(os.geteuid() != 0 or not shutil.which("setpriv"), reason="drops a capability of root's")
+def test_a_file_without_permission_is_named(server: EngineServer, tmp_path: Path, chat_gguf: Path) -> None:
+    path = tmp_path / "secret.gguf"
+    shutil.copy(chat_gguf, path)
+    path.chmod(0)
+    (tmp_path / "Modelfile").write_text(f"FROM {path}")
+    done = subprocess.run(
+        [*UNPRIVILEGED, str(Path(sys.executable).with_name("llm-engine")), "create", "x"],
+        cwd=tmp_path,
+        env=os.environ | {"OLLAMA_HOST": server.url},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 1
+    assert f"error: {path} cannot be read: Permission denied" in done.stderr
+    assert f"fix: sudo chmod a+r {path}" in done.stderr
 
 
 def test_run_cp_ps_stop_rm(run: Run) -> None:

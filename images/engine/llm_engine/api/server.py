@@ -10,9 +10,12 @@ import asyncio
 import contextlib
 import errno
 import logging
+import os
+import shlex
 import signal
 import socket
 from collections.abc import AsyncIterator
+from pathlib import Path
 
 import uvicorn
 
@@ -32,9 +35,14 @@ class ListenError(EngineError):
     """The address cannot be listened on."""
 
 
+class ModelsFolderError(EngineError):
+    """The model store is no folder, or not ours to read."""
+
+
 def serve(settings: Settings) -> None:
     """Blocks until the server has ended."""
     logs.setup(debug=settings.debug)
+    check_models(settings.models)
     sock = listen(settings)
     host, port = sock.getsockname()[:2]
     log.info(
@@ -51,6 +59,23 @@ def serve(settings: Settings) -> None:
         asyncio.run(_main(settings, sock))
     except KeysFileError as error:
         raise EngineError(str(error), fix="llm-engine keys new NAME --file FILE") from error
+
+
+def check_models(folder: Path) -> None:
+    """Refuses a store that no request could use. One that is not there yet is fine, and one that is
+    read-only: models are made and pulled by those who may."""
+    try:
+        os.listdir(folder)
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        quoted = shlex.quote(str(folder))
+        raise ModelsFolderError(
+            f"models folder {folder}: {error.strerror}",
+            fix="llm-engine serve --models FOLDER"
+            if isinstance(error, NotADirectoryError)
+            else f"sudo chown -R {os.geteuid()} {quoted}",
+        ) from error
 
 
 def listen(settings: Settings) -> socket.socket:

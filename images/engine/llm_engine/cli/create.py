@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import shlex
 import sys
 from collections.abc import Iterable
 from pathlib import Path
@@ -13,6 +14,7 @@ import click
 from llm_engine.cli.client import Client
 from llm_engine.cli.progress import Progress
 from llm_engine.errors import EngineError
+from llm_engine.models.errors import InvalidGGUF
 from llm_engine.models.modelfile import Modelfile, parse
 
 
@@ -93,6 +95,7 @@ def _uploaded(client: Client, files: Iterable[Path]) -> dict[str, str]:
                 f"{path.name} is not a GGUF file, and other formats are not converted here",
                 fix=f"python convert_hf_to_gguf.py {path.parent} --outfile model.gguf",
             )
+        _check(path)
         with path.open("rb") as file:
             digest = "sha256:" + hashlib.file_digest(file, "sha256").hexdigest()
             with client.send("HEAD", f"/api/blobs/{digest}") as response:
@@ -103,3 +106,21 @@ def _uploaded(client: Client, files: Iterable[Path]) -> dict[str, str]:
                 client.upload(digest, file, path.stat().st_size)
         found[path.name] = digest
     return found
+
+
+def _check(path: Path) -> None:
+    """Refuses a file that the server would refuse, before gigabytes of it are sent."""
+    # Imported here: a Modelfile without files must not pay for a reader of them.
+    from llm_engine.models.gguf import GGUFFile
+
+    try:
+        GGUFFile.open(path)
+    except InvalidGGUF as error:
+        raise EngineError(
+            f"{path}: {error}",
+            fix=f"sha256sum {shlex.quote(str(path))}  # not its publisher's: download it again",
+        ) from None
+    except OSError as error:
+        raise EngineError(
+            f"{path} cannot be read: {error.strerror}", fix=f"sudo chmod a+r {shlex.quote(str(path))}"
+        ) from None

@@ -14,7 +14,7 @@ from llm_engine.api.ollama_blobs import parse_digest
 from llm_engine.api.ollama_models import model_error, parse_name
 from llm_engine.models.create import Recipe, check, create
 from llm_engine.models.digests import Digest
-from llm_engine.models.errors import BlobMissing, ModelNotFound, ModelsError
+from llm_engine.models.errors import ModelNotFound, ModelsError
 from llm_engine.models.model import Model
 from llm_engine.models.names import Name
 from llm_engine.models.status import Status
@@ -30,7 +30,7 @@ async def create_route(call: Call) -> Reply | Stream:
     )
     for digest in (*files.values(), *adapters.values(), *drafts.values()):
         if not store.blobs.has(digest):
-            raise model_error(BlobMissing(str(digest)))
+            raise bad_request(f"blob {digest} was not uploaded")
     if not request.from_ and not files:
         raise bad_request("neither 'from' or 'files' was specified")
     base_name = parse_name(request.from_) if request.from_ else None

@@ -80,21 +80,25 @@ class ModelStore:
             yield
 
     def put(self, name: Name, manifest: Manifest) -> Model:
+        """`replace`, and what only the replaced manifest mentioned is removed."""
+        self.remove_unused(self.replace(name, manifest))
+        return self._load(self.manifests.find(name) or name)
+
+    def replace(self, name: Name, manifest: Manifest) -> Sequence[Digest]:
         """Gives a manifest its name; BlobMissing unless everything it mentions is there.
 
-        What only the replaced manifest mentioned is removed.
+        What it gives is what the manifest had that was there before and this one has not.
         """
         with self.keeping(layer.digest for layer in manifest.everything):
             for layer in manifest.everything:
                 if not self.blobs.has(layer.digest, layer.size):
                     raise BlobMissing(str(layer.digest), name.short)
             target = self.manifests.find(name) or name
-            old: list[Digest] = []
+            old: set[Digest] = set()
             with contextlib.suppress(ModelNotFound, CorruptManifest):
-                old = [layer.digest for layer in self.manifests.read(target)[0].everything]
+                old = {layer.digest for layer in self.manifests.read(target)[0].everything}
             self.manifests.write(target, manifest)
-        self.remove_unused(old)
-        return self._load(target)
+        return sorted(old - {layer.digest for layer in manifest.everything})
 
     def copy(self, source: Name, destination: Name) -> None:
         self.put(destination, self.resolve(source).manifest)

@@ -29,7 +29,7 @@ from llm_engine.models.store import ModelStore
 from tests.support.registries import Fault, FaultyRegistry, model_registry, serving, sha256
 
 WEIGHTS = random.Random(0).randbytes(3_000_000)
-QUICK = Patience(stall=0.5, tries=4, pause=0.01, longest_pause=0.05)
+QUICK = Patience(stall=2.0, tries=4, pause=0.01, longest_pause=0.05)
 
 
 @pytest.fixture
@@ -79,6 +79,29 @@ async def test_statuses_in_order(puller: Puller, store: ModelStore, registry: Fa
     assert weights[0].status == f"pulling {Digest.parse(sha256(WEIGHTS)).short}"
     assert whole(store, registry)
     assert registry.sent < len(WEIGHTS) + 5000  # each byte once
+
+
+async def test_a_newer_version_takes_the_place_of_the_older(
+    puller: Puller, store: ModelStore, registry: FaultyRegistry
+) -> None:
+    await pull(puller, registry)
+    newer = model_registry(WEIGHTS, ("template", b"{{ .System }} {{ .Prompt }}"))
+    registry.blobs, registry.manifest = newer.blobs, newer.manifest
+    texts = [status.status for status in await pull(puller, registry)]
+    assert texts[-4:] == [
+        "verifying sha256 digest",
+        "writing manifest",
+        "removing unused layers",
+        "success",
+    ]
+    assert whole(store, registry)
+    assert {name.replace("-", ":") for name in os.listdir(store.blobs.root)} == set(newer.blobs)
+    assert "removing unused layers" not in [status.status for status in await pull(puller, registry)]
+    store.prunes = False
+    older = model_registry(WEIGHTS, ("template", b"{{ .Prompt }}"))
+    registry.blobs, registry.manifest = older.blobs, older.manifest
+    assert "removing unused layers" not in [status.status for status in await pull(puller, registry)]
+    assert set(newer.blobs) < {name.replace("-", ":") for name in os.listdir(store.blobs.root)}
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Sequence
 from dataclasses import dataclass, field
 
 import aiohttp
@@ -47,6 +47,8 @@ class _Job:
     name: Name
     insecure: bool
     layers: list[_Layer] = field(default_factory=list)
+    outdated: Sequence[Digest] = ()
+    """What the name meant before and means no longer."""
 
 
 class Puller:
@@ -96,6 +98,8 @@ class Puller:
             async for status in _watch(job, shared.task):
                 yield status
         await shared.task
+        if job.outdated and self.store.prunes:
+            yield Status("removing unused layers")
         yield Status("success")
 
     async def _run(self, job: _Job) -> None:
@@ -116,7 +120,8 @@ class Puller:
             async with together() as group:
                 for layer in job.layers:
                     group.create_task(self._fetch(registry, layer))
-            await asyncio.to_thread(self.store.put, job.name, manifest)
+            job.outdated = await asyncio.to_thread(self.store.replace, job.name, manifest)
+            await asyncio.to_thread(self.store.remove_unused, job.outdated)
 
     async def _manifest(self, registry: Registry) -> bytes:
         failures = 0

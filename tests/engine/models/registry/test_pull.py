@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 from llm_engine.models.digests import Digest
-from llm_engine.models.errors import ModelNotFound, RegistryError, StoreFull
+from llm_engine.models.errors import ModelNotFound, ModelsError, RegistryError, StoreFull
 from llm_engine.models.names import Name
 from llm_engine.models.registry import download, partial
 from llm_engine.models.registry.credentials import Credentials
@@ -151,6 +151,23 @@ async def test_wrong_bytes(puller: Puller, store: ModelStore, registry: FaultyRe
     with pytest.raises(RegistryError, match="digest mismatch, file must be downloaded again: want sha256:"):
         await pull(puller, registry)
     assert [name for name in os.listdir(store.blobs.root) if "partial" in name or "resume" in name] == []
+    await pull(puller, registry)
+    assert whole(store, registry)
+
+
+async def test_a_pull_right_after_one_that_failed_does_not_repeat_its_error(
+    puller: Puller, store: ModelStore, registry: FaultyRegistry
+) -> None:
+    manifest, registry.manifest = registry.manifest, b"[]"
+    statuses = puller.pull(name_at(registry), insecure=True)
+    await anext(statuses)
+    ((key, failing),) = puller._jobs.items()
+    with pytest.raises(ModelsError):
+        async for _ in statuses:
+            pass
+    # The event loop may come to the next caller before it takes the ended job from the list.
+    puller._jobs[key] = failing
+    registry.manifest = manifest
     await pull(puller, registry)
     assert whole(store, registry)
 

@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 from collections.abc import AsyncGenerator, Callable, Sequence
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 import aiohttp
 
@@ -24,6 +25,8 @@ from llm_engine.models.registry.together import together
 from llm_engine.models.status import Status
 from llm_engine.models.store import ModelStore
 
+K = TypeVar("K")
+V = TypeVar("V")
 TICK = 0.06  # how often a caller hears of each layer: Ollama's pace
 
 
@@ -88,11 +91,12 @@ class Puller:
         """Statuses until `success`; RegistryError and its like. Closing the generator leaves the pull."""
         key = (name.key, name.scheme, name.pin, insecure)
         known = self._jobs.get(key)
-        if known is None:
+        # One that has just ended may still be listed: joining it would repeat its error.
+        if known is None or known[1].task.done():
             job = _Job(name, insecure)
             task = asyncio.create_task(self._run(job), name=f"pull {name.short}")
             known = self._jobs[key] = (job, _Shared(task))
-            task.add_done_callback(lambda _: self._jobs.pop(key, None))
+            task.add_done_callback(lambda task: _forget(self._jobs, key, task))
         job, shared = known
         async with _waiting(shared):
             async for status in _watch(job, shared.task):
@@ -148,7 +152,7 @@ class Puller:
             self.store.blobs.touch(layer.digest)
             return
         known = self._blobs.get(layer.digest)
-        if known is None:
+        if known is None or known[1].task.done():
 
             def report(completed: int) -> None:
                 owner.completed = completed
@@ -157,7 +161,7 @@ class Puller:
             download = Download(self.store.blobs, registry, layer.digest, layer.size, self.traffic, report)
             task = asyncio.create_task(download.run(), name=f"download {layer.digest.short}")
             known = self._blobs[layer.digest] = (owner, _Shared(task))
-            task.add_done_callback(lambda _: self._blobs.pop(layer.digest, None))
+            task.add_done_callback(lambda task: _forget(self._blobs, layer.digest, task))
         owner, shared = known
         async with _waiting(shared):
             while not shared.task.done():
@@ -165,6 +169,12 @@ class Puller:
                 await asyncio.wait({shared.task}, timeout=TICK)
         await shared.task
         layer.completed = layer.size
+
+
+def _forget(known: dict[K, tuple[V, _Shared]], key: K, task: asyncio.Task[None]) -> None:
+    """Takes an ended task from a list, unless another one has its place."""
+    if key in known and known[key][1].task is task:
+        del known[key]
 
 
 @contextlib.asynccontextmanager

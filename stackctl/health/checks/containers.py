@@ -11,8 +11,9 @@ from functools import partial
 
 from stackctl.durations import format_duration
 from stackctl.health.check import Check, Look
+from stackctl.health.checks.runtime import TAKEN_DOWN
 from stackctl.health.look.scene import Scene
-from stackctl.health.model import Metric, Result, Status
+from stackctl.health.model import Metric, Result, Status, unknown
 from stackctl.runtime.base import ServiceStatus
 
 
@@ -34,6 +35,8 @@ def checks(scene: Scene) -> list[Check]:
 
 def _look(scene: Scene, name: str, look: Look) -> Result:
     found = scene.service(name)
+    if found.state == "absent" and scene.taken_down():
+        return unknown(TAKEN_DOWN)
     restarts = found.restarts - int(look.memory.get("restarts", found.restarts))
     if look.memory.get("id") not in (None, found.id):
         restarts = 0

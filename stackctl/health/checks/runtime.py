@@ -5,7 +5,9 @@ from __future__ import annotations
 from stackctl.health.check import Check, Look
 from stackctl.health.look.runtime import RuntimeUnreachable
 from stackctl.health.look.scene import Scene
-from stackctl.health.model import Result, Status, ok
+from stackctl.health.model import Result, Status, ok, unknown
+
+TAKEN_DOWN = "taken down on purpose; stackctl up brings it back"
 
 
 def checks(scene: Scene) -> list[Check]:
@@ -13,6 +15,9 @@ def checks(scene: Scene) -> list[Check]:
         try:
             return ok(scene.runtime.ping())
         except RuntimeUnreachable as error:
+            # The supervisor lives as long as its services; a Docker Engine is missed in any case.
+            if scene.runtime.name == "local" and scene.taken_down():
+                return unknown(TAKEN_DOWN)
             return Result(Status.CRITICAL, f"{scene.runtime.name} cannot be asked: {error}")
 
     return [

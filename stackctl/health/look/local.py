@@ -71,7 +71,8 @@ def _status(report: dict[str, Any]) -> ServiceStatus:
         ports=tuple(PublishedPort(port["host_ip"], port["port"], port["port"]) for port in spec["ports"]),
         exit_code=report["exit_code"],
         oom_killed=report["oom_killed"],
-        id=str(report["pid"] or ""),
+        # Not the pid: that is a new one after each restart, and restarts of one service are counted.
+        id=report["hash"],
         config_hash=report["hash"],
         health_log=tuple(report["health_log"])[-3:],
     )

@@ -18,16 +18,16 @@ _TIMEOUT = 5.0
 
 
 class Scene:
-    def __init__(self, plan: Plan, runtime: RuntimeView, *, key: str | None = None) -> None:
+    def __init__(self, plan: Plan, runtime: RuntimeView) -> None:
         self.plan = plan
         self.runtime = runtime
-        self._key = key
         self.undelivered: tuple[str, ...] = ()
         self.status = Memo[StackStatus](runtime.status)
         self.tags = Memo[list[dict[str, Any]]](lambda: self._models("/api/tags"))
         self.ps = Memo[list[dict[str, Any]]](lambda: self._models("/api/ps"))
         self.metrics = Memo[Samples](self._metrics)
         self.generation = Memo[Generation | None](lambda: GenerationStore(plan.stack).current())
+        self.taken_down = Memo[bool](self._taken_down)
 
     def service(self, name: str) -> ServiceStatus:
         return self.status().service(name)
@@ -49,19 +49,25 @@ class Scene:
         if found is None:
             raise HttpError(f"{service} is not part of this stack")
         headers = {"Content-Type": "application/json"} if body else {}
-        if self._key and service == "engine":
-            headers["Authorization"] = f"Bearer {self._key}"
         return request(method, found.url + path, timeout=timeout, body=body, headers=headers)
+
+    def _taken_down(self) -> bool:
+        """It was up, and `stackctl down` ended that: what is away is away because somebody wanted it."""
+        return self.generation() is None and GenerationStore(self.plan.stack).previous() is not None
 
     def _models(self, path: str) -> list[dict[str, Any]]:
         reply = self.ask("engine", path, timeout=_TIMEOUT)
         if reply.status != 200:
-            raise HttpError(f"{path} answered {reply.status}: {reply.text[:80]}")
+            raise HttpError(_refused(path, reply))
         models = reply.json().get("models")
         return models if isinstance(models, list) else []
 
     def _metrics(self) -> Samples:
         reply = self.ask("engine", "/metrics", timeout=_TIMEOUT)
         if reply.status != 200:
-            raise HttpError(f"/metrics answered {reply.status}")
+            raise HttpError(_refused("/metrics", reply))
         return parse(reply.text)
+
+
+def _refused(path: str, reply: Reply) -> str:
+    return f"{path} answered {reply.status}: {' '.join(reply.text.split())[:80]}"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import time
 from collections.abc import Iterator
@@ -123,7 +124,7 @@ def start_engine_again(stack: Watched) -> None:
     wait_for(lambda: stack.health("--check", "engine", "--no-record")[0] == 0, "the engine is back", 60)
 
 
-def ask(path: Path, request: dict[str, Any]) -> None:
+def ask(path: Path, request: dict[str, Any]) -> bytes:
     import socket
 
     with socket.socket(socket.AF_UNIX) as connection:
@@ -132,7 +133,64 @@ def ask(path: Path, request: dict[str, Any]) -> None:
         answer = b""
         while chunk := connection.recv(65536):
             answer += chunk
-    assert b'"error"' not in answer, answer
+    assert b'"error":' not in answer, answer
+    return answer
+
+
+def test_an_engine_that_dies_again_and_again_is_a_restart_loop(stack: Watched) -> None:
+    stack.health()
+    for count in range(1, 4):
+        before = engine_status(stack)
+        os.kill(before["id"], signal.SIGKILL)
+        wait_for(lambda before=before: running_anew(stack, before), "the supervisor starts it again", 30)
+        if count == 1:
+            code, checks = stack.health("--check", "container.engine", "--no-record")
+            assert (code, checks["container.engine"]["summary"]) == (
+                1,
+                "restarted 1 time since the last look",
+            )
+    code, checks = stack.health("--check", "container.engine")
+    assert (code, "restart loop: 3 restarts" in checks["container.engine"]["summary"]) == (2, True)
+    wait_for(lambda: stack.health("--no-record")[0] == 0, "it is well again", 60)
+
+
+def engine_status(stack: Watched) -> dict[str, Any]:
+    from stackctl.runtime.local.address import socket_path
+
+    answer = json.loads(ask(socket_path(stack.folder.state), {"op": "status"}))
+    (report,) = answer["services"]
+    return {"id": report["pid"], "restarts": report["restarts"], "state": report["state"]}
+
+
+def running_anew(stack: Watched, before: dict[str, Any]) -> bool:
+    now = engine_status(stack)
+    return bool(now["state"] == "running" and now["restarts"] > before["restarts"])
+
+
+def test_a_stack_that_was_taken_down_on_purpose_is_not_a_failure(stack: Watched) -> None:
+    stack.write(remedies={"enabled": True}, checks={"runtime": {"remedy": "restart engine", "fail_after": 1}})
+    assert stack.health()[0] == 0
+    stack.folder.ok("down")
+    try:
+        code, checks = stack.health()
+        assert (code, checks["runtime"]["status"]) == (3, "UNKNOWN")
+        assert "taken down on purpose; stackctl up brings it back" in checks["runtime"]["summary"]
+        assert checks["container.engine"]["blocked_by"] == "runtime"
+        quiet = stack.folder.run("health", "--hard", "--quiet-ok")
+        assert (quiet.code, quiet.out, quiet.err) == (0, "", "")
+        assert stack.told() == []
+        assert '"health.remedy"' not in (stack.folder.state / "audit.jsonl").read_text().split('"down"')[-1]
+    finally:
+        stack.folder.ok("up")
+    assert stack.health()[0] == 0
+
+
+def test_a_state_folder_that_is_not_ours_is_unknown_and_not_a_warning(stack: Watched, tmp_path: Path) -> None:
+    (tmp_path / "stackctl").write_text("a file where the folder should be")
+    folder = Folder(stack.folder.path, stack.folder.environment | {"XDG_STATE_HOME": str(tmp_path)})
+    done = folder.run("health", "--nagios")
+    assert (done.code, done.out.startswith("UNKNOWN: ")) == (3, True)
+    assert "error: health could not run: " in done.err
 
 
 def test_a_silence_holds_the_message_back_and_shows_in_the_report(stack: Watched) -> None:

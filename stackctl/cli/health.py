@@ -59,6 +59,15 @@ def health(
         else:
             options = session.Options(patterns, not no_record, 0.0 if quiet_ok else 10.0)
             ctx.exit(_run(found, options, as_json=as_json, as_line=as_line, hard=hard, quiet_ok=quiet_ok))
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        # The state folder of another user, a full disk: it could not look, which is not a WARNING (exit 1).
+        if as_line:
+            click.echo("UNKNOWN: stackctl health could not run, see stderr")
+        click.echo(f"error: health could not run: {error}", err=True)
+        click.echo("fix: stackctl health --no-record", err=True)
+        ctx.exit(int(Status.UNKNOWN))
     except StackctlError:
         if as_line:
             # A monitoring system reads stdout, and takes 2 for CRITICAL: a bad option must be UNKNOWN.
@@ -82,6 +91,8 @@ def _run(
     except state.Busy as busy:
         return _busy(busy, quiet_ok)
     status = report.status(confirmed_only=hard)
+    if report.unsaved and quiet_ok:
+        click.echo(f"note: {report.trouble}", err=True)
     if not (quiet_ok and status is Status.OK):
         click.echo(_rendered(found, report, as_json=as_json, as_line=as_line, hard=hard))
         sys.stdout.flush()

@@ -8,6 +8,7 @@ cannot differ.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
@@ -216,7 +217,8 @@ def load(stack_file: str | None, overlay: str | None = None) -> Plan:
         from stackctl.config import load as load_config
 
         found = dump(load_config(stack_file, overlay), path)
-        write_atomically(kept, json.dumps({"schema": SCHEMA, "key": key, "plan": found}), sync=False)
+        with contextlib.suppress(OSError):  # a full disk costs time here, and must not cost the look
+            write_atomically(kept, json.dumps({"schema": SCHEMA, "key": key, "plan": found}), sync=False)
     return decode(Plan, found)
 
 

@@ -61,9 +61,11 @@ def _enabled(check: Check, plan: Plan) -> bool:
 
 
 def _overridden(check: Check, plan: Plan) -> Check:
+    if check.timeout == 10.0:
+        check = replace(check, timeout=plan.health.timeout)
     override = plan.health.checks.get(check.id)
     if override is None:
-        return check if check.timeout != 10.0 else replace(check, timeout=plan.health.timeout)
+        return check
     return replace(
         check,
         timeout=override.timeout or check.timeout,

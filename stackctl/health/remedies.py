@@ -1,6 +1,9 @@
 """Lets a confirmed failure start the procedure that mends it: only when switched on, seldom, and on the
 record.
 
+Nobody is there to confirm anything, so nothing is confirmed: a step that asks first stops its procedure, and
+the message says how a person goes on.
+
 A remedy is a procedure's name (`stackctl run NAME`), or `restart SERVICE`. It is noted in the state file
 before it is started, so a remedy that kills the host is still counted after the reboot.
 """
@@ -23,7 +26,7 @@ _DAY = 86400.0
 
 
 def apply(
-    plan: Plan, rows: list[Row], memory: Memory, now: Moment, save: Callable[[], None]
+    plan: Plan, rows: list[Row], memory: Memory, now: Moment, save: Callable[[], bool]
 ) -> dict[str, str]:
     """Start what is due; check id -> what was done, for the message."""
     if not plan.health.remedies.enabled:
@@ -38,7 +41,8 @@ def apply(
             refusal = _refusal(plan, memory, name, now)
             if refusal is None:
                 memory.remedies.setdefault(name, []).append(now)
-                save()
+                if not save():
+                    refusal = "not started: that it was could not be noted, so it could not be counted"
             started[name] = refusal or _start(plan, name, row.check.id)
         outcomes[row.check.id] = f"{name}: {started[name]}"
     return outcomes
@@ -68,10 +72,19 @@ def _refusal(plan: Plan, memory: Memory, name: str, now: Moment) -> str | None:
 
 def _start(plan: Plan, name: str, check: str) -> str:
     words = name.split()
-    argv = invocation(plan, *(words if words[0] == "restart" else ["run", *words, "--yes"]))
+    argv = invocation(plan, *(words if words[0] == "restart" else ["run", *words]))
     done = run(argv, timeout=plan.health.remedies.timeout, env=environment(), check=False)
-    outcome = "done" if done.returncode == 0 else f"failed ({done.returncode}): {tail(done.stderr, 2)}"
-    audit.record(
-        plan.stack, "health.remedy", result=outcome, duration=done.duration, remedy=name, check=check
-    )
+    outcome = "done" if done.returncode == 0 else f"failed ({done.returncode}): {_why(done.stderr)}"
+    try:
+        audit.record(
+            plan.stack, "health.remedy", result=outcome, duration=done.duration, remedy=name, check=check
+        )
+    except OSError as error:
+        outcome += f" (not in the audit log: {error.strerror})"
     return outcome
+
+
+def _why(stderr: str) -> str:
+    """The error and its fix: between them a procedure says how it ended, which nobody needs in a message."""
+    lines = [line for line in stderr.splitlines() if line.startswith(("error: ", "fix: "))]
+    return "; ".join(lines[-2:]) or tail(stderr, 2)

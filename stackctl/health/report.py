@@ -38,9 +38,12 @@ class Report:
     duration: float
     trouble: str | None = None
     generation: str | None = None
+    # Nothing could be remembered (a full disk): no run can confirm anything, so what is seen has to count.
+    unsaved: bool = False
 
     def status(self, *, confirmed_only: bool = False) -> Status:
         """Worst of all; a check that only waits for a failing one adds nothing to it."""
+        confirmed_only = confirmed_only and not self.unsaved
         rows = [row for row in self.rows if row.shown and row.result.blocked_by is None]
         if confirmed_only:
             return worst([row.state.hard for row in rows])

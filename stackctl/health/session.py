@@ -79,8 +79,8 @@ def _run(plan: Plan, scenes: SceneMaker, options: Options, folder: Path, memory:
         str(current.number) if current else None,
     )
     if options.record:
-        problems = _record(plan, report, every, memory, folder, whole=not options.patterns)
-        report = replace(report, trouble="; ".join(problems) or None)
+        problems, saved = _record(plan, report, every, memory, folder, whole=not options.patterns)
+        report = replace(report, trouble="; ".join(problems) or None, unsaved=not saved)
     return report
 
 
@@ -193,15 +193,29 @@ def _silenced(plan: Plan, silences: list[silence.Silence], check: str, now: Mome
 
 def _record(
     plan: Plan, report: Report, every: list[Check], memory: Memory, folder: Path, *, whole: bool
-) -> list[str]:
-    """Remember, mend, tell; returns what went wrong on the way."""
+) -> tuple[list[str], bool]:
+    """Remember, mend, tell; returns what went wrong on the way, and whether it is remembered.
+
+    A memory that cannot be written stops no message: the disk that is full is what people must hear of.
+    """
     path = folder / "health.json"
     trouble = [memory.trouble] if memory.trouble else []
+    failed: dict[str, None] = {}
+
+    def save() -> bool:
+        try:
+            state.save(path, memory)
+        except OSError as error:
+            failed[f"{path} cannot be written: {error.strerror}; nothing is remembered"] = None
+            return False
+        failed.clear()
+        return True
+
     ids = {check.id for check in every}
     memory.checks = {name: found for name, found in memory.checks.items() if name in ids}
     memory.last_run = report.at
-    state.save(path, memory)
-    outcomes = remedies.apply(plan, list(report.rows), memory, report.at, lambda: state.save(path, memory))
+    save()
+    outcomes = remedies.apply(plan, list(report.rows), memory, report.at, save)
     host = socket.gethostname()
     messages = [
         from_row(
@@ -211,17 +225,17 @@ def _record(
         if row.event is not None
     ]
     dispatch.queue_up(memory, messages, plan.notify, report.at)
-    state.save(path, memory)
+    save()
     if memory.outbox:
         deliveries = dispatch.deliver(memory, plan.notify, channels.send, report.at)
-        state.save(path, memory)
+        save()
         trouble += [f"{done.channel}: {done.problem}" for done in deliveries if done.problem]
     if plan.health.textfile and whole:
         try:
             textfile.write(Path(plan.health.textfile), report)
         except OSError as error:
             trouble.append(f"{plan.health.textfile}: {error.strerror}")
-    return trouble
+    return [*trouble, *failed], not failed
 
 
 def _undelivered(memory: Memory) -> tuple[str, ...]:

@@ -63,8 +63,11 @@ def run_lock(folder: Path, *, wait: float = 0.0) -> Iterator[None]:
                     raise Busy(_holder(handle.read())) from None
                 time.sleep(0.05)
         handle.truncate(0)
-        handle.write(json.dumps({"pid": os.getpid(), "started": round(time.time(), 1)}))
-        handle.flush()
+        # Unbuffered: what a full disk does not take must not be tried again, and raise, at the end.
+        with contextlib.suppress(OSError):
+            os.write(
+                handle.fileno(), json.dumps({"pid": os.getpid(), "started": round(time.time(), 1)}).encode()
+            )
         yield
 
 

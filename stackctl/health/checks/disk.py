@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from functools import partial
 from pathlib import Path
@@ -14,6 +15,7 @@ from stackctl.health.model import Metric, Result, Status, unknown
 from stackctl.health.moment import Moment
 
 _HOUR = 3600.0
+_MIB = 1 << 20
 _SAMPLES = 72
 _SPAN = 6 * _HOUR
 _WARN_DAYS, _CRIT_DAYS = 7.0, 1.0
@@ -32,20 +34,31 @@ def checks(scene: Scene) -> list[Check]:
         if device is not None:
             devices.add(device)
         name = "disk" if path == plan.data_path else f"disk.{path}"
+        procedure = _procedure(scene, path, name)
         found.append(
             Check(
                 id=name,
                 title=f"Room on the disk of {path}",
                 looks_at=f"free bytes, free inodes and growth of the file system that holds {path}",
                 why="a full disk corrupts a pull, stops the web UI's database and every log",
-                do="stackctl run disk-full; stackctl models rm NAME",
+                do=f"stackctl run {procedure}; stackctl models rm NAME",
                 run=partial(_look, scene, path, name),
                 thresholds="warn, crit: free share (10%, 5%); full within 7 days warns, within 1 is critical",
-                remedy="disk-full" if name == "disk" else None,
+                remedy=procedure if name == "disk" else None,
                 during_operations=False,
             )
         )
     return found
+
+
+def _procedure(scene: Scene, path: str, name: str) -> str:
+    """With the room that makes this check well: what is plenty on a small disk is nothing on a large one."""
+    try:
+        room = os.statvfs(path)
+    except OSError:
+        return "disk-full"
+    warn, _ = limits(scene.plan, name, 0.10, 0.05)
+    return f"disk-full -i room={math.ceil(warn * room.f_blocks * room.f_frsize / _MIB)}m"
 
 
 def _device(path: str) -> int | None:

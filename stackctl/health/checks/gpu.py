@@ -27,7 +27,12 @@ FIELDS = (
     "clocks_throttle_reasons.hw_slowdown",
     "clocks_throttle_reasons.sw_thermal_slowdown",
 )
-QUERY = ("nvidia-smi", f"--query-gpu={','.join(FIELDS)}", "--format=csv,noheader,nounits")
+# A driver that hangs must not leave one more process in the engine's container at every look.
+LIMIT = 8
+QUERY = (
+    *("timeout", "-k", "1", str(LIMIT)),
+    *("nvidia-smi", f"--query-gpu={','.join(FIELDS)}", "--format=csv,noheader,nounits"),
+)
 _MIB = 1024 * 1024
 
 
@@ -90,6 +95,8 @@ def _reading(scene: Scene, seen: Memo[CommandResult]) -> list[Gpu] | Result:
         done = seen()
     except (RuntimeUnreachable, HttpError) as error:
         return unknown(str(error))
+    if done.returncode in (124, 137):
+        return Result(Status.CRITICAL, f"nvidia-smi inside the engine does not end within {LIMIT} s")
     missing = done.returncode in (126, 127)
     if missing and mode == "auto" and not scene.plan.require_gpu:
         return skipped("no NVIDIA GPU is given to the engine")
@@ -149,8 +156,11 @@ def _vram(scene: Scene, seen: Memo[CommandResult], look: Look) -> Result:
 
 
 def _offload(scene: Scene, look: Look) -> Result:
-    if scene.plan.gpu_mode == "none" or look.needs["gpu"].skipped:
-        return skipped("the engine has no GPU")
+    # nvidia-smi knows nothing of a ROCm GPU, and the check that asks it may be switched off.
+    mode, gpu = scene.plan.gpu_mode, look.needs.get("gpu")
+    unseen = mode == "auto" if gpu is None else gpu.skipped and mode != "rocm"
+    if mode == "none" or unseen:
+        return skipped("the engine has no GPU that is known of")
     try:
         loaded = scene.ps()
     except HttpError as error:

@@ -25,9 +25,10 @@ def gpu_verify(context: Context, _args: Args) -> Outcome:
     stack = context.stack.handle
     if stack.config.gpu.mode == "none" or stack.choice.name != "docker":
         return Outcome(True, "this stack uses no GPU of a container")
-    if gather(stack.config, "docker").gpu.mode == "none":
-        return Outcome(True, "there was no GPU for this stack")
     seen = stack.runtime.exec("engine", ["nvidia-smi", "-L"], timeout=30)
+    # Asked of the container first: when the host has lost the GPU, too, the host says that there was none.
+    if seen.returncode in (126, 127) and gather(stack.config, "docker").gpu.mode in ("none", "rocm"):
+        return Outcome(True, "there was no GPU for this stack")
     if seen.returncode != 0 or "GPU" not in seen.stdout:
         return Outcome(False, f"inside the engine: {(seen.stdout + seen.stderr).strip()[:200] or 'no GPU'}")
     spilled = [str(model["name"]) for model in stack.engine().ps() if not model.get("size_vram")]

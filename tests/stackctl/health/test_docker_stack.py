@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import json
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,12 @@ from tests.support.stacks import Folder, engine, free_port, wait_for
 pytestmark = pytest.mark.docker
 
 NVIDIA_SMI = """#!/bin/sh
+if [ -e /tmp/lost ]; then echo "Failed to initialize NVML: Unknown Error"; exit 255; fi
+if [ "$1" = -L ]; then echo "GPU 0: Stand-in 24GB"; exit; fi
 echo "Stand-in 24GB, 20000, 24576, 61, 0, Not Active, Not Active"
+"""
+HANGS = """#!/bin/sh
+exec sleep 300
 """
 LOST = """#!/bin/sh
 echo "Failed to initialize NVML: Unknown Error"; exit 255
@@ -126,6 +132,38 @@ def test_a_gpu_that_is_lost_while_the_container_runs(
     assert (code, checks["gpu"]["summary"]) == (2, "GPU 0: 2 uncorrected memory errors; GPU 0: 93 C")
     program.write_text(NVIDIA_SMI)
     assert health(docker_folder, "--check", "gpu")[0] == 0
+
+    program.write_text(HANGS)
+    code, checks = health(docker_folder, "--check", "gpu")
+    assert (code, "does not end within" in checks["gpu"]["summary"]) == (2, True)
+    assert "sleep 300" not in docker("top", container(docker_folder)), "a hanging driver leaves no process"
+    program.write_text(NVIDIA_SMI)
+
+    # Lost until the container starts anew, which is the usual way to lose it: the remedy brings it back.
+    document["health"] = {**document["health"], "remedies": {"enabled": True}}
+    docker_folder.write(document)
+    (docker_folder.state / "health" / "health.json").unlink()
+    docker("exec", container(docker_folder), "touch", "/tmp/lost")
+    assert health(docker_folder, "--check", "gpu")[0] == 2
+    audit = docker_folder.state / "audit.jsonl"
+    assert '"health.remedy"' not in audit.read_text(), "one look confirms nothing"
+    assert health(docker_folder, "--check", "gpu")[0] == 2
+    (entry,) = [line for line in map(json.loads, audit.read_text().splitlines()) if "remedy" in line]
+    assert (entry["remedy"], entry["check"], entry["result"]) == ("gpu-lost", "gpu", "done")
+    assert health(docker_folder, "--check", "gpu")[0] == 0
+
+
+def test_containers_taken_down_on_purpose_are_not_a_failure(
+    docker_folder: Folder, standin_image: str
+) -> None:
+    docker_folder.write(settings(standin_image, free_port()))
+    docker_folder.ok("up")
+    docker_folder.ok("down")
+    code, checks = health(docker_folder)
+    assert (code, checks["container.engine"]["status"]) == (3, "UNKNOWN")
+    assert "taken down on purpose" in checks["container.engine"]["summary"]
+    assert checks["engine"]["blocked_by"] == "container.engine"
+    assert checks["runtime"]["status"] == "OK"
 
 
 def test_a_docker_that_is_away_is_one_failure(docker_folder: Folder, tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from stackctl.health.model import Metric, Result, Status, ok
+from stackctl.health.model import Metric, Result, Status, ok, skipped
 from stackctl.health.moment import Moment
 from stackctl.health.plan import Plan
 from tests.stackctl.health.support.plans import plan
@@ -227,6 +227,12 @@ def test_models_on_the_cpu_of_a_gpu_host_are_noticed(server: EngineServer) -> No
     assert result.status is Status.CRITICAL
     assert "chat:latest 0%" in result.summary
     assert look(of(server, gpu={"mode": "none"}), "offload", needs=needs).skipped
+    # The GPU check is switched off, or knows nothing of this kind of GPU: the models are there all the same.
+    off = {"checks": {"gpu": {"enabled": False}}}
+    assert look(of(server, health=off), "offload").skipped
+    assert look(of(server, health=off, gpu={"mode": "nvidia"}), "offload").status is Status.CRITICAL
+    rocm = look(of(server, gpu={"mode": "rocm"}), "offload", needs={"gpu": skipped("gpu.mode is rocm")})
+    assert rocm.status is Status.CRITICAL
 
 
 @pytest.mark.parametrize("name", ["latency", "errors", "queue"])

@@ -25,6 +25,8 @@ def test_overrides_reach_the_check_and_its_policy() -> None:
     policy = registry.policy(changed, found)
     assert (policy.fail_after, policy.ok_after, policy.stale_after) == (7, 2, 3 * 3600)
     assert checks["engine"].timeout == 4
+    kept = plan(health={"checks": {"engine": {"fail_after": 1}}, "timeout": "20s"})
+    assert find(scene(kept), "engine").timeout == 20, "an override of something else keeps health.timeout"
     assert "clock" not in checks
 
 

@@ -47,7 +47,8 @@ def up(context: click.Context, timeout: float | None, lock_wait: float, as_json:
     output.say(f"stack {stack.name} on {stack.choice.name}: {stack.choice.reason}")
     result = bring_up(stack, deadline=timeout, wait_for_lock=lock_wait)
     made = firstrun.ensure_model(stack) if "engine" in stack.config.services.enabled() else None
-    said = firstrun.first_words(stack, made) if made else None
+    speaker = made or firstrun.stand_in(stack)
+    said = firstrun.first_words(stack, speaker) if speaker else None
     urls = {name: stack.config.url(name) for name in stack.config.services.enabled()}
     if as_json:
         output.emit_json(
@@ -68,7 +69,7 @@ def up(context: click.Context, timeout: float | None, lock_wait: float, as_json:
     for name, url in urls.items():
         click.echo(f"{name:10} {url}")
     if said:
-        click.echo(f"{made} says: {said}")
+        click.echo(f"{speaker} says: {said}")
     elif result.token_seconds is not None:
         click.echo(f"a model answered with one token in {result.token_seconds:.2f} s")
     else:

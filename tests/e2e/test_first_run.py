@@ -111,6 +111,7 @@ def test_a_second_make_up_changes_nothing(checkout: Namespace) -> None:
     pids = checkout.run("sh", "-c", "ss -ltnpH 'sport = :11434'").stdout
     again = checkout.run("make", "up")
     assert again.returncode == 0, again.stdout + again.stderr
+    assert "demo says: " in again.stdout
     assert checkout.run("sh", "-c", "ss -ltnpH 'sport = :11434'").stdout == pids, (
         "the engine was not restarted"
     )

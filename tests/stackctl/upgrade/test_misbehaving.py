@@ -15,7 +15,7 @@ pytestmark = [pytest.mark.docker, pytest.mark.timeout(300)]
 Make = Callable[..., Stack]
 
 # Seconds within which the old version must be back, on a busy two-core machine.
-WITHIN = 90.0
+WITHIN = 120.0
 
 
 BAD = {
@@ -35,6 +35,11 @@ def test_every_bad_engine_is_taken_back(make_stack: Make) -> None:
         bad = stack.build("engine", mode, crash_after=4)
         assert bad != old
         began = time.monotonic()
+        # A version that never becomes healthy is given up on at this limit; the others have time enough.
+        stack.write(
+            stability="4s" if mode == "crash-later" else "1s",
+            healthy_within="10s" if mode == "never-healthy" else "60s",
+        )
         done = stack.stackctl("upgrade")
         took = time.monotonic() - began
         assert done.returncode == 4, f"{mode}: {done.stderr}"

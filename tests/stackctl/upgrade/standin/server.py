@@ -63,7 +63,7 @@ class Handler(BaseHTTPRequestHandler):
         bad = MODE == "nonsense" or MODELS.get(body.get("model")) == WORSE
         words = ["\ufffd\ufffd", "\x01\x02"] * 5 if bad else WORDS
         words = words[: int(body.get("options", {}).get("num_predict", 99))]
-        pause = 0.2 if MODE == "slow" else 0.02
+        pause = 0.3 if MODE == "slow" else 0.02
         if not body.get("stream", True):
             return self.answer({"response": " ".join(words), "done": True, "eval_count": len(words)})
         self.send_response(200)

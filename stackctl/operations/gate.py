@@ -57,7 +57,9 @@ def broken(service: ServiceStatus, restarts_before: int) -> str | None:
     if service.oom_killed and service.state != "running":
         return f"was killed at its memory limit of {service.memory_limit} bytes"
     if service.restarts > restarts_before or service.state == "restarting":
-        return f"ended with exit code {service.exit_code} and was started again"
+        # A container that runs again has forgotten how it ended.
+        code = f" with exit code {service.exit_code}" if service.exit_code else ""
+        return f"ended{code} and was started again"
     if service.state == "exited":
         return f"ended with exit code {service.exit_code}"
     if service.health == "unhealthy":

@@ -224,6 +224,9 @@ def _alive(pid: int) -> bool:
         return False
     except OSError:
         return True
+    # A zombie still answers to its number, until its parent looks.
+    with contextlib.suppress(OSError, IndexError):
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
     return True
 
 

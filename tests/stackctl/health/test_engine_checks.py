@@ -143,7 +143,7 @@ def test_generation_learns_its_usual_speed_and_notices_a_slow_one(server: Engine
 
 @contextlib.contextmanager
 def slowed(pid: int) -> Iterator[None]:
-    """The process runs 20 ms, then stands still for half a second, and so on."""
+    """The process runs 2 ms, then stands still for half a second, and so on."""
     end = threading.Event()
 
     def pulse() -> None:
@@ -151,7 +151,7 @@ def slowed(pid: int) -> Iterator[None]:
             os.kill(pid, signal.SIGSTOP)
             end.wait(0.5)
             os.kill(pid, signal.SIGCONT)
-            end.wait(0.02)
+            end.wait(0.002)
 
     os.kill(pid, signal.SIGSTOP)
     thread = threading.Thread(target=pulse)

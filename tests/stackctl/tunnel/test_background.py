@@ -9,6 +9,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -28,14 +29,16 @@ class Laptop:
 
     def __init__(self, folder: Path, sshd: Sshd) -> None:
         self.folder, self.sshd = folder, sshd
+        # Short: the path of a Unix socket has room for some hundred characters.
+        self._tmp = tempfile.TemporaryDirectory(prefix="scl")
+        self.tmp = Path(self._tmp.name)
         self.env = {
             **os.environ,
             "XDG_STATE_HOME": str(folder / "state"),
             "XDG_CONFIG_HOME": str(folder / "config"),
             "HOME": str(folder),
-            "TMPDIR": str(folder / "tmp"),
+            "TMPDIR": self._tmp.name,
         }
-        (folder / "tmp").mkdir()
         self.hosts_file = folder / "config" / "stackctl" / "hosts.yaml"
         self.hosts_file.parent.mkdir(parents=True)
         self.server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), _Page)
@@ -143,7 +146,7 @@ def test_a_killed_tunnel_is_seen_cleared_and_brought_back(laptop: Laptop, transp
     again = json.loads(laptop.stackctl("tunnel", "up", "box", "--json", "--port", f"webui={port}").stdout)
     assert again["pid"] != up["pid"]
     assert laptop.status()["well"]
-    folders = [path.name for path in (laptop.folder / "tmp").glob("stackctl-tunnel-*")]
+    folders = [path.name for path in laptop.tmp.glob("stackctl-tunnel-*")]
     assert len(folders) == len(children) and all(f"-{again['pid']}-" in name for name in folders)
     # Killed once more: `down` clears what it left.
     os.kill(again["pid"], signal.SIGKILL)

@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import errno
 import os
 import re
-import select
 import shutil
 import signal
 import socket
@@ -33,6 +33,7 @@ from stackctl.tunnel.sshconfig import SshSettings, ssh_argv
 READY_TIMEOUT = 60.0
 _PREFIX = "stackctl-tunnel-"
 _PR_SET_PDEATHSIG = 1
+_PF_EXITING = 0x4
 _prctl = getattr(ctypes.CDLL(None), "prctl", None)  # Linux alone has it
 _PERMANENT: tuple[tuple[str, type[PermanentTunnelError]], ...] = (
     (r"host key verification failed|identification has changed|no .* host key is known", HostKeyError),
@@ -100,7 +101,7 @@ class OpensshLink:
         pairs = [(path, forward) for forward, path in self._sockets.items()]
         self._child = subprocess.Popen(
             command(destination, config_file, interval, pairs),
-            stdin=subprocess.PIPE,  # never written to; see _lives
+            stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,
             text=True,
@@ -138,12 +139,13 @@ class OpensshLink:
         Splice(loop, sock, far, tally, self._lives)
 
     def _lives(self) -> bool:
-        """False once ssh exits. The kernel closes standard input before ssh's sockets, so whoever has seen a
-        socket end can learn here whether that was the peer's wish or ssh's death."""
-        assert self._child.stdin is not None
-        lifeline = select.poll()
-        lifeline.register(self._child.stdin, select.POLLERR)
-        return not lifeline.poll(0)
+        """False once ssh ends: whoever has seen a socket end learns here whether that was the peer's wish or
+        ssh's.
+
+        An ssh that lost its server closes its listeners before its connections, and says nothing until both
+        are closed. One that is killed leaves the closing to the kernel.
+        """
+        return not _exiting(self._child.pid) and all(map(_listens, self._sockets.values()))
 
     def _connect(self, forward: Forward) -> socket.socket:
         path = next(p for f, p in self._sockets.items() if _same_target(f, forward))
@@ -196,9 +198,8 @@ class OpensshLink:
                 self._child.kill()
                 self._child.wait()
         self._reader.join(5)
-        for pipe in (self._child.stdin, self._child.stderr):
-            if pipe is not None:
-                pipe.close()
+        if self._child.stderr is not None:
+            self._child.stderr.close()
         shutil.rmtree(self._folder, ignore_errors=True)
 
 
@@ -227,6 +228,26 @@ def _alive(pid: int) -> bool:
     # A zombie still answers to its number, until its parent looks.
     with contextlib.suppress(OSError, IndexError):
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    return True
+
+
+def _exiting(pid: int) -> bool:
+    """Whether the kernel is taking the process apart: Linux marks that before it closes the first file."""
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        return bool(int(fields[6]) & _PF_EXITING)
+    except (OSError, IndexError, ValueError):
+        return False  # no Linux
+
+
+def _listens(path: Path) -> bool:
+    """Whether the socket is listened on, without making a connection: a datagram is the wrong kind for a
+    listener, while an abandoned path refuses every kind."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sock:
+        try:
+            sock.connect(str(path))
+        except OSError as error:
+            return error.errno == errno.EPROTOTYPE
     return True
 
 

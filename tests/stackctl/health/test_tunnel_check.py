@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -21,9 +22,9 @@ def test_the_lock_decides_whether_a_tunnel_lives() -> None:
     found = plan(health={"tunnels": ["home"]})
     assert look(found, "tunnel.home").summary == "was never up"
     lock = state.TunnelLock("home")
-    state.write("home", {"state": "up", "reconnects": 2})
+    state.write("home", {"state": "up", "reconnects": 2, "pid": os.getpid()})
     assert look(found, "tunnel.home").summary == "up, 2 reconnects"
-    state.write("home", {"state": "reconnecting", "last_error": "no route to host"})
+    state.write("home", {"state": "reconnecting", "last_error": "no route to host", "pid": os.getpid()})
     searching = look(found, "tunnel.home")
     assert (searching.status, searching.summary) == (Status.WARNING, "reconnecting: no route to host")
     lock.release()

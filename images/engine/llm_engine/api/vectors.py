@@ -47,7 +47,14 @@ async def embed(
     async with call.engine.use(call, files, wanted.runner, keep_alive) as lease:
         if not inputs:
             return Embedded([], 0, lease.load_seconds)
-        request = EmbedRequest(inputs, normalize=normalize, dimensions=dimensions, truncate=truncate)
+        request = EmbedRequest(
+            inputs,
+            normalize=normalize,
+            dimensions=dimensions,
+            truncate=truncate,
+            # The model may be loaded with more: the same request must give the same vector all the same.
+            longest=wanted.runner.num_ctx,
+        )
         try:
             result = await lease.runner.embed(request)
         except RunnerError as error:

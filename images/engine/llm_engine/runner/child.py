@@ -119,7 +119,7 @@ class Desk:
         inputs = []
         for text in request.inputs:
             whole = tokens_of(self._vocab, text, add_special=request.add_special)
-            tokens = self._fit(whole, request.truncate)
+            tokens = self._fit(whole, request.truncate, request.longest)
             if tokens is None:
                 self._refuse(request_id, "context", "the input length exceeds the context length")
                 return None
@@ -127,15 +127,17 @@ class Desk:
         job = Job(request_id, inputs, request.normalize, request.dimensions)
         return lambda: self._machine.embed(job, request.pooling)
 
-    def _fit(self, tokens: TokenArray, cut: bool) -> TokenArray | None:
+    def _fit(self, tokens: TokenArray, cut: bool, limit: int | None) -> TokenArray | None:
         if len(tokens) == 0:
             if self._vocab.bos < 0:
                 raise ValueError("an input is empty")
             return np.array([self._vocab.bos], dtype=np.int32)
         longest = self._machine.longest_input
+        if limit is not None:
+            longest = min(longest, max(limit, 4))  # the least a context has
         if len(tokens) > longest and not cut:
             return None
-        return truncate(tokens, longest, keep_last=self._vocab.add_eos)
+        return truncate(tokens, longest, keep_last=self._vocab.add_eos or self._vocab.add_sep)
 
     def on_rerank(self, request_id: int, payload: Any) -> Work | None:
         request = RerankRequest(**payload)

@@ -193,6 +193,8 @@ class EmbedRequest:
     truncate: bool = True
     pooling: str | None = None
     add_special: bool = True
+    longest: int | None = None
+    """Tokens an input may have, where that is less than the model can read."""
 
 
 @dataclass(frozen=True)

@@ -30,6 +30,7 @@ class Vocab:
         self.eot: int = lib.llama_vocab_eot(self.handle)
         self.add_bos = bool(lib.llama_vocab_get_add_bos(self.handle))
         self.add_eos = bool(lib.llama_vocab_get_add_eos(self.handle))
+        self.add_sep = bool(lib.llama_vocab_get_add_sep(self.handle))
         self._plain: dict[int, bytes] = {}
         self._special: dict[int, bytes] = {}
         self._end: frozenset[int] | None = None

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 
 from llm_engine.api.endpoint import Call
-from llm_engine.chat.messages import Message
+from llm_engine.api.ollama_messages import kept_message
 from llm_engine.chat.model import ChatModel
 from llm_engine.models.model import Model
 from llm_engine.runner.messages import RunnerInfo
@@ -33,10 +33,7 @@ def chat_model(call: Call, model: Model, info: RunnerInfo | None = None) -> Chat
             bos=bos,
             eos=eos,
             system=model.system,
-            messages=[
-                Message(str(item.get("role", "user")), str(item.get("content", "")))
-                for item in model.messages
-            ],
+            messages=[kept_message(item) for item in model.messages],
             prefer_go=prefer_go,
         )
         with _lock:  # prompts are built in threads

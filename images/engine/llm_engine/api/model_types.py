@@ -9,6 +9,7 @@ from typing import Any, NotRequired
 from typing_extensions import TypedDict
 
 from llm_engine.api.gojson import GoDecodeError
+from llm_engine.api.ollama_types import Message
 
 
 @dataclass(frozen=True)
@@ -69,12 +70,6 @@ class PushRequest:
 
 
 @dataclass(frozen=True)
-class CreateMessage:
-    role: str = ""
-    content: str = ""
-
-
-@dataclass(frozen=True)
 class CreateRequest:
     model: str = ""
     name: str = ""
@@ -90,7 +85,7 @@ class CreateRequest:
     license: Texts | None = None
     system: str | None = None
     parameters: dict[str, Any] = field(default_factory=dict)
-    messages: list[CreateMessage] = field(default_factory=list)
+    messages: list[Message] = field(default_factory=list)
     renderer: str = ""
     parser: str = ""
     requires: str = ""

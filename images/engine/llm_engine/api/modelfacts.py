@@ -12,7 +12,7 @@ from llm_engine.models.canonical import go_float
 from llm_engine.models.errors import BlobMissing, InvalidGGUF
 from llm_engine.models.gguf import Array, GGUFFile
 from llm_engine.models.model import Model, read_gguf
-from llm_engine.models.modelfile import Command, generated_heading, render
+from llm_engine.models.written import modelfile
 
 # Too long for an answer that people read; `verbose` does not bring it back, the template has a field of its
 # own.
@@ -124,32 +124,3 @@ def _go_value(value: Any) -> str:
     if isinstance(value, float):
         return go_float(value)
     return json.dumps(value, ensure_ascii=False)
-
-
-def modelfile(model: Model, *, system: str, template: str, params: Mapping[str, Any]) -> str:
-    """A Modelfile that makes this model again."""
-    commands: list[Command] = []
-    for kind, name in (("model", "from"), ("adapter", "adapter"), ("draft", "draft"), ("projector", "from")):
-        commands += [Command(name, str(path)) for path in model.paths(kind)]
-    if not model.paths("model"):
-        commands.insert(0, Command("from", model.short_name))
-    if template:
-        commands.append(Command("template", template))
-    if system or model.system:
-        commands.append(Command("system", system or model.system))
-    for name, text in (("renderer", model.config.renderer), ("parser", model.config.parser)):
-        if text:
-            commands.append(Command(name, text))
-    for name, value in params.items():
-        for item in value if isinstance(value, list) else [value]:
-            commands.append(Command("parameter", _modelfile_value(item), name))
-    if model.config.requires:
-        commands.append(Command("requires", model.config.requires))
-    commands += [Command("license", text) for text in model.licenses]
-    for message in model.messages:
-        commands.append(Command("message", str(message.get("content", "")), str(message.get("role", "user"))))
-    return render(commands, generated_heading(model.short_name))
-
-
-def _modelfile_value(value: Any) -> str:
-    return value if isinstance(value, str) else _go_value(value)

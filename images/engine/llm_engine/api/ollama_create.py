@@ -11,6 +11,7 @@ from llm_engine.api.endpoint import Call, Reply, Stream
 from llm_engine.api.errors import bad_request
 from llm_engine.api.model_types import CreateRequest
 from llm_engine.api.ollama_blobs import parse_digest
+from llm_engine.api.ollama_messages import stored_message
 from llm_engine.api.ollama_models import model_error, parse_name
 from llm_engine.models.create import Recipe, check, create
 from llm_engine.models.digests import Digest
@@ -43,11 +44,11 @@ async def create_route(call: Call) -> Reply | Stream:
         drafts=drafts,
         quantize=request.quantize or request.quantization,
         draft_quantize=request.draft_quantize,
-        template=request.template or None,
+        template=request.template,
         system=request.system or None,
         licenses=[text for text in (request.license.values if request.license else []) if text],
         params=request.parameters,
-        messages=[{"role": item.role, "content": item.content} for item in request.messages],
+        messages=[stored_message(item) for item in request.messages],
         config={
             **request.info,
             "renderer": request.renderer,

@@ -10,7 +10,8 @@ from typing import Any
 from llm_engine.api import goencode
 from llm_engine.api.endpoint import NDJSON, Call, Reply, Stream, json_reply, ndjson
 from llm_engine.api.errors import ApiError, bad_request
-from llm_engine.api.ollama_types import ChatRequest, GenerateRequest, KeepAlive, Message, Think, Tool
+from llm_engine.api.ollama_messages import chat_message
+from llm_engine.api.ollama_types import ChatRequest, GenerateRequest, KeepAlive, Think, Tool
 from llm_engine.api.openai_messages import tool_choice
 from llm_engine.api.text import debug_render, load_only, open_turn, unload
 from llm_engine.api.turn import Answer, Begun, CallMade, Delta, End, JsonFormat, Plain, Turn
@@ -64,7 +65,7 @@ async def chat_route(call: Call) -> Reply | Stream:
     tools = [_tool(item) for item in request.tools]
     turn = Turn(
         model=request.model,
-        messages=[_message(message) for message in request.messages],
+        messages=[chat_message(message) for message in request.messages],
         tools=tools,
         tool_choice=tool_choice(request.tool_choice, tools),
         think=_think(request.think),
@@ -233,22 +234,6 @@ def json_format(value: Any) -> JsonFormat | None:
         return value
     shown = goencode.dumps(value).decode()
     raise ApiError(400, f'invalid format: {shown}; expected "json" or a valid JSON Schema object')
-
-
-def _message(message: Message) -> chat.Message:
-    calls = [
-        chat.Call(item.function.name, item.function.arguments, item.id, item.function.index)
-        for item in message.tool_calls
-    ]
-    return chat.Message(
-        role=str(message.role),
-        content=message.content,
-        thinking=message.thinking,
-        images=[image.data for image in message.images],
-        tool_calls=calls,
-        tool_name=message.tool_name,
-        tool_call_id=message.tool_call_id,
-    )
 
 
 def _tool(item: Tool) -> chat.Tool:

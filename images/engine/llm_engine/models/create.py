@@ -22,6 +22,7 @@ from llm_engine.models.errors import CreateError
 from llm_engine.models.gguf import GGUFFile
 from llm_engine.models.manifests import CONFIG_TYPE, Layer, Manifest
 from llm_engine.models.model import Model, read_gguf
+from llm_engine.models.modelfile import is_version
 from llm_engine.models.names import Name
 from llm_engine.models.quantize import check_target
 from llm_engine.models.status import Status
@@ -38,7 +39,9 @@ ORDER = ("model", "projector", "adapter", "draft", "template", "system", "licens
 
 @dataclass(frozen=True)
 class Recipe:
-    """What a model shall be made of. None and empty mean: as the base has it."""
+    """What a model shall be made of. None and empty mean: as the base has it.
+
+    An empty template of a model without a base means: none, also where the weights write a known format."""
 
     name: Name
     base: Model | None = None
@@ -94,6 +97,9 @@ def check(recipe: Recipe) -> dict[str, Any]:
             Template(recipe.template)
         except TemplateError as error:
             raise CreateError(f"template error: {error}") from None
+    requires = recipe.config.get("requires")
+    if requires and not is_version(str(requires)):
+        raise CreateError("requires must be a valid semver (e.g. 0.14.0)")
     for message in recipe.messages:
         if message.get("role") not in ROLES:
             raise CreateError(
@@ -200,9 +206,9 @@ def _with_texts(
         kept[:] = [layer for layer in kept if layer.kind not in (kind, *replaces)]
         kept.append(writer.layer(kind, data))
 
-    if recipe.template is not None:
+    if recipe.template:
         put("template", recipe.template.encode(), "prompt")
-    if recipe.system is not None:
+    if recipe.system:
         put("system", recipe.system.encode())
     for text in recipe.licenses:
         layer = writer.layer("license", text.encode())

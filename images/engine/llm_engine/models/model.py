@@ -31,6 +31,10 @@ def read_gguf(path: Path) -> GGUFFile:
     return _read_gguf(path, stat.st_size, stat.st_mtime_ns)
 
 
+def _no_number(text: str) -> Any:
+    raise ValueError(f"{text} is no JSON")
+
+
 @dataclass(frozen=True)
 class Model:
     name: Name
@@ -136,7 +140,7 @@ class Model:
 
     def _json(self, text: str, kind: type[Any], what: str) -> Any:
         try:
-            value = json.loads(text)
+            value = json.loads(text, parse_constant=_no_number)
         except (ValueError, RecursionError) as error:
             raise CorruptManifest(self.short_name, f"its {what} are no JSON: {error}") from None
         if value is None:

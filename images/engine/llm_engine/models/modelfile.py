@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import codecs
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any
 
 from llm_engine.errors import EngineError
@@ -22,6 +23,8 @@ INSTRUCTIONS = (
 ROLES = ("system", "user", "assistant")
 MAX_BYTES = 16 * 1024 * 1024
 _SEMVER = re.compile(r"v?\d+(\.\d+(\.\d+(-[0-9A-Za-z.-]+)?(\+[0-9A-Za-z.-]+)?)?)?")
+_DROPPED = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ufeff]")
+_BLANK = " \t\r\n"
 _LIST = ", ".join(f'"{name}"' for name in INSTRUCTIONS[:-1]) + f', or "{INSTRUCTIONS[-1]}"'
 
 
@@ -102,8 +105,7 @@ class _Reader:
     """Takes the text line by line; a value goes on over lines until its quote closes."""
 
     def __init__(self, text: str) -> None:
-        kept = "".join(c for c in text if c in "\n\r\t" or not _control(c))
-        self.lines = kept.split("\n")
+        self.lines = _DROPPED.sub("", text).split("\n")
         self.at = 0
 
     def read(self) -> list[Command]:
@@ -135,19 +137,17 @@ class _Reader:
         return Command(name, value, key, number)
 
     def _value(self, first: str, number: int) -> str:
-        collected = first
-        while (value := _unquote(collected.strip(" \t\r\n"))) is None:
-            self.at += 1
-            if self.at >= len(self.lines):
-                raise ModelfileError(
-                    f"(line {number}): unexpected EOF: the quote that opens on this line is never closed"
-                )
-            collected += "\n" + self.lines[self.at]
+        value = _read_value(first, self._following())
+        if value is None:
+            raise ModelfileError(
+                f"(line {number}): unexpected EOF: the quote that opens on this line is never closed"
+            )
         return value
 
-
-def _control(char: str) -> bool:
-    return char == "\ufeff" or ord(char) < 0x20 or 0x7F <= ord(char) < 0xA0
+    def _following(self) -> Iterator[str]:
+        while self.at + 1 < len(self.lines):
+            self.at += 1
+            yield self.lines[self.at]
 
 
 def _split(line: str) -> tuple[str, str]:
@@ -161,13 +161,24 @@ def _hint(word: str) -> str:
     return f' (did you mean "{close}"?)' if close else ""
 
 
-def _unquote(text: str) -> str | None:
-    """The value of a text with or without quotes; None while its quote is open."""
-    for quote in ('"""', '"'):
-        if text.startswith(quote):
-            closed = len(text) >= 2 * len(quote) and text.endswith(quote)
-            return text[len(quote) : -len(quote)] if closed else None
-    return text
+def _read_value(first: str, following: Iterator[str]) -> str | None:
+    """A value that begins in `first`; lines are taken until its quote closes, None when it never does."""
+    text = first.strip(_BLANK)
+    quote = next((mark for mark in ('"""', '"') if text.startswith(mark)), "")
+    if not quote:
+        return text
+    if len(text) >= 2 * len(quote) and text.endswith(quote):
+        return text[len(quote) : -len(quote)]
+    lines = [first.lstrip(_BLANK)]
+    for line in following:
+        lines.append(line)
+        if line.rstrip(_BLANK).endswith(quote):
+            return "\n".join(lines).rstrip(_BLANK)[len(quote) : -len(quote)]
+    return None
+
+
+def is_version(text: str) -> bool:
+    return _SEMVER.fullmatch(text) is not None
 
 
 def _check(commands: Sequence[Command]) -> list[str]:
@@ -182,7 +193,7 @@ def _check(commands: Sequence[Command]) -> list[str]:
                 from_text(command.key, command.value)
             except InvalidParameter as error:
                 raise ModelfileError(f"(line {command.line}): {error}") from None
-        elif command.name == "requires" and not _SEMVER.fullmatch(command.value):
+        elif command.name == "requires" and not is_version(command.value):
             raise ModelfileError(f"(line {command.line}): requires must be a valid semver (e.g. 0.14.0)")
     return warnings
 
@@ -209,14 +220,17 @@ def quote(value: str) -> str:
 
 
 def _reads_back(written: str, value: str) -> bool:
-    collected = ""
-    lines = written.split("\n")
-    for at, line in enumerate(lines):
-        collected = line if at == 0 else f"{collected}\n{line}"
-        found = _unquote(collected.strip(" \t\r\n"))
-        if found is not None:
-            return at == len(lines) - 1 and found == value
-    return False
+    lines = iter(written.split("\n"))
+    return _read_value(next(lines), lines) == value and next(lines, None) is None
+
+
+@lru_cache(maxsize=512)
+def can_say(command: Command) -> bool:
+    """Whether the grammar has a form for it: a text may close every quote, or hold what is dropped."""
+    try:
+        return parse(render([Command("from", "x"), command])).commands[1:] == (command,)
+    except ModelfileError:
+        return False
 
 
 def generated_heading(name: str) -> list[str]:

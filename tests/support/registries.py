@@ -36,9 +36,13 @@ def free_port() -> int:
 
 @contextlib.contextmanager
 def docker_registry(
-    folder: Path, *, auth: bool = False, tls: tuple[Path, Path] | None = None
+    folder: Path,
+    *,
+    auth: bool = False,
+    tls: tuple[Path, Path] | None = None,
+    token: dict[str, str] | None = None,
 ) -> Iterator[str]:
-    """A running registry; gives `host:port`."""
+    """A running registry; gives `host:port`. `token` configures the server that gives out bearer tokens."""
     program = shutil.which("docker-registry")
     if program is None:
         pytest.fail("docker-registry is not installed: apt-get install docker-registry")
@@ -57,6 +61,8 @@ def docker_registry(
         hashed = bcrypt.hashpw(PASSWORD.encode(), bcrypt.gensalt(4)).decode()
         (folder / "htpasswd").write_text(f"{USER}:{hashed}\n")
         config["auth"] = {"htpasswd": {"realm": "test", "path": str(folder / "htpasswd")}}
+    if token:
+        config["auth"] = {"token": token}
     path = folder / "registry.yml"
     path.write_text(json.dumps(config))  # JSON is YAML
     log = (folder / "registry.log").open("wb")
@@ -118,14 +124,14 @@ class FaultyRegistry:
 
     @property
     def host(self) -> str:
-        return self.url.removeprefix("http://")
+        return self.url.partition("://")[2]
 
     def of(self, method: str, part: str) -> list[dict[str, str]]:
         return [headers for verb, path, headers in self.requests if verb == method and part in path]
 
 
 @contextlib.contextmanager
-def serving(registry: FaultyRegistry) -> Iterator[FaultyRegistry]:
+def serving(registry: FaultyRegistry, tls: ssl.SSLContext | None = None) -> Iterator[FaultyRegistry]:
     lock = threading.Lock()
 
     class Handler(BaseHTTPRequestHandler):
@@ -221,6 +227,9 @@ def serving(registry: FaultyRegistry) -> Iterator[FaultyRegistry]:
 
     server = Server(("127.0.0.1", 0), Handler)
     registry.url = f"http://127.0.0.1:{server.server_address[1]}"
+    if tls is not None:
+        server.socket = tls.wrap_socket(server.socket, server_side=True)
+        registry.url = registry.url.replace("http:", "https:")
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True)
     thread.start()
     try:

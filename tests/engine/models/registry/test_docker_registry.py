@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import stat
 from collections.abc import AsyncIterator, Iterator
@@ -20,6 +21,7 @@ from llm_engine.models.registry.push import push
 from llm_engine.models.store import ModelStore
 
 from tests.support.registries import PASSWORD, USER, docker_registry
+from tests.support.tokens import token_server
 
 pytestmark = pytest.mark.peer
 
@@ -153,6 +155,44 @@ async def test_a_certificate_that_nobody_vouches_for(
         await pulled_elsewhere(tmp_path, f"{host}/team/none", credentials, insecure=False)
     with pytest.raises(RegistryError, match="file does not exist"):
         await pulled_elsewhere(tmp_path, f"https://{host}/team/none", credentials)
+
+
+async def test_bearer_tokens_for_a_name_and_a_password(
+    store: ModelStore, puller: Puller, chat_gguf: Path, tmp_path: Path, credentials: Credentials
+) -> None:
+    with token_server(tmp_path) as (told, asked), docker_registry(tmp_path, token=told) as host:
+        model = create_from_gguf(store, f"{host}/team/secret", chat_gguf)
+        with pytest.raises(RegistryError, match="unauthorized"):
+            await pushed(puller, model)
+        credentials.save(host, Credential(USER, PASSWORD))
+        assert (await pushed(puller, model))[-1] == "success"
+        assert {scope.rpartition(":")[0] for scope in asked} == {"repository:team/secret"}
+        back = await pulled_elsewhere(tmp_path, f"{host}/team/secret", credentials)
+        assert back.digest == model.digest
+
+
+async def test_a_login_that_dockers_helper_keeps(
+    guarded: tuple[str, Path],
+    store: ModelStore,
+    chat_gguf: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    host, authority = guarded
+    monkeypatch.setenv("SSL_CERT_FILE", str(authority))
+    secret = json.dumps({"ServerURL": host, "Username": USER, "Secret": PASSWORD})
+    helper = tmp_path / "docker-credential-vault"
+    helper.write_text(f'#!/bin/sh\n[ "$1" = get ] && [ "$(cat)" = {host} ] && echo \'{secret}\'\n')
+    helper.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    docker = tmp_path / "config.json"
+    docker.write_text('{"credsStore":"vault"}')
+    puller = Puller(store, credentials=Credentials(tmp_path / "none.json", docker))
+    model = create_from_gguf(store, f"{host}/team/helped", chat_gguf)
+    try:
+        assert (await pushed(puller, model, insecure=False))[-1] == "success"
+    finally:
+        await puller.close()
 
 
 def test_dockers_own_credentials(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -90,7 +90,8 @@ class _Pusher:
         self.traffic = traffic
         self.upload = upload
         self.location = ""
-        self.etags: list[str] = []
+        self.sums: list[bytes] = []
+        """Of each chunk that went to a storage: the end of the upload names them all."""
 
     async def run(self) -> None:
         if not self.upload.path.is_file():
@@ -106,6 +107,9 @@ class _Pusher:
                 self.upload.completed = self.upload.layer.size
                 return
             except Exception as error:
+                if self.sums:
+                    # What a storage has of an upload cannot be asked: it begins anew.
+                    self._forget()
                 failures = 1 if self.upload.completed > before else failures + 1
                 if not transient(error) or failures >= self.traffic.patience.tries:
                     if not transient(error):
@@ -158,7 +162,7 @@ class _Pusher:
                 storage = await self._patch(offset, end, data)
                 if storage:
                     await places.acquire()
-                    self.etags.append(hashlib.md5(data, usedforsecurity=False).hexdigest())
+                    self.sums.append(hashlib.md5(data, usedforsecurity=False).digest())
                     group.create_task(self._store(storage, data, places))
                 else:
                     self.upload.completed = end
@@ -179,7 +183,7 @@ class _Pusher:
         ) as response:
             if response.status == 416:
                 # We and the registry do not agree on how far we are: begin anew.
-                self.location = ""
+                self._forget()
                 raise RegistryError("the registry lost part of the upload", http_status=416, retryable=True)
             storage = response.headers.get("Location", "") if response.status == 307 else ""
             if not storage:
@@ -190,19 +194,32 @@ class _Pusher:
             return storage
 
     async def _store(self, url: str, data: bytes, places: asyncio.Semaphore) -> None:
+        failures = 0
         try:
-            async with self.registry.request("PUT", url, data=data, stall=STALL) as response:
-                await raise_for(response)
+            while True:
+                try:
+                    async with self.registry.request("PUT", url, data=data, stall=STALL) as response:
+                        await raise_for(response)
+                    break
+                except Exception as error:
+                    failures += 1
+                    if not transient(error) or failures >= self.traffic.patience.tries:
+                        raise
+                    await asyncio.sleep(self.traffic.patience.after(failures))
             self.upload.completed += len(data)
         finally:
             places.release()
+
+    def _forget(self) -> None:
+        self.location, self.sums = "", []
+        self.upload.completed = 0
 
     async def _resume_at(self) -> int:
         """How many bytes of a broken upload the registry has."""
         async with self.registry.request("GET", self.location, stall=STALL) as response:
             found = _RANGE.fullmatch(response.headers.get("Range", ""))
-            if response.status != 204 or self.etags:
-                self.location, self.etags = "", []
+            if response.status != 204:
+                self._forget()
                 await self._begin()
                 return 0
             # "0-0" is what registries say for an empty upload as well; one byte sent twice is refused, so
@@ -214,16 +231,16 @@ class _Pusher:
 
     async def _commit(self) -> None:
         query = {"digest": str(self.upload.layer.digest)}
-        if self.etags:
-            joined = hashlib.md5("".join(self.etags).encode(), usedforsecurity=False).hexdigest()
-            query["etag"] = f"{joined}-{len(self.etags)}"
+        if self.sums:
+            joined = hashlib.md5(b"".join(self.sums), usedforsecurity=False).hexdigest()
+            query["etag"] = f"{joined}-{len(self.sums)}"
         separator = "&" if urlsplit(self.location).query else "?"
         url = f"{self.location}{separator}{urlencode(query)}"
         async with self.registry.request("PUT", url, data=b"", stall=STALL) as response:
             try:
                 await raise_for(response)
             except RegistryError:
-                self.location, self.etags = "", []
+                self._forget()
                 raise
 
 

@@ -1,0 +1,131 @@
+"""The ways to a registry: through proxies, by Hugging Face's names, and past it to a storage."""
+
+from __future__ import annotations
+
+import ssl
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+import trustme
+from llm_engine.models.create import create_from_gguf
+from llm_engine.models.errors import RegistryError
+from llm_engine.models.names import Name
+from llm_engine.models.registry import push as pushing
+from llm_engine.models.registry.credentials import Credentials
+from llm_engine.models.registry.download import Patience, Traffic
+from llm_engine.models.registry.pull import Puller
+from llm_engine.models.registry.push import push
+from llm_engine.models.store import ModelStore
+
+from tests.support.proxy import proxying
+from tests.support.registries import free_port, model_registry, serving
+from tests.support.storage import redirecting
+
+QUICK = Patience(stall=2.0, tries=4, pause=0.01, longest_pause=0.05)
+WEIGHTS = bytes(range(256)) * 2000
+
+
+@pytest.fixture(autouse=True)
+def no_proxies(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    for name in ("HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "ALL_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+        monkeypatch.delenv(name.lower(), raising=False)
+    monkeypatch.setenv("HOME", str(tmp_path))
+
+
+@pytest.fixture
+async def puller(store: ModelStore, tmp_path: Path) -> AsyncIterator[Puller]:
+    credentials = Credentials(tmp_path / "credentials.json", tmp_path / "docker.json")
+    puller = Puller(store, traffic=Traffic(patience=QUICK), credentials=credentials)
+    yield puller
+    await puller.close()
+
+
+async def pull(puller: Puller, name: str, *, insecure: bool = False) -> None:
+    async for _ in puller.pull(Name.parse(name), insecure=insecure):
+        pass
+
+
+@pytest.mark.parametrize("host", ["hf.co", "huggingface.co"])
+async def test_hugging_faces_names_through_an_https_proxy(
+    puller: Puller, store: ModelStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, host: str
+) -> None:
+    """The proxy leads the names to a server of ours, which has certificates for them."""
+    authority = trustme.CA()
+    certificate = authority.issue_cert(host, "cdn.example")
+    authority.cert_pem.write_to_path(tmp_path / "ca.pem")
+    monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "ca.pem"))
+    tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    certificate.configure_cert(tls)
+    registry = model_registry(WEIGHTS, ("template", b"{{ .Prompt }}"))
+
+    def to_the_storage(path: str, headers: dict[str, str]) -> tuple[int, dict[str, str], bytes] | None:
+        if headers["host"] == host and "/blobs/" in path:
+            return 302, {"Location": f"https://cdn.example/repos/1{path}"}, b""
+        return None
+
+    registry.authorize = to_the_storage
+    with (
+        serving(registry, tls),
+        proxying({f"{host}:443": registry.host, "cdn.example:443": registry.host}) as proxy,
+    ):
+        monkeypatch.setenv("HTTPS_PROXY", proxy.url)
+        await pull(puller, f"{host}/someone/Some-Model-GGUF:Q4_K_M")
+        assert set(proxy.asked) == {f"CONNECT {host}:443", "CONNECT cdn.example:443"}
+    asked = [path for _, path, _ in registry.requests]
+    assert asked[0] == "/v2/someone/Some-Model-GGUF/manifests/Q4_K_M"
+    model = store.resolve(f"{host}/someone/some-model-gguf:q4_k_m")
+    assert model.short_name == f"{host}/someone/Some-Model-GGUF:Q4_K_M"
+    assert model.model_path is not None and model.model_path.read_bytes() == WEIGHTS
+
+
+async def test_an_http_proxy_and_the_hosts_that_it_is_not_for(
+    puller: Puller, store: ModelStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with serving(model_registry(WEIGHTS)) as registry, proxying() as proxy:
+        monkeypatch.setenv("HTTP_PROXY", proxy.url)
+        monkeypatch.setenv("http_proxy", proxy.url)
+        await pull(puller, f"{registry.host}/some/model", insecure=True)
+        assert proxy.asked[0] == f"GET {registry.url}/v2/some/model/manifests/latest"
+        through = len(proxy.asked)
+        store.delete(Name.parse(f"{registry.host}/some/model"))
+        monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+        monkeypatch.setenv("no_proxy", "127.0.0.1")
+        await pull(puller, f"{registry.host}/some/model", insecure=True)
+        assert len(proxy.asked) == through
+
+
+async def test_a_proxy_that_is_not_there_is_named(puller: Puller, monkeypatch: pytest.MonkeyPatch) -> None:
+    port = free_port()
+    monkeypatch.setenv("HTTPS_PROXY", f"http://127.0.0.1:{port}")
+    with pytest.raises(RegistryError, match=f"pull model manifest: .*127.0.0.1.*{port}"):
+        await pull(puller, "hf.co/someone/model")
+
+
+async def test_the_registry_may_want_a_newer_program(puller: Puller) -> None:
+    text = b"The model you are attempting to pull requires a newer version of Ollama."
+    with serving(model_registry(WEIGHTS)) as registry:
+        registry.authorize = lambda path, headers: (412, {}, text)
+        with pytest.raises(RegistryError, match=rf"^pull model manifest: 412: {text.decode()}$"):
+            await pull(puller, f"{registry.host}/some/model", insecure=True)
+
+
+@pytest.mark.parametrize("failures", [0, 1, 3])
+async def test_a_registry_that_sends_uploads_to_a_storage(
+    puller: Puller, store: ModelStore, chat_gguf: Path, monkeypatch: pytest.MonkeyPatch, failures: int
+) -> None:
+    monkeypatch.setattr(pushing, "CHUNK", 100_000)
+    with redirecting() as uploads:
+        uploads.failures = failures
+        model = create_from_gguf(store, f"{uploads.host}/team/one", chat_gguf, system="Be brief.")
+        statuses = [status async for status in push(puller, model, insecure=True)]
+    assert statuses[-1].status == "success"
+    layers = model.manifest.everything
+    assert uploads.blobs == {
+        str(layer.digest): store.blobs.path(layer.digest).read_bytes() for layer in layers
+    }
+    assert list(uploads.manifests.values()) == [model.manifest.raw]
+    size = max(layer.size for layer in model.manifest.layers)
+    assert any(status.completed == status.total == size for status in statuses)
+    assert len(uploads.stored) > 3 + failures

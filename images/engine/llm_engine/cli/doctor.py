@@ -1,4 +1,4 @@
-"""`llm-engine doctor`: what is wrong in the model store. Needs no server and changes nothing."""
+"""`llm-engine doctor`: what is wrong in the model store. Needs no server; only --fix changes anything."""
 
 from __future__ import annotations
 
@@ -9,17 +9,24 @@ from pathlib import Path
 import click
 
 from llm_engine.cli.bundle import MODELS, open_store
+from llm_engine.errors import EngineError
 from llm_engine.models import human
-from llm_engine.models.examine import examine
+from llm_engine.models.examine import examine, tidy
 
 
 @click.command()
 @click.option("--verify", is_flag=True, help="Read every blob and compare it with its digest.")
+@click.option("--fix", is_flag=True, help="First remove files that no model uses, older than an hour.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON document.")
 @MODELS
-def doctor(verify: bool, as_json: bool, models: Path | None) -> None:
+def doctor(verify: bool, fix: bool, as_json: bool, models: Path | None) -> None:
     """Examine the model store; exit status 1 when a model is broken."""
     store = open_store(models)
+    if fix and not store.prunes:
+        raise EngineError(
+            "OLLAMA_NOPRUNE forbids to remove files", fix="OLLAMA_NOPRUNE= llm-engine doctor --fix"
+        )
+    removed = list(tidy(store)) if fix else []
     findings = list(examine(store, verify=verify))
     listed = store.list()
     broken = any(finding.level == "error" for finding in findings)
@@ -28,12 +35,15 @@ def doctor(verify: bool, as_json: bool, models: Path | None) -> None:
             "schema": "llm-engine/doctor/1",
             "store": str(store.root),
             "models": [model.short_name for model in listed],
+            "removed": removed,
             "findings": [finding.to_json() for finding in findings],
         }
         click.echo(json.dumps(document))
     else:
         blobs = {layer.digest: layer.size for model in listed for layer in model.manifest.everything}
         click.echo(f"{store.root}: {len(listed)} models, {human.size(sum(blobs.values()))}")
+        for name in removed:
+            click.echo(f"removed: {name}")
         for finding in findings:
             click.echo(f"{finding.level}: {finding.subject}: {finding.text}")
             if finding.fix:

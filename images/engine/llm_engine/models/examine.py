@@ -1,15 +1,21 @@
-"""Looking for what is wrong in a store, without changing it."""
+"""Looking for what is wrong in a store, without changing it; and removing what only takes space."""
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 from llm_engine.models.digests import Digest
-from llm_engine.models.errors import InvalidGGUF, ModelsError
+from llm_engine.models.errors import InvalidDigest, InvalidGGUF, ModelsError
+from llm_engine.models.registry.partial import Partial
 from llm_engine.models.store import ModelStore
+
+DAY = 86400.0
+TIDY = "llm-engine doctor --fix"
 
 
 @dataclass(frozen=True)
@@ -62,18 +68,43 @@ def examine(store: ModelStore, *, verify: bool = False) -> Iterator[Finding]:
     if readable:
         for digest in sorted(set(store.blobs.digests()) - set(mentioned)):
             size = store.blobs.path(digest).stat().st_size
-            yield Finding("warning", str(digest), f"no model uses this blob of {size} bytes")
+            yield Finding("warning", str(digest), f"no model uses this blob of {size} bytes", TIDY)
     yield from _strays(store)
 
 
 def _strays(store: ModelStore) -> Iterator[Finding]:
+    for path, age in _old_files(store, "-partial"):
+        yield Finding("warning", path.name, f"a download that nobody went on with for {age:.0f} days", TIDY)
+    for path, age in _old_files(store, ""):
+        if path.name.startswith("incoming-"):
+            yield Finding("warning", path.name, f"a temporary file, {age:.0f} days old", TIDY)
+
+
+def _old_files(store: ModelStore, ending: str) -> Iterator[tuple[Path, float]]:
+    """Files that nobody has touched for a day, and how many days it is."""
     if not store.blobs.root.is_dir():
         return
     for path in sorted(store.blobs.root.iterdir()):
-        age = (time.time() - path.stat().st_mtime) / 86400
-        if path.name.endswith("-partial") and age > 1:
-            yield Finding(
-                "warning", path.name, f"a download that nobody went on with for {age:.0f} days", f"rm {path}"
-            )
-        elif path.name.startswith("incoming-") and age > 1:
-            yield Finding("warning", path.name, f"a temporary file, {age:.0f} days old", f"rm {path}")
+        with contextlib.suppress(FileNotFoundError):  # finished, or removed, while we looked
+            age = (time.time() - path.stat().st_mtime) / DAY
+            if path.name.endswith(ending) and age > 1:
+                yield path, age
+
+
+def tidy(store: ModelStore) -> Iterator[str]:
+    """Removes what only takes space, and gives the names of the files.
+
+    The store's own rules hold: nothing that a manifest mentions or that somebody holds, nothing younger than
+    an hour, and no blob at all while a manifest cannot be read. A download goes when it is older than a day
+    and nobody is at work on it.
+    """
+    yield from store.clean()
+    for path, _ in _old_files(store, "-partial"):
+        with contextlib.suppress(InvalidDigest, OSError):
+            digest = Digest.parse(path.name.removesuffix("-partial"))
+            partial = Partial(store.blobs, digest, path.stat().st_size)
+            try:
+                if partial.abandon():
+                    yield path.name
+            finally:
+                partial.close()

@@ -11,6 +11,7 @@ import sys
 import time
 from collections import deque
 from collections.abc import AsyncIterator, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -20,7 +21,7 @@ from llm_engine.models.names import Name
 from llm_engine.models.registry import download, partial
 from llm_engine.models.registry.credentials import Credentials
 from llm_engine.models.registry.download import Patience, Traffic
-from llm_engine.models.registry.partial import Ranges
+from llm_engine.models.registry.partial import Partial, Ranges
 from llm_engine.models.registry.pull import Puller
 from llm_engine.models.registry.ratelimit import RateLimit, parse_rate
 from llm_engine.models.status import Status
@@ -344,6 +345,23 @@ def test_killed_again_and_again(store: ModelStore, registry: FaultyRegistry) -> 
     assert lost < 3 * 5 * (50_000 + 2 * 65536 + 131072), lost
 
 
+def test_a_second_process_goes_on_where_a_killed_one_stopped(
+    store: ModelStore, registry: FaultyRegistry
+) -> None:
+    registry.rate = 500_000
+    command = [sys.executable, "-c", PULL, str(store.root), f"{registry.host}/some/model"]
+    first, second = (subprocess.Popen(command, stdout=subprocess.DEVNULL) for _ in range(2))
+    deadline = time.monotonic() + 60
+    while registry.sent < 1_000_000 and time.monotonic() < deadline:
+        time.sleep(0.01)
+    first.kill()
+    first.wait()
+    registry.rate = 0
+    assert second.wait(60) == 0
+    assert whole(store, registry)
+    assert registry.sent < len(WEIGHTS) * 1.5
+
+
 def test_two_processes_pull_one_model(store: ModelStore, registry: FaultyRegistry) -> None:
     registry.rate = 2_000_000
     command = [sys.executable, "-c", PULL, str(store.root), f"{registry.host}/some/model"]
@@ -351,6 +369,42 @@ def test_two_processes_pull_one_model(store: ModelStore, registry: FaultyRegistr
     assert [child.wait(60) for child in children] == [0, 0]
     assert whole(store, registry)
     assert registry.sent < len(WEIGHTS) + 5000
+
+
+async def test_a_digest_begins_anew_while_it_is_computed(store: ModelStore) -> None:
+    """What was hashed of a first attempt is no part of the second one's digest."""
+    data = random.Random(2).randbytes(20_000_000)
+    part = Partial(store.blobs, Digest.of(data), len(data))
+    part.open()
+    try:
+        await part.write(0, bytes(10_000_000))
+        hashing = asyncio.create_task(part.hash_on())
+        await part.restart()
+        await hashing
+        for at in range(0, len(data), 1_000_000):
+            await part.write(at, data[at : at + 1_000_000])
+            behind = asyncio.create_task(part.hash_on())
+        assert await behind == len(data)
+        assert await part.finish() == part.digest
+    finally:
+        part.close()
+
+
+def test_whoever_looks_at_ranges_sees_one_state_of_them() -> None:
+    size, step = 200_000, 10
+    ranges, seen = Ranges(), []
+    order = list(range(0, size, step))
+    random.Random(3).shuffle(order)
+    with ThreadPoolExecutor(1) as pool:
+        adding = pool.submit(lambda: [ranges.add(at, at + step) for at in order[:2000]])
+        while not adding.done():
+            total, prefix = ranges.total, ranges.prefix
+            gaps = ranges.gaps(size)
+            assert 0 <= prefix <= size and total % step == prefix % step == 0
+            assert all(start < end for start, end in gaps) and gaps == sorted(gaps)
+            seen.append(total)
+    assert adding.result() is not None
+    assert seen == sorted(seen) and ranges.total == 2000 * step
 
 
 def test_ranges_join_and_leave_gaps() -> None:

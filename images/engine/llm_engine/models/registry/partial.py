@@ -35,7 +35,11 @@ class Busy(Exception):
 
 
 class Ranges:
-    """Which bytes are there: disjoint, sorted, joined where they touch."""
+    """Which bytes are there: disjoint, sorted, joined where they touch.
+
+    One thread adds while others look. `add` puts a new list in the place of the old one and never changes a
+    list, so whoever takes the list once sees one state of it.
+    """
 
     def __init__(self, spans: list[tuple[int, int]] | None = None) -> None:
         self.spans: list[tuple[int, int]] = []
@@ -60,7 +64,8 @@ class Ranges:
     @property
     def prefix(self) -> int:
         """How many bytes are there from the start without a gap."""
-        return self.spans[0][1] if self.spans and self.spans[0][0] == 0 else 0
+        spans = self.spans
+        return spans[0][1] if spans and spans[0][0] == 0 else 0
 
     def gaps(self, size: int) -> list[tuple[int, int]]:
         found, at = [], 0
@@ -92,6 +97,18 @@ class Partial:
 
     def open(self) -> None:
         """Busy when another process has it; StoreFull when the rest cannot fit on the disk."""
+        self._lock()
+        self._file = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        if os.fstat(self._file).st_size == self.size:
+            self.ranges = Ranges(self._known())
+        missing = self.size - self.ranges.total
+        space = os.statvfs(self.blobs.root)
+        if space.f_bavail * space.f_frsize < missing + RESERVE:
+            raise StoreFull(str(self.blobs.root), missing)
+        os.ftruncate(self._file, self.size)
+        self._note()
+
+    def _lock(self) -> None:
         self.blobs.root.mkdir(parents=True, exist_ok=True)
         while True:
             self._record = os.open(self.record_path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
@@ -104,15 +121,6 @@ class Partial:
             if os.fstat(self._record).st_nlink:  # else: finished and removed while we opened it
                 break
             os.close(self._record)
-        self._file = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
-        if os.fstat(self._file).st_size == self.size:
-            self.ranges = Ranges(self._known())
-        missing = self.size - self.ranges.total
-        space = os.statvfs(self.blobs.root)
-        if space.f_bavail * space.f_frsize < missing + RESERVE:
-            raise StoreFull(str(self.blobs.root), missing)
-        os.ftruncate(self._file, self.size)
-        self._note()
 
     def _known(self) -> list[tuple[int, int]]:
         """What our own record says; without one, what Ollama's part files say."""
@@ -160,11 +168,15 @@ class Partial:
     async def restart(self) -> None:
         """Forgets everything: for a registry that can only send a blob from its start."""
         await self._in(self._writing, self._forget)
-        self._hash, self._hashed = hashlib.sha256(), 0
+        # In the thread that hashes, behind what it is doing: nothing goes on being added to the new digest.
+        await self._in(self._hashing, self._begin_digest)
 
     def _forget(self) -> None:
         self.ranges = Ranges()
         self._note()
+
+    def _begin_digest(self) -> None:
+        self._hash, self._hashed, self._synced = hashlib.sha256(), 0, 0
 
     async def hash_on(self) -> int:
         """Takes the digest further as far as the bytes are there without a gap; gives how far that is."""
@@ -200,6 +212,15 @@ class Partial:
     def _discard(self) -> None:
         self.path.unlink(missing_ok=True)
         self._forget_files()
+
+    def abandon(self) -> bool:
+        """Removes what is there of a download, unless someone is at work on it; tells whether it did."""
+        try:
+            self._lock()
+        except Busy:
+            return False
+        self._discard()
+        return True
 
     def _forget_files(self) -> None:
         for path in self.part_files():

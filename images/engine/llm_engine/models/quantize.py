@@ -6,13 +6,14 @@ The child prints one line per tensor; the parent turns these into progress.
 from __future__ import annotations
 
 import ctypes
+import os
 import re
 import subprocess
 import sys
 from collections.abc import Generator
 from pathlib import Path
 
-from llm_engine.models.errors import CreateError
+from llm_engine.models.errors import CreateError, StoreFull
 from llm_engine.models.gguf import GGUFFile
 from llm_engine.models.status import Status
 
@@ -23,6 +24,7 @@ TARGETS = {
     "Q5_K_S": 16, "Q5_K_M": 17, "Q6_K": 18, "IQ4_NL": 25, "IQ4_XS": 30,
 }  # fmt: skip
 ALIASES = {"Q4_K": "Q4_K_M", "Q5_K": "Q5_K_M", "Q3_K": "Q3_K_M"}
+LITTLE_SPACE = 1024 * 1024  # llama.cpp does not say why it could not write
 SOURCES = ("F32", "F16", "BF16")
 _PROGRESS = re.compile(r"\[\s*(\d+)/\s*(\d+)\]")
 
@@ -47,7 +49,7 @@ def quantize(source: GGUFFile, target: str, out: Path) -> Generator[Status, None
         command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace"
     )
     tail: list[str] = []
-    done = False
+    done = full = False
     try:
         assert child.stdout is not None
         yield Status(text, zero, source.size, 0)
@@ -63,7 +65,11 @@ def quantize(source: GGUFFile, target: str, out: Path) -> Generator[Status, None
             child.kill()
         child.wait()
         if not done:
+            space = os.statvfs(out.parent)
+            full = space.f_bavail * space.f_frsize < LITTLE_SPACE
             out.unlink(missing_ok=True)
+    if full:
+        raise StoreFull(str(out.parent))
     if not done:
         raise CreateError(
             f"llama.cpp could not quantize the model to {name}: {' / '.join(tail) or 'it gave no reason'}"

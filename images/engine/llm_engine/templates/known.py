@@ -22,6 +22,8 @@ class Known:
     name: str
     template: str
     stops: tuple[str, ...]
+    system: bool = False
+    """Only a template that takes a system message is this format."""
 
 
 def _turns(system: str, user: str, assistant: str, end: str = "") -> str:
@@ -60,6 +62,7 @@ KNOWN: tuple[Known, ...] = (
         _turns(_HEADER.format("system"), _HEADER.format("user"), _HEADER.format("assistant")),
         ("<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>"),
     ),
+    Known("gemma3-instruct", _GEMMA, ("<end_of_turn>",), system=True),
     Known("gemma-instruct", _GEMMA, ("<start_of_turn>", "<end_of_turn>")),
     Known(
         "phi-3",
@@ -173,7 +176,7 @@ def detect(source: str) -> Known | None:
             expected = [_go(known.template, turns) for turns in _PROBES]
             # Some models have no system role at all, which does not make them another format.
             pairs = [(a, b) for a, b in zip(written, expected, strict=True) if a is not None]
-            if all(_same(a, b) for a, b in pairs):
+            if all(_same(a, b) for a, b in pairs) and (written[2] is not None or not known.system):
                 return known
     return None
 

@@ -7,6 +7,8 @@ import socket
 import threading
 from collections.abc import Iterator
 
+SEND_BUFFER = 32 * 1024  # what waits here is counted and may never arrive: so little waits here
+
 
 class CountingProxy:
     """`fetched` is the number of bytes that the far side sent and that were handed on."""
@@ -28,12 +30,13 @@ class CountingProxy:
         with contextlib.suppress(OSError):
             while True:
                 client, _ = self.listener.accept()
+                client.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER)
                 server = socket.create_connection(self.target)
                 threading.Thread(target=self._move, args=(client, server, False), daemon=True).start()
                 threading.Thread(target=self._move, args=(server, client, True), daemon=True).start()
 
     def _move(self, source: socket.socket, sink: socket.socket, counted: bool) -> None:
-        buffer = memoryview(bytearray(1 << 18))
+        buffer = memoryview(bytearray(1 << 16))
         with contextlib.suppress(OSError):
             while size := source.recv_into(buffer):
                 sink.sendall(buffer[:size])

@@ -322,6 +322,37 @@ def test_create_quantised(client: Client, store: ModelStore, plain_gguf: Path) -
     assert delete(client, {"model": "small"}).status == 200
 
 
+def test_quantised_from_a_model(client: Client, store: ModelStore) -> None:
+    body = {"model": "smaller", "from": "base", "quantize": "Q8_0", "parameters": {"top_k": 1}}
+    found = list(dict.fromkeys(statuses(client.post("/api/create", body))))
+    assert found[:2] == ["quantizing F16 model to Q8_0", "verifying conversion"]
+    base, made = store.resolve("base"), store.resolve("smaller")
+    assert (made.config.file_type, made.system) == ("Q8_0", base.system)
+    assert made.params == {**base.params, "top_k": 1}
+    assert made.model_path != base.model_path and base.missing() == []
+    answer = client.post("/api/generate", {"model": "smaller", "prompt": "hi", "stream": False})
+    assert answer.json["response"] == SENTENCE
+    assert delete(client, {"model": "smaller"}).status == 200
+
+
+def test_messages_of_a_model_keep_everything(client: Client, store: ModelStore) -> None:
+    messages = [
+        {"role": "user", "content": "What is this?", "images": ["aGk="]},
+        {
+            "role": "assistant",
+            "content": "",
+            "thinking": "hm",
+            "tool_calls": [{"id": "c1", "function": {"index": 0, "name": "look", "arguments": {"at": "it"}}}],
+        },
+        {"role": "tool", "content": "a cat", "tool_name": "look", "tool_call_id": "c1"},
+    ]
+    body = {"model": "talked", "from": "base", "messages": messages, "stream": False}
+    assert client.post("/api/create", body).json == {"status": "success"}
+    assert store.resolve("talked").messages == messages
+    assert client.post("/api/show", {"model": "talked"}).json["messages"] == messages
+    assert delete(client, {"model": "talked"}).status == 200
+
+
 @pytest.mark.parametrize(
     ("body", "status", "error"),
     [
@@ -339,6 +370,7 @@ def test_create_quantised(client: Client, store: ModelStore, plain_gguf: Path) -
             400,
             'parameter "num_ctx" must be of type integer',
         ),
+        ({"from": "base", "requires": "soon"}, 400, "requires must be a valid semver (e.g. 0.14.0)"),
         ({"from": "base", "license": 3}, 400, "license must be a string or a list of strings"),
     ],
 )

@@ -44,10 +44,13 @@ def folder(server: EngineServer) -> Path:
 
 @pytest.fixture
 def run(server: EngineServer, folder: Path) -> Run:
-    def run(*arguments: str, stdin: str = "", check: bool = True) -> subprocess.CompletedProcess[str]:
+    def run(
+        *arguments: str, stdin: str = "", check: bool = True, **more: str
+    ) -> subprocess.CompletedProcess[str]:
         program = str(Path(sys.executable).with_name("llm-engine"))
         env = {
             **os.environ,
+            **more,
             "OLLAMA_HOST": server.url,
             "HOME": str(folder),
             "OLLAMA_MODELS": str(folder / "models"),
@@ -183,6 +186,16 @@ def test_run_cp_ps_stop_rm(run: Run) -> None:
     assert run("rm", "two").stdout == "deleted 'two'\n"
 
 
+def test_a_model_for_a_newer_ollama_runs_with_a_warning(run: Run) -> None:
+    for version, warned in (("99.0.0", True), ("v0.14.0", False), ("0.32.0-rc1", False)):
+        run("create", "newer", "-f", "-", stdin=f"FROM hello\nREQUIRES {version}")
+        done = run("run", "newer", "hi")
+        assert done.stdout == f"{SENTENCE}\n\n"
+        warning = f"warning: newer requires Ollama {version}; this engine follows 0.32.0\n"
+        assert done.stderr == (warning if warned else "")
+    run("rm", "newer")
+
+
 def test_what_is_not_there(run: Run) -> None:
     for arguments, text in (
         (("show", "nope"), "model 'nope:latest' not found"),
@@ -241,6 +254,20 @@ def test_export_import_doctor(run: Run, folder: Path) -> None:
     path.write_bytes(raw[:1000])
     truncated = run("doctor", "--models", "other", check=False)
     assert truncated.returncode == 1 and "is truncated" in truncated.stdout
+
+
+def test_doctor_removes_what_no_model_uses(run: Run, folder: Path) -> None:
+    store = ModelStore(folder / "untidy")
+    digest, _ = store.blobs.add(b"nobody mentions me")
+    os.utime(store.blobs.path(digest), (1, 1))
+    told = run("doctor", "--models", "untidy").stdout
+    assert f"warning: {digest}: no model uses this blob" in told
+    assert "fix: llm-engine doctor --fix" in told
+    fixed = run("doctor", "--models", "untidy", "--fix").stdout
+    assert f"removed: {digest.file_name}" in fixed and "nothing is wrong" in fixed
+    forbidden = run("doctor", "--models", "untidy", "--fix", check=False, OLLAMA_NOPRUNE="1")
+    assert forbidden.returncode == 1
+    assert "error: OLLAMA_NOPRUNE forbids" in forbidden.stderr
 
 
 def test_bundles_that_are_none(run: Run, folder: Path) -> None:

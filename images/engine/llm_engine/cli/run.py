@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 from typing import Any
 
 import click
 
+from llm_engine import OLLAMA_VERSION
 from llm_engine.cli.answers import Printer, print_timings
 from llm_engine.cli.client import Client, ServerError
 from llm_engine.cli.session import Session
@@ -59,6 +61,7 @@ def run(model: str, prompt: tuple[str, ...], **flags: Any) -> None:
             raise
         pull_model(client, model, flags["insecure"])
         shown = client.json("POST", "/api/show", {"model": model})
+    warn_of_version(model, shown.get("requires", ""))
     text = " ".join(prompt)
     if not sys.stdin.isatty():
         piped = sys.stdin.read()
@@ -80,6 +83,17 @@ def run(model: str, prompt: tuple[str, ...], **flags: Any) -> None:
     session = Session(client, base, shown, verbose=flags["verbose"], wordwrap=not flags["nowordwrap"])
     session.hide_thinking = flags["hidethinking"]
     session.run()
+
+
+def warn_of_version(model: str, requires: str) -> None:
+    """Such a model may load or may not: the loader knows. When it does not, the reason has been told."""
+    wanted, ours = (
+        tuple(map(int, re.findall(r"\d+", text.partition("-")[0]))) for text in (requires, OLLAMA_VERSION)
+    )
+    if wanted > ours:
+        click.echo(
+            f"warning: {model} requires Ollama {requires}; this engine follows {OLLAMA_VERSION}", err=True
+        )
 
 
 def parse_format(text: str) -> Any:

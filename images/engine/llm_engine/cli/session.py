@@ -1,25 +1,23 @@
-"""A conversation at the terminal: prompts, slash commands, several-line messages, pictures, history."""
+"""A conversation at the terminal: prompts, commands, several-line messages, answers that can be stopped."""
 
 from __future__ import annotations
 
-import base64
-import contextlib
 import os
-import re
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import click
 
 from llm_engine.cli.answers import Printer, print_timings
-from llm_engine.cli.client import Client, ServerError
+from llm_engine.cli.attachments import begins_with_path, with_media
+from llm_engine.cli.client import Client
+from llm_engine.cli.editor import edited
+from llm_engine.cli.lines import EDIT, Lines
 from llm_engine.cli.slash import Commands
 from llm_engine.errors import EngineError
 
-MAX_MEDIA = 100 * 1024 * 1024
-HISTORY_LINES = 100
-_MEDIA = re.compile(r"(?:\.{0,2}/|~/|\w:)?[^\s'\"]*?\.(?:jpe?g|png|webp|wav)\b", re.IGNORECASE)
+HINT = "Send a message (/? for help)"
+HINT_MORE = 'Use """ to end multi-line input'
 
 
 class Session:
@@ -33,7 +31,6 @@ class Session:
         *,
         verbose: bool = False,
         wordwrap: bool = True,
-        read: Callable[[str], str] = input,
     ) -> None:
         self.client = client
         self.base = base
@@ -41,11 +38,10 @@ class Session:
         self.verbose = verbose
         self.wordwrap = wordwrap
         self.hide_thinking = False
-        self.history = not os.environ.get("OLLAMA_NOHISTORY")
+        self.lines = Lines(remember=not os.environ.get("OLLAMA_NOHISTORY"))
         self.options: dict[str, Any] = {}
         self.system = ""
         self.messages: list[dict[str, Any]] = []
-        self.read = read
         self.commands = Commands(self)
 
     @property
@@ -54,48 +50,72 @@ class Session:
 
     def run(self) -> None:
         """Until /bye or the end of the input."""
-        self._load()
-        with _line_editing(self):
-            while True:
-                try:
-                    text = self._read_message()
-                except EOFError:
-                    click.echo()
+        self._load(self.model)
+        self._recall()
+        while True:
+            try:
+                text = self._read_message()
+            except EOFError:
+                click.echo()
+                return
+            except KeyboardInterrupt:
+                # With something typed it only drops that, as shells do.
+                click.echo("\nUse Ctrl + d or /bye to exit." if self.lines.interrupted_empty() else "")
+                continue
+            except EngineError as error:  # of the editor
+                _tell(error)
+                continue
+            try:
+                if self._act_on(text):
                     return
-                except KeyboardInterrupt:
-                    click.echo("\nUse Ctrl + d or /bye to exit.")
-                    continue
-                if not text.strip():
-                    continue
-                if text.startswith("/") and not _MEDIA.match(text):
-                    if self.commands.run(text):
-                        return
-                    continue
-                self.say(text)
+            except KeyboardInterrupt:
+                click.echo()
 
-    def _load(self) -> None:
+    def _act_on(self, text: str) -> bool:
+        """True ends the conversation."""
+        if text.startswith("/") and not begins_with_path(text):
+            return self.commands.run(text)
+        if text.strip():
+            self.say(text)
+        return False
+
+    def _load(self, model: str) -> None:
         # Loads the model before the first question, and says at once what is wrong with it.
-        self.client.json("POST", "/api/generate", {"model": self.model, "stream": False})
+        wanted = {key: self.base[key] for key in ("keep_alive",) if key in self.base}
+        self.client.json("POST", "/api/generate", {**wanted, "model": model, "stream": False})
+
+    def _recall(self) -> None:
+        """The messages that the model brings along: the conversation goes on behind them."""
+        for message in self.shown.get("messages") or []:
+            if message.get("role") == "user":
+                click.echo(f">>> {message.get('content', '')}")
+            elif message.get("role") == "assistant":
+                click.echo(f"{message.get('content', '')}\n")
 
     def _read_message(self) -> str:
-        line = self.read(">>> ")
-        if not line.startswith('"""'):
-            return line
-        lines = [line[3:]]
-        while not lines[-1].rstrip().endswith('"""') or (len(lines) == 1 and not lines[0].strip()):
-            lines.append(self.read("... "))
+        line = self.lines.read(">>> ", HINT)
+        if line.endswith(EDIT):
+            return edited(line.removesuffix(EDIT))
+        return self.rest_of(line[3:]) if line.startswith('"""') else line
+
+    def rest_of(self, first: str) -> str:
+        """A text that began behind three quotes; lines are read until three more end one."""
+        lines = [first]
+        while not lines[-1].rstrip().endswith('"""') or (len(lines) == 1 and not first.strip()):
+            lines.append(self.lines.read("... ", HINT_MORE))
         return "\n".join(lines).rstrip().removesuffix('"""')
 
     def say(self, text: str) -> None:
         message: dict[str, Any] = {"role": "user", "content": text}
-        if {"vision", "audio"} & set(self.shown.get("capabilities", [])):
-            message = with_media(text)
-        self.messages.append(message)
+        before = len(self.messages)
         try:
+            if {"vision", "audio"} & set(self.shown.get("capabilities", [])):
+                message = with_media(text)
+            self.messages.append(message)
             answer = self._answer()
         except EngineError as error:
-            self.messages.pop()
-            click.echo(f"error: {error}", err=True)
+            del self.messages[before:]
+            _tell(error)
             return
         if answer:
             self.messages.append({"role": "assistant", "content": answer})
@@ -126,11 +146,12 @@ class Session:
 
     def switch(self, model: str) -> None:
         """Another model, and a fresh conversation with it."""
-        self.shown = self.client.json("POST", "/api/show", {"model": model})
-        self.base["model"] = model
-        self.options, self.system, self.messages = {}, "", []
+        shown = self.client.json("POST", "/api/show", {"model": model})
         click.echo(f"Loading model '{model}'")
-        self._load()
+        self._load(model)
+        self.shown, self.base["model"] = shown, model
+        self.options, self.system, self.messages = {}, "", []
+        self._recall()
 
     def save(self, name: str) -> None:
         body: dict[str, Any] = {"model": name, "from": self.model, "stream": False}
@@ -138,9 +159,9 @@ class Session:
             body["parameters"] = self.options
         if self.system:
             body["system"] = self.system
-        kept = [{"role": m["role"], "content": m["content"]} for m in self.messages]
-        if kept:
-            body["messages"] = kept
+        if self.messages:
+            # They take the place of those that the model brought along, so these go with them.
+            body["messages"] = [*(self.shown.get("messages") or []), *self.messages]
         self.client.json("POST", "/api/create", body)
         click.echo(f"Created new model '{name}'")
 
@@ -148,43 +169,11 @@ class Session:
         """Runs what a command asks for; its failure ends the command, not the session."""
         try:
             action()
-        except (ServerError, EngineError) as error:
-            click.echo(f"error: {error}", err=True)
+        except EngineError as error:
+            _tell(error)
 
 
-def with_media(text: str) -> dict[str, Any]:
-    """A message with the pictures and sounds whose paths it mentions."""
-    images: list[str] = []
-    for found in _MEDIA.findall(text):
-        path = Path(found).expanduser()
-        if not path.is_file():
-            continue
-        if path.stat().st_size > MAX_MEDIA:
-            raise EngineError(f"{path} is larger than {MAX_MEDIA} bytes")
-        images.append(base64.b64encode(path.read_bytes()).decode())
-        text = text.replace(found, "").strip()
-        click.echo(f"Added image '{found}'")
-    message: dict[str, Any] = {"role": "user", "content": text}
-    return {**message, "images": images} if images else message
-
-
-@contextlib.contextmanager
-def _line_editing(session: Session) -> Any:
-    """Emacs keys and a history that outlives the session, where Python was built with readline."""
-    try:
-        import readline
-    except ImportError:
-        yield
-        return
-    path = Path.home() / ".ollama" / "history"
-    readline.set_history_length(HISTORY_LINES)
-    readline.set_auto_history(session.history)
-    with contextlib.suppress(OSError):
-        readline.read_history_file(path)
-    try:
-        yield
-    finally:
-        if session.history:
-            with contextlib.suppress(OSError):
-                path.parent.mkdir(parents=True, exist_ok=True)
-                readline.write_history_file(path)
+def _tell(error: EngineError) -> None:
+    click.echo(f"error: {error}", err=True)
+    if error.fix:
+        click.echo(f"fix: {error.fix}", err=True)

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import os
-import shlex
-import subprocess
-import tempfile
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from llm_engine.cli.editor import edited
 from llm_engine.cli.show import overview
+from llm_engine.cli.verbs import models_table
 from llm_engine.models.parameters import InvalidParameter, from_text, is_list
 
 if TYPE_CHECKING:
@@ -66,10 +64,16 @@ Available keyboard shortcuts:
   Ctrl + u            Delete the line up to the cursor
   Ctrl + w            Delete the word before the cursor
   Ctrl + l            Clear the screen
+  Ctrl + g            Go on in $OLLAMA_EDITOR, $VISUAL or $EDITOR
   Ctrl + c            Stop the model from responding
   Ctrl + d            Exit
 """
-SHOWN = ("license", "modelfile", "parameters", "system", "template")
+SHOWN = {
+    "license": "license",
+    "modelfile": "Modelfile",
+    "system": "system message",
+    "template": "prompt template",
+}
 
 
 class Commands:
@@ -114,32 +118,37 @@ class Commands:
         click.echo("Cleared session context")
 
     def _list(self) -> None:
-        for model in self.session.client.json("GET", "/api/tags")["models"]:
-            click.echo(model["name"])
+        click.echo(models_table(self.session.client.json("GET", "/api/tags")["models"]))
 
     def _show(self, rest: str) -> None:
         shown = self.session.shown
         if rest == "info":
             click.echo(overview(shown), nl=False)
         elif rest == "system" and self.session.system:
-            click.echo(self.session.system)
-        elif rest == "parameters" and self.session.options:
+            click.echo(f"{self.session.system}\n")
+        elif rest == "parameters":
+            self._show_parameters(shown.get("parameters", ""))
+        elif rest in SHOWN:
+            click.echo(f"{shown.get(rest) or f'No {SHOWN[rest]} was specified for this model.'}\n")
+        else:
+            click.echo(HELP_SHOW)
+
+    def _show_parameters(self, of_model: str) -> None:
+        lines = of_model.splitlines() or ["No additional parameters were specified for this model."]
+        click.echo("Model defined parameters:\n" + "".join(f"  {line}\n" for line in lines))
+        if self.session.options:
             click.echo("User defined parameters:")
             for name, value in self.session.options.items():
                 click.echo(f"  {name:<30} {value}")
-            click.echo(f"Model defined parameters:\n{shown.get('parameters', '')}")
-        elif rest in SHOWN:
-            click.echo(shown.get(rest) or f"No {rest} was specified for this model.")
-        else:
-            click.echo(HELP_SHOW)
+            click.echo()
 
     def _set(self, rest: str) -> None:
         word, _, value = rest.partition(" ")
         value = value.strip()
         session = self.session
         switches: dict[str, Callable[[], str]] = {
-            "history": lambda: self._attribute("history", True, "Set 'history' mode."),
-            "nohistory": lambda: self._attribute("history", False, "Set 'nohistory' mode."),
+            "history": lambda: self._history(True, "Set 'history' mode."),
+            "nohistory": lambda: self._history(False, "Set 'nohistory' mode."),
             "wordwrap": lambda: self._attribute("wordwrap", True, "Set 'wordwrap' mode."),
             "nowordwrap": lambda: self._attribute("wordwrap", False, "Set 'nowordwrap' mode."),
             "verbose": lambda: self._attribute("verbose", True, "Set 'verbose' mode."),
@@ -155,7 +164,7 @@ class Commands:
         elif word == "format":
             click.echo('Invalid or missing format. For "json" mode use "/set format json"')
         elif word == "system" and value:
-            session.system = value.strip('"')
+            session.system = session.rest_of(value[3:]) if value.startswith('"""') else value.strip('"')
             click.echo("Set system message.")
         elif word == "parameter":
             self._parameter(value)
@@ -164,8 +173,10 @@ class Commands:
 
     def _attribute(self, name: str, value: bool, said: str) -> str:
         setattr(self.session, name, value)
-        if name == "history":
-            _remember(value)
+        return said
+
+    def _history(self, value: bool, said: str) -> str:
+        self.session.lines.remember = value
         return said
 
     def _base(self, name: str, value: Any, said: str) -> str:
@@ -191,18 +202,5 @@ class Commands:
         click.echo(f"Set parameter '{name}' to '{value.strip()}'")
 
     def _edit(self) -> None:
-        editor = next(filter(None, map(os.environ.get, ("OLLAMA_EDITOR", "VISUAL", "EDITOR"))), "vi")
-        with tempfile.NamedTemporaryFile("r", suffix=".md") as file:
-            subprocess.run([*shlex.split(editor), file.name], check=False)
-            text = file.read().strip()
-        if text:
-            click.echo(text)
+        if text := edited(""):
             self.session.say(text)
-
-
-def _remember(wanted: bool) -> None:
-    try:
-        import readline
-    except ImportError:
-        return
-    readline.set_auto_history(wanted)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -34,6 +35,10 @@ def list_(prefix: str, as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps({"schema": "llm-engine/models/1", "models": found}))
         return
+    click.echo(models_table(found))
+
+
+def models_table(models: Sequence[Mapping[str, Any]]) -> str:
     rows = [
         (
             model["name"],
@@ -41,9 +46,9 @@ def list_(prefix: str, as_json: bool) -> None:
             "-" if model.get("remote_host") else human.size(model["size"]),
             human.moment(_when(model["modified_at"])),
         )
-        for model in found
+        for model in models
     ]
-    click.echo(table(("NAME", "ID", "SIZE", "MODIFIED"), rows))
+    return table(("NAME", "ID", "SIZE", "MODIFIED"), rows)
 
 
 @click.command()

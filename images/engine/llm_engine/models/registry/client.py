@@ -19,7 +19,7 @@ from urllib.parse import urljoin, urlsplit
 import aiohttp
 from yarl import URL
 
-from llm_engine import __version__
+from llm_engine import OLLAMA_VERSION, __version__
 from llm_engine.models.errors import RegistryError
 from llm_engine.models.manifests import MANIFEST_TYPE, MAX_MANIFEST, OCI_MANIFEST_TYPE
 from llm_engine.models.names import Name
@@ -29,7 +29,7 @@ from llm_engine.models.registry.identity import Identity
 
 # Ollama's registry decides by this header whether a client understands a model; we understand what that
 # version does.
-USER_AGENT = f"ollama/0.32.0 ({platform.machine()} linux) llm-engine/{__version__}"
+USER_AGENT = f"ollama/{OLLAMA_VERSION} ({platform.machine()} linux) llm-engine/{__version__}"
 CONNECT_TIMEOUT = 30
 MAX_REDIRECTS = 5
 READ_BUFFER = 128 * 1024

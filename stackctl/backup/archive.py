@@ -47,6 +47,22 @@ class Entry:
     gid: int = 0
 
 
+@dataclass(frozen=True)
+class Folder:
+    """A folder of the data, also an empty one: as it was, for whom it was."""
+
+    path: str
+    mode: int
+    uid: int
+    gid: int
+
+
+@dataclass(frozen=True)
+class Link:
+    path: str
+    target: str
+
+
 class Writer:
     """Members as they come, then `finish`; nothing is at `path` before that."""
 
@@ -58,6 +74,8 @@ class Writer:
         self._file = os.fdopen(handle, "w+b")
         self._tar = tarfile.TarFile(fileobj=self._file, mode="w", format=tarfile.PAX_FORMAT)
         self._entries: list[Entry] = []
+        self._folders: list[Folder] = []
+        self._links: list[Link] = []
 
     def add_file(self, path: str, source: Path) -> None:
         found = source.lstat()
@@ -94,8 +112,21 @@ class Writer:
         self._member(path, len(data), io.BytesIO(data))
         self._entries.append(Entry(path, path, len(data), digest, digest))
 
+    def add_folder(self, path: str, source: Path) -> None:
+        found = source.lstat()
+        self._folders.append(Folder(path, found.st_mode & 0o777, found.st_uid, found.st_gid))
+
+    def add_link(self, path: str, target: str) -> None:
+        self._links.append(Link(path, target))
+
     def finish(self, about: Mapping[str, Any]) -> Path:
-        manifest = {"schema": SCHEMA, **about, "files": [vars(entry) for entry in self._entries]}
+        manifest = {
+            "schema": SCHEMA,
+            **about,
+            "files": [vars(entry) for entry in self._entries],
+            "folders": [vars(folder) for folder in self._folders],
+            "links": [vars(link) for link in self._links],
+        }
         raw = json.dumps(manifest, indent=1).encode()
         self._member(MANIFEST, len(raw), io.BytesIO(raw))
         self._tar.close()
@@ -187,6 +218,14 @@ def read(path: Path, manifest: Mapping[str, Any], name: str) -> bytes:
         if entry.path == name:
             return content.read()
     raise StackctlError(f"{path} has no {name}")
+
+
+def folders(manifest: Mapping[str, Any]) -> list[Folder]:
+    return [Folder(**data) for data in manifest.get("folders", [])]
+
+
+def links(manifest: Mapping[str, Any]) -> list[Link]:
+    return [Link(**data) for data in manifest.get("links", [])]
 
 
 def contents(path: Path, manifest: Mapping[str, Any]) -> Iterator[tuple[Entry, io.BufferedIOBase]]:

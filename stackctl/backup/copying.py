@@ -27,19 +27,50 @@ def is_database(path: Path) -> bool:
 
 def files(source: Source) -> Iterator[tuple[Path, str]]:
     """Regular files of a source with their relative names, sorted; a database's side files belong to it."""
-    for root, folders, names in os.walk(source.folder):
-        folders.sort()
-        for name in sorted(names):
+    for path, relative, mode in _walk(source):
+        if not stat.S_ISREG(mode):
+            continue
+        owner = next(
+            (path.with_name(path.name.removesuffix(end)) for end in _SIDE_FILES if path.name.endswith(end)),
+            None,
+        )
+        if owner is None or not is_database(owner):
+            yield path, relative
+
+
+def folders(source: Source) -> Iterator[tuple[Path, str]]:
+    """The source itself (as `.`) and every folder in it, also an empty one, parents first."""
+    yield source.folder, "."
+    for path, relative, mode in _walk(source):
+        if stat.S_ISDIR(mode):
+            yield path, relative
+
+
+def links(source: Source) -> Iterator[tuple[Path, str]]:
+    """Symbolic links, which are kept as links wherever they point to."""
+    for path, relative, mode in _walk(source):
+        if stat.S_ISLNK(mode):
+            yield path, relative
+
+
+def odd_files(source: Source) -> list[str]:
+    """Sockets, pipes and devices: nothing that a copy could hold."""
+    kinds = (stat.S_ISREG, stat.S_ISDIR, stat.S_ISLNK)
+    return [relative for _, relative, mode in _walk(source) if not any(kind(mode) for kind in kinds)]
+
+
+def _walk(source: Source) -> Iterator[tuple[Path, str, int]]:
+    for root, names, others in os.walk(source.folder):
+        names.sort()
+        for name in sorted([*names, *others]):
             path = Path(root) / name
             relative = path.relative_to(source.folder).as_posix()
-            if not source.wanted(relative) or not stat.S_ISREG(path.lstat().st_mode):
+            if not source.wanted(relative):
                 continue
-            owner = next(
-                (path.with_name(name.removesuffix(end)) for end in _SIDE_FILES if name.endswith(end)), None
-            )
-            if owner is not None and is_database(owner):
-                continue
-            yield path, relative
+            try:
+                yield path, relative, path.lstat().st_mode
+            except FileNotFoundError:
+                continue  # gone since it was listed
 
 
 def copy_file(path: Path, target: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -88,14 +89,21 @@ def _still(stack: Stack) -> Iterator[None]:
 def _data(stack: Stack, writer: Writer) -> None:
     with tempfile.TemporaryDirectory(prefix="stackctl-backup-", dir=_room(stack)) as scratch:
         for source in sources.of(stack.config):
+            place = f"data/{source.service}"
+            for path, relative in copying.folders(source):
+                writer.add_folder(f"{place}/{relative}", path)
             for path, relative in copying.files(source):
                 copy = Path(scratch) / "file"
                 try:
                     copying.copy_file(path, copy)
                 except FileNotFoundError:
                     continue
-                writer.add_file(f"data/{source.service}/{relative}", copy)
+                writer.add_file(f"{place}/{relative}", copy)
                 copy.unlink()
+            for path, relative in copying.links(source):
+                writer.add_link(f"{place}/{relative}", os.readlink(path))
+            if odd := copying.odd_files(source):
+                stack.say(f"note: {source.service}: left out, no plain files: {', '.join(odd)}")
 
 
 def _room(stack: Stack) -> Path:

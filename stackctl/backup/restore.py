@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -99,30 +100,55 @@ def _merged(document: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]
 def _data(backup: Path, manifest: dict[str, object], data: Path) -> tuple[list[Path], int]:
     """Unpacked beside the live folders, then put in their place by rename."""
     drafts: dict[str, Path] = {}
+
+    def place(path: str) -> Path:
+        service, _, relative = path.removeprefix("data/").partition("/")
+        draft = data / f".{_inside(service)}.restoring"
+        if service not in drafts:
+            shutil.rmtree(draft, ignore_errors=True)  # of a restore that was cut off
+            drafts[service] = draft
+        return draft / _inside(relative)
+
+    folders = archive.folders(manifest)
+    for folder in folders:
+        place(folder.path).mkdir(parents=True, exist_ok=True)
     count = 0
     for entry, content in archive.contents(backup, manifest):
-        if not entry.path.startswith("data/"):
-            continue
-        service, _, relative = entry.path.removeprefix("data/").partition("/")
-        drafts.setdefault(service, data / f".{_inside(service)}.restoring")
-        archive.unpack(entry, content, drafts[service] / _inside(relative))
-        count += 1
-    aside = []
-    for service, draft in drafts.items():
-        live = data / service
-        _own_folders(draft)
-        if live.exists() and any(live.iterdir()):
-            moved = data / f"{service}.replaced-{datetime.now(UTC).strftime('%Y%m%dT%H%M%S%f')}"
-            os.replace(live, moved)
-            aside.append(moved)
-        elif live.exists():
-            live.rmdir()
-        os.replace(draft, live)
-    return aside, count
+        if entry.path.startswith("data/"):
+            archive.unpack(entry, content, place(entry.path))
+            count += 1
+    # After the files, so that none is written through a link; then the folders, which may be read-only.
+    for link in archive.links(manifest):
+        place(link.path).symlink_to(link.target)
+    for folder in reversed(folders):
+        _as_it_was(place(folder.path), folder)
+    if not folders:
+        for draft in drafts.values():
+            _own_folders(draft)
+    return [moved for service, draft in drafts.items() if (moved := _swap(draft, data / service))], count
+
+
+def _as_it_was(path: Path, folder: archive.Folder) -> None:
+    path.chmod(folder.mode)
+    if os.geteuid() == 0:
+        os.chown(path, folder.uid, folder.gid)
+
+
+def _swap(draft: Path, live: Path) -> Path | None:
+    """The draft in the place of the live folder; returns where that went, when there was something in it."""
+    moved = None
+    if live.exists() and any(live.iterdir()):
+        stamp = datetime.now(UTC).strftime("%Y%m%dT%H%M%S%f")
+        moved = live.with_name(f"{live.name}.replaced-{stamp}")
+        os.replace(live, moved)
+    elif live.exists():
+        live.rmdir()
+    os.replace(draft, live)
+    return moved
 
 
 def _own_folders(draft: Path) -> None:
-    """Folders belong to whom their first file belongs to; the archive holds files only."""
+    """In a backup of an older stackctl, which lists no folders, they belong to whom their files belong to."""
     if os.geteuid() != 0:
         return
     for path in [draft, *(found for found in draft.rglob("*") if found.is_dir())]:

@@ -6,10 +6,11 @@ overwritten.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -43,7 +44,7 @@ def size(config: StackConfig) -> int:
 
 def find(config: StackConfig, name: str) -> Snapshot | None:
     path = root(config) / name
-    return Snapshot(path) if (path / "snapshot.json").exists() else None
+    return Snapshot(path) if not name.startswith(".") and (path / "snapshot.json").exists() else None
 
 
 def take(config: StackConfig, name: str) -> Snapshot:
@@ -52,34 +53,35 @@ def take(config: StackConfig, name: str) -> Snapshot:
     draft.mkdir(parents=True, mode=0o700)
     found = sources.of(config)
     for source in found:
-        folder = draft / source.service
-        folder.mkdir()
-        copying.own_as(source.folder, folder)
-        _copy_folders(source, folder)
-        for path, relative in copying.files(source):
-            try:
-                copying.copy_file(path, folder / relative)
-            except FileNotFoundError:
-                continue  # a temporary file of a running service, gone since it was listed
+        _copy(source, draft / source.service)
     about = {
         "schema": 1,
         "at": datetime.now(UTC).isoformat(timespec="seconds"),
         "services": [s.service for s in found],
     }
     (draft / "snapshot.json").write_text(json.dumps(about) + "\n")
-    shutil.rmtree(target, ignore_errors=True)
+    _remove(target)
     os.replace(draft, target)
     return Snapshot(target)
 
 
-def _copy_folders(source: sources.Source, target: Path) -> None:
-    for root_, folders, _ in os.walk(source.folder):
-        for name in folders:
-            original = Path(root_) / name
-            copy = target / original.relative_to(source.folder)
-            copy.mkdir(parents=True, exist_ok=True)
-            shutil.copystat(original, copy)
-            copying.own_as(original, copy)
+def _copy(source: sources.Source, target: Path) -> None:
+    folders = list(copying.folders(source))
+    for _, relative in folders:
+        (target / relative).mkdir()
+    for path, relative in copying.files(source):
+        try:
+            copying.copy_file(path, target / relative)
+        except FileNotFoundError:
+            continue  # a temporary file of a running service, gone since it was listed
+    for path, relative in copying.links(source):
+        with contextlib.suppress(FileNotFoundError):
+            (target / relative).symlink_to(os.readlink(path))
+            copying.own_as(path, target / relative)
+    for path, relative in reversed(folders):
+        with contextlib.suppress(FileNotFoundError):
+            shutil.copystat(path, target / relative)
+            copying.own_as(path, target / relative)
 
 
 def migrated(config: StackConfig, snapshot: Snapshot) -> list[str]:
@@ -89,7 +91,7 @@ def migrated(config: StackConfig, snapshot: Snapshot) -> list[str]:
         copies = [
             path
             for path in (snapshot.path / service).rglob("*")
-            if path.is_file() and copying.is_database(path)
+            if path.is_file() and not path.is_symlink() and copying.is_database(path)
         ]
         for copy in copies:
             live = config.data_path / service / copy.relative_to(snapshot.path / service)
@@ -99,8 +101,16 @@ def migrated(config: StackConfig, snapshot: Snapshot) -> list[str]:
     return changed
 
 
-def restore(config: StackConfig, snapshot: Snapshot, services: Sequence[str]) -> list[Path]:
-    """Put the snapshot's data of these (stopped) services back; returns where what was there went."""
+def restore(
+    config: StackConfig,
+    snapshot: Snapshot,
+    services: Sequence[str],
+    note: Callable[[str, Path], None] = lambda _service, _aside: None,
+) -> list[Path]:
+    """Put the snapshot's data of these (stopped) services back; returns where what was there went.
+
+    `note` hears of each move before it happens, so that it can be taken back after a crash, too.
+    """
     moved = []
     for service in services:
         copy, live = snapshot.path / service, config.data_path / service
@@ -113,10 +123,23 @@ def restore(config: StackConfig, snapshot: Snapshot, services: Sequence[str]) ->
         if live.exists():
             stamp = datetime.now(UTC).strftime("%Y%m%dT%H%M%S%f")
             aside = live.with_name(f"{service}.replaced-{stamp}")
+            note(service, aside)
             os.replace(live, aside)
             moved.append(aside)
         os.replace(draft, live)
     return moved
+
+
+def take_back(config: StackConfig, service: str, aside: Path) -> bool:
+    """Undo one move of `restore` (service stopped); False when it had not happened, or is undone already."""
+    if not aside.is_dir():
+        return False
+    live = config.data_path / service
+    if live.exists():
+        stamp = datetime.now(UTC).strftime("%Y%m%dT%H%M%S%f")
+        os.replace(live, live.with_name(f"{service}.replaced-{stamp}"))
+    os.replace(aside, live)
+    return True
 
 
 def _copy_tree(source: Path, target: Path) -> None:
@@ -129,4 +152,13 @@ def prune(config: StackConfig, keep: set[str]) -> None:
     folder = root(config)
     for path in folder.iterdir() if folder.is_dir() else ():
         if path.name not in keep:
-            shutil.rmtree(path, ignore_errors=True)
+            _remove(path)
+
+
+def _remove(path: Path) -> None:
+    """Out of sight in one step: a removal that is cut off never leaves half a snapshot to be found."""
+    gone = path.with_name(f".{path.name.lstrip('.')}.gone")
+    shutil.rmtree(gone, ignore_errors=True)
+    with contextlib.suppress(FileNotFoundError):
+        path.rename(gone)
+    shutil.rmtree(gone, ignore_errors=True)

@@ -88,6 +88,7 @@ def _copy(argv: list[str], stdin: object = subprocess.DEVNULL, stdout: object = 
         env=clean_environment(),
         timeout=3600,
         check=False,
+        process_group=0,  # Ctrl-C is for stackctl, which ends what it started in its own order
     )  # type: ignore[call-overload]
     if done.returncode != 0:
         raise StackctlError(f"{' '.join(argv[:2])}: {done.stderr.decode(errors='replace').strip()}")

@@ -62,7 +62,7 @@ class GenerationStore:
             (
                 Generation(int(entry.name), entry)
                 for entry in self.root.iterdir()
-                if re.fullmatch(r"\d{4,}", entry.name)
+                if re.fullmatch(r"\d{4,}", entry.name) and (entry / "meta.json").is_file()
             ),
             key=lambda generation: generation.number,
         )
@@ -77,7 +77,9 @@ class GenerationStore:
         return self._linked("previous")
 
     def next_number(self) -> int:
-        return max((generation.number for generation in self.all()), default=0) + 1
+        """Above every number that is taken, also by a folder that an older stackctl left half removed."""
+        taken = self.root.iterdir() if self.root.is_dir() else ()
+        return max((int(entry.name) for entry in taken if entry.name.isdigit()), default=0) + 1
 
     def write(
         self, files: Mapping[str, str], *, runtime: str, lock: Mapping[str, str], meta: Mapping[str, Any]
@@ -125,7 +127,10 @@ class GenerationStore:
         spared = {found.number for found in (self.current(), self.previous()) if found}
         removed = [old for old in self.all()[: -keep or None] if old.number not in spared]
         for old in removed:
-            shutil.rmtree(old.path)
+            # Out of sight in one step: a removal that is cut off never leaves half a generation.
+            old.path.rename(self.root / f".old-{old.path.name}")
+        for leftover in self.root.glob(".old-*") if self.root.is_dir() else ():
+            shutil.rmtree(leftover, ignore_errors=True)
         return removed
 
     def forget(self) -> None:

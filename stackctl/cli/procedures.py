@@ -28,12 +28,6 @@ def _host(ctx: click.Context) -> Any:
     return StackHost.load(settings["stack_file"], settings.get("overlay"), say)
 
 
-def _runs(host: Any) -> Path:
-    from stackctl import paths
-
-    return (host.state_dir if host is not None else paths.state_root() / "no-stack") / "runs"
-
-
 def say(text: str) -> None:
     click.echo(text, err=True)
 
@@ -75,6 +69,8 @@ def finish(result: Any) -> int:
         click.echo(f"fix: stackctl run {name} --resume", err=True)
     elif result.error is not None:
         click.echo(f"fix: {result.error.fix or f'stackctl procedures journal {result.run_id}'}", err=True)
+        if result.error.more:
+            click.echo(f"more: {result.error.more}", err=True)
     return int(result.exit_code)
 
 
@@ -127,13 +123,13 @@ def run(
             procedure,
             given.parse_pairs(pairs),
             host,
-            _runs(host),
+            use.runs_of(host),
             who,
             undo=undo,
             accept_changes=accept_changes,
         )
     else:
-        result = use.start(procedure, given.parse_pairs(pairs), host, _runs(host), who)
+        result = use.start(procedure, given.parse_pairs(pairs), host, use.runs_of(host), who)
     if as_json:
         click.echo(
             json.dumps(
@@ -156,10 +152,11 @@ def run(
 
 def print_plan(procedure: Any, pairs: dict[str, Any], host: Any, as_json: bool) -> int:
     from stackctl.procedures import inputs as given
+    from stackctl.procedures import use
     from stackctl.procedures.plan import plan
 
     values = given.resolve(procedure.front, pairs)
-    planned = plan(procedure, values, host, _runs(host))
+    planned = plan(procedure, values, host, use.runs_of(host))
     if as_json:
         steps = [
             {
@@ -312,9 +309,9 @@ def lint_(ctx: click.Context, names: tuple[str, ...], as_json: bool) -> int:
 @click.pass_context
 def history_(ctx: click.Context, as_json: bool, last: int) -> None:
     """What was run here, newest last."""
-    from stackctl.procedures import journal
+    from stackctl.procedures import journal, use
 
-    records = journal.history(_runs(_host(ctx)))[-last:]
+    records = journal.history(use.runs_of(_host(ctx)))[-last:]
     if as_json:
         listed = [
             {
@@ -343,7 +340,7 @@ def journal_(ctx: click.Context, run_id: str | None, as_json: bool) -> None:
     """Every transition of a run (default: the last one)."""
     from stackctl.procedures import journal, use
 
-    record = use.find_run(_runs(_host(ctx)), run_id)
+    record = use.find_run(use.runs_of(_host(ctx)), run_id)
     for line in journal.read(record.run_dir):
         if as_json:
             click.echo(json.dumps(line))

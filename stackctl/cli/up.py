@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import click
 
 from stackctl.cli import context as contexts
 from stackctl.cli import output
+
+if TYPE_CHECKING:
+    from stackctl.procedures.engine import RunResult
 
 
 @click.command()
@@ -13,15 +18,18 @@ from stackctl.cli import output
     "--timeout", type=float, help="Seconds to wait for health (default: each service's start_grace)."
 )
 @click.option("--wait", "lock_wait", type=float, default=0.0, help="Seconds to wait for another stackctl.")
+@click.option("--plan", "plan_only", is_flag=True, help="Ask every check, change nothing.")
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 @click.pass_context
-def up(context: click.Context, timeout: float | None, lock_wait: float, as_json: bool) -> None:
+def up(
+    context: click.Context, timeout: float | None, lock_wait: float, plan_only: bool, as_json: bool
+) -> int:
     """Bring the stack up, and prove that it works.
 
     Renders stack.yaml, refuses early what cannot work, starts what differs, waits until every service is
     healthy and stays so, and asks a model for one token through the published port. When that fails, the
     reason is shown and the generation before is brought back. In a folder without stack.yaml one is made
-    first.
+    first. The steps are those of the procedure bring-up: stackctl procedures show bring-up.
 
     \b
     Examples:
@@ -30,47 +38,76 @@ def up(context: click.Context, timeout: float | None, lock_wait: float, as_json:
       stackctl -f lab/stack.yaml --overlay nightly up --json
 
     Exit code: 0 up; 3 refused before anything was changed; 4 not healthy, and went back; 5 going back failed,
-    too; 6 another stackctl works on this stack.
+    too; 6 another stackctl works on this stack; 130 stopped by Ctrl-C at the end of a step (twice: at once).
     """
     from stackctl.cli.init import write_stack_file
+    from stackctl.cli.procedures import print_plan
     from stackctl.config import loader
-    from stackctl.operations import firstrun
-    from stackctl.operations.up import up as bring_up
+    from stackctl.procedures import locate, use
+    from stackctl.procedures.engine import Person
+    from stackctl.procedures.stack_host import StackHost
 
     asked_for = context.find_root().obj["stack_file"]
     path = loader.find(asked_for)
     # A first run in an empty folder is helped along; a file that was named and is not there is a mistake.
-    if not path.exists() and not asked_for:
+    if not path.exists() and not asked_for and not plan_only:
         write_stack_file(path)
         output.say(f"no stack file here: wrote {path} with the defaults")
     stack = contexts.stack(context)
+    if plan_only:
+        host = StackHost(stack)
+        return print_plan(locate.find("bring-up", host.folder), {}, host, as_json)
     output.say(f"stack {stack.name} on {stack.choice.name}: {stack.choice.reason}")
-    result = bring_up(stack, deadline=timeout, wait_for_lock=lock_wait)
-    made = firstrun.ensure_model(stack) if "engine" in stack.config.services.enabled() else None
-    speaker = made or firstrun.stand_in(stack)
-    said = firstrun.first_words(stack, speaker) if speaker else None
+    before = stack.store.current()
+    result = use.bring_up(stack, Person(output.say), within=timeout, lock_wait=lock_wait)
+    if result.result != "done":
+        return _not_up(result)
+    current = stack.store.current()
+    # A page of the user's own may have other steps: what they did not leave is not told.
+    facts = {name: value for step in result.steps.values() for name, value in step.data.items()}
     urls = {name: stack.config.url(name) for name in stack.config.services.enabled()}
+    seconds, said = facts.get("token_seconds"), facts.get("said")
     if as_json:
         output.emit_json(
             "stackctl.up/1",
             {
                 "stack": stack.name,
                 "runtime": stack.runtime.name,
-                "generation": result.generation,
-                "previous": result.previous,
-                "changed": result.changed,
+                "generation": current.number if current else None,
+                "previous": before.number if before else None,
+                "changed": (before and before.number) != (current and current.number),
                 "urls": urls,
-                "token_seconds": result.token_seconds,
-                "model": made,
+                "token_seconds": seconds,
+                "model": facts.get("made"),
                 "said": said,
+                "run": result.run_id,
             },
         )
-        return
+        return 0
     for name, url in urls.items():
         click.echo(f"{name:10} {url}")
     if said:
-        click.echo(f"{speaker} says: {said}")
-    elif result.token_seconds is not None:
-        click.echo(f"a model answered with one token in {result.token_seconds:.2f} s")
+        click.echo(f"{facts['speaker']} says: {said}")
+    elif seconds is not None:
+        click.echo(f"a model answered with one token in {seconds:.2f} s")
     else:
         click.echo("no model yet: stackctl models pull NAME")
+    return 0
+
+
+def _not_up(result: RunResult) -> int:
+    """As an error of this command: its steps matter to whoever reads the journal."""
+    error = result.error
+    for line in result.left_by_hand:
+        output.say(f"by hand: {line}")
+    if error is None:
+        output.say("interrupted at the end of a step\nfix: stackctl up")
+        return result.exit_code
+    from stackctl.cli.main import render_error
+    from stackctl.errors import StackctlError
+
+    what = error.what if result.left_by_hand else getattr(error, "why", error.what)
+    fix = "stackctl status, then stackctl up" if result.left_by_hand else error.fix
+    journal = f"stackctl procedures journal {result.run_id}"
+    output.say(render_error(StackctlError(what, fix=fix, more=error.more or journal)))
+    return result.exit_code

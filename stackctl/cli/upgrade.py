@@ -27,7 +27,7 @@ def run_procedure(
 
     host = StackHost(contexts.stack(context))
     procedure = locate.find(name, host.folder)
-    runs = host.state_dir / "runs"
+    runs = use.runs_of(host)
     if resume or undo:
         return finish(use.go_on(procedure, given, host, runs, person(yes), undo=undo))
     return finish(use.start(procedure, given, host, runs, person(yes)))
@@ -96,21 +96,23 @@ def rollback(context: click.Context, generation: int | None, data: str, resume: 
 def outdated(context: click.Context, as_json: bool) -> int:
     """List services for which a newer image exists. Prints nothing, and exits 0, when there is none.
 
-    Exit code: 0 everything is current; 7 something is outdated.
+    Exit code: 0 everything is current; 7 something is outdated; 1 a registry did not tell.
     """
     from stackctl.upgrade import versions
 
-    found = versions.outdated(contexts.stack(context))
+    found, unknown = versions.outdated(contexts.stack(context))
     if as_json:
         rows = [
             {"service": one.service, "image": one.reference, "running": one.running, "newest": one.newest}
             for one in found
         ]
-        output.emit_json("stackctl.outdated/1", {"outdated": rows})
+        output.emit_json("stackctl.outdated/1", {"outdated": rows, "unknown": unknown})
     elif found:
         shown = [(one.service, one.reference, _short(one.running), _short(one.newest)) for one in found]
         click.echo(output.table(("service", "image", "running", "newest"), shown))
-    return 7 if found else 0
+    for line in unknown:
+        output.say(f"error: {line}")
+    return 7 if found else 1 if unknown else 0
 
 
 @click.command()

@@ -20,11 +20,15 @@ from stackctl.runtime.base import ServiceStatus, StackStatus
 STABLE_FOR = 3.0
 
 
-def wait_healthy(stack: Stack, services: Sequence[str], *, deadline: float | None = None) -> StackStatus:
-    """Return when all are healthy; UnhealthyError names the one that is not, and how."""
-    enabled = stack.config.services.enabled()
-    longest = max((enabled[name].start_grace for name in services if name in enabled), default=60.0)
-    ends = time.monotonic() + (deadline if deadline is not None else longest + 5)
+def wait_healthy(
+    stack: Stack, services: Sequence[str], *, deadline: float | None = None, patient: bool = False
+) -> StackStatus:
+    """Return when all are healthy; UnhealthyError names the one that is not, and how.
+
+    `patient`: one that is unhealthy is waited for, too. On a starved host its checks run out of time for a
+    while.
+    """
+    ends = time.monotonic() + (deadline if deadline is not None else longest_grace(stack, services) + 5)
     restarts: dict[str, int] = {}
     said = ""
     while True:
@@ -33,7 +37,8 @@ def wait_healthy(stack: Stack, services: Sequence[str], *, deadline: float | Non
         for name in services:
             service = status.service(name)
             restarts.setdefault(name, service.restarts)
-            if why := broken(service, restarts[name]):
+            tired = patient and service.health == "unhealthy" and service.restarts <= restarts[name]
+            if (why := broken(service, restarts[name])) and not tired:
                 raise UnhealthyError(f"{name} {why}", fix=f"stackctl logs {name}")
             if service.state != "running" or service.health != "healthy":
                 state = service.health if service.state == "running" else service.state
@@ -50,6 +55,12 @@ def wait_healthy(stack: Stack, services: Sequence[str], *, deadline: float | Non
             stack.say(f"{line}, at most {format_duration(round(left))}")
             said = line
         time.sleep(0.2)
+
+
+def longest_grace(stack: Stack, services: Sequence[str]) -> float:
+    """The time that the stack file gives the slowest of these services to become healthy."""
+    enabled = stack.config.services.enabled()
+    return max((enabled[name].start_grace for name in services if name in enabled), default=60.0)
 
 
 def broken(service: ServiceStatus, restarts_before: int) -> str | None:

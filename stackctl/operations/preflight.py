@@ -60,6 +60,21 @@ def prepare(stack: Stack, rendered: Rendered, user: str) -> None:
         aside.rename(files / name)
 
 
+def missing(stack: Stack, rendered: Rendered) -> list[str]:
+    """What `prepare` would make: folders, secrets, configuration files that are not as rendered."""
+    found = [folder for folder in rendered.folders if not Path(folder).is_dir()]
+    there = set(SecretStore(stack.name).names())
+    found += [f"secret {name}" for name in rendered.secrets if name not in there]
+    files = stack.config.state_path / "files"
+    for name, text in rendered.files.items():
+        if name in ("compose.yaml", "processes.yaml"):
+            continue
+        path = files / name
+        if not path.is_file() or path.read_text(encoding="utf-8") != text:
+            found.append(str(path))
+    return found
+
+
 def prune_files(files: Path, kept: Iterable[Generation]) -> None:
     """Remove configuration files that no kept generation has, and what a killed writer left."""
     if not files.is_dir():

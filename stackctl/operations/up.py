@@ -64,23 +64,49 @@ def up(stack: Stack, *, deadline: float | None = None, wait_for_lock: float = 0.
 def prepared(stack: Stack) -> tuple[Rendered, Facts]:
     """Rendered, with its images here and pinned, checked, and with everything in place to start."""
     fit(stack)
-    if stack.choice.name == "docker":
-        from stackctl.runtime.docker import images
-
-        locked = lockfile.read(stack.lock_file)
-        for service in stack.config.services.enabled().values():
-            if service.image in locked:
-                images.obtain_pinned(service.image, locked[service.image], stack.say)
-            else:
-                images.obtain(service.image, stack.say)
-    facts = gather(stack.config, stack.choice.name, lockfile.read(stack.lock_file))
-    rendered = render(stack.config, facts)
-    if rendered.runtime == "docker" and (loose := policy.unpinned(rendered.document)):
-        raise PreflightError(f"image of {', '.join(loose)} could not be pinned")
+    obtain_images(stack)
+    rendered, facts = rendering(stack)
     for note in rendered.notes:
         stack.say(f"note: {note}")
     preflight.check(stack, rendered)
     preflight.prepare(stack, rendered, facts.user)
+    return rendered, facts
+
+
+def missing_images(stack: Stack) -> list[str]:
+    """References that `obtain_images` would build or pull."""
+    if stack.choice.name != "docker":
+        return []
+    from stackctl.runtime.docker import images
+
+    locked = lockfile.read(stack.lock_file)
+    wanted = {service.image for service in stack.config.services.enabled().values()}
+    return sorted(
+        one
+        for one in wanted
+        if (images.inspect(locked[one]) is None if one in locked else not images.is_current(one))
+    )
+
+
+def obtain_images(stack: Stack) -> None:
+    if stack.choice.name != "docker":
+        return
+    from stackctl.runtime.docker import images
+
+    locked = lockfile.read(stack.lock_file)
+    for service in stack.config.services.enabled().values():
+        if service.image in locked:
+            images.obtain_pinned(service.image, locked[service.image], stack.say)
+        else:
+            images.obtain(service.image, stack.say)
+
+
+def rendering(stack: Stack) -> tuple[Rendered, Facts]:
+    """What the stack file says now, with every image pinned; nothing is written."""
+    facts = gather(stack.config, stack.choice.name, lockfile.read(stack.lock_file))
+    rendered = render(stack.config, facts)
+    if rendered.runtime == "docker" and (loose := policy.unpinned(rendered.document)):
+        raise PreflightError(f"image of {', '.join(loose)} could not be pinned")
     return rendered, facts
 
 
@@ -106,26 +132,33 @@ def switch(
     deadline: float | None,
 ) -> UpResult:
     """Start `generation`, hold it to the gate, and put it in force; or show why not, and go back."""
-    changed = before is None or before.number != generation.number
-    verb = (
-        f"starting generation {generation.number}"
-        if changed
-        else f"generation {generation.number} is in force"
-    )
-    stack.say(f"{verb} on {stack.runtime.name}: {', '.join(rendered.services)}")
     try:
-        stack.runtime.up(generation, progress=stack.say)
+        start(stack, generation)
         version, published, seconds = passes_gate(stack, rendered.services, deadline)
     except StackctlError as error:
         show_evidence(stack, error, rendered.services)
         go_back(stack, generation, before, error)
         raise
-    stack.store.activate(generation)
-    stack.store.prune(stack.config.upgrade.keep_generations)
-    preflight.prune_files(stack.config.state_path / "files", stack.store.all())
+    put_in_force(stack, generation)
+    changed = before is None or before.number != generation.number
     return UpResult(
         generation.number, before.number if before else None, changed, version, tuple(published), seconds
     )
+
+
+def start(stack: Stack, generation: Generation) -> None:
+    current = stack.store.current()
+    in_force = current is not None and current.number == generation.number
+    verb = "generation {} is in force" if in_force else "starting generation {}"
+    services = ", ".join(generation.meta["services"])
+    stack.say(f"{verb.format(generation.number)} on {stack.runtime.name}: {services}")
+    stack.runtime.up(generation, progress=stack.say)
+
+
+def put_in_force(stack: Stack, generation: Generation) -> None:
+    stack.store.activate(generation)
+    stack.store.prune(stack.config.upgrade.keep_generations)
+    preflight.prune_files(stack.config.state_path / "files", stack.store.all())
 
 
 def passes_gate(
@@ -213,17 +246,8 @@ def _tell(stack: Stack, say: Say, error: StackctlError, services: tuple[str, ...
 def go_back(stack: Stack, failed: Generation, before: Generation | None, error: StackctlError) -> None:
     """Bring the generation before back, and prove it; with none before, take the failed one down."""
     try:
-        if before is None or before.number == failed.number or before.runtime != stack.runtime.name:
-            if before is None:
-                stack.say("nothing ran before: taking the failed stack down (data is kept)")
-                stack.runtime.down()
+        if not return_to(stack, failed, before) or before is None:
             return
-        stack.say(f"going back to generation {before.number}")
-        stack.runtime.up(before, progress=stack.say)
-        services = tuple(before.meta["services"])
-        # With a time of its own: the limit that was just missed belongs to the settings that are given up.
-        gate.wait_healthy(stack, services, deadline=GOING_BACK)
-        stack.say(f"generation {before.number} is healthy again")
     except StackctlError as second:
         raise RollbackError(
             f"{error.what}; and going back failed: {second.what}", fix="stackctl status, then stackctl up"
@@ -232,3 +256,21 @@ def go_back(stack: Stack, failed: Generation, before: Generation | None, error: 
         raise UnhealthyError(
             f"{error.what} (went back to generation {before.number})", fix=error.fix
         ) from error
+
+
+def return_to(stack: Stack, failed: Generation, before: Generation | None) -> str:
+    """What was done, for people; empty when there is no other generation to return to."""
+    if before is None:
+        stack.say("nothing ran before: taking the failed stack down (data is kept)")
+        stack.runtime.down()
+        return "nothing runs, as before"
+    if before.number == failed.number or before.runtime != stack.runtime.name:
+        return ""
+    stack.say(f"going back to generation {before.number}")
+    stack.runtime.up(before, progress=stack.say)
+    services = tuple(before.meta["services"])
+    # With a time of its own: the limit that was just missed belongs to the settings that are given up.
+    within = max(GOING_BACK, gate.longest_grace(stack, services))
+    gate.wait_healthy(stack, services, deadline=within, patient=True)
+    stack.say(f"generation {before.number} is healthy again")
+    return f"generation {before.number} is healthy again"

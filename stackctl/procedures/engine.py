@@ -18,13 +18,14 @@ from typing import Any, Literal
 
 from stackctl.config.durations import format_duration
 from stackctl.errors import PreflightError, RollbackError, StackctlError, UnhealthyError
-from stackctl.procedures import document, inputs
+from stackctl.procedures import document, inputs, registry
 from stackctl.procedures.context import Context
 from stackctl.procedures.document import Procedure, Step
 from stackctl.procedures.expressions import fill
 from stackctl.procedures.host import Host
 from stackctl.procedures.journal import Journal, RunRecord, StepRecord, boot_id, new_run_dir
 from stackctl.procedures.limits import StopNow, StopSignals
+from stackctl.procedures.model import Action
 from stackctl.procedures.requirements import refuse_unless_met
 from stackctl.procedures.stepper import StepFailed, Stepper
 
@@ -251,16 +252,17 @@ class Engine:
             self._confirm(step)
         self._person.say(f"[{spec.id}] {spec.title}")
         began = time.monotonic()
-        record.changed = True
-        move("running", changed=True)
+        record.changed = record.changed or _changes_something(step)
+        move("running", changed=record.changed)
         try:
             outcome = stepper.carry_out(step)
         except StackctlError as failure:
-            move("failed", failure.what, duration=round(time.monotonic() - began, 3), changed=True)
+            duration = round(time.monotonic() - began, 3)
+            move("failed", failure.what, duration=duration, changed=record.changed)
             raise
         duration = round(time.monotonic() - began, 3)
         record.data, record.duration = dict(outcome.data), duration
-        move("done", outcome.detail, data=outcome.data, duration=duration, changed=True)
+        move("done", outcome.detail, data=outcome.data, duration=duration, changed=record.changed)
         self._person.say(f"[{spec.id}] done in {format_duration(duration)}{_because(outcome.detail)}")
 
     def _walk_back(
@@ -344,6 +346,14 @@ class Engine:
 
 class _NobodyToAsk(PreflightError):
     """A person is needed and none is there; the run waits, resumable."""
+
+
+def _changes_something(step: Step) -> bool:
+    """An outside program may; of an action it is known."""
+    return any(
+        not isinstance(operation, Action) or not registry.find(operation.name).reads_only
+        for operation in step.spec.run
+    )
 
 
 def _facts_of(record: StepRecord | None) -> dict[str, Any]:

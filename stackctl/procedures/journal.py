@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import secrets
+import shutil
 import socket
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -52,8 +54,9 @@ def _end_torn_line(path: Path) -> None:
 
 
 def new_run_dir(runs: Path, procedure: str) -> Path:
-    stamp = datetime.now(UTC).strftime("%Y%m%dT%H%M%SZ")
     while True:
+        now = datetime.now(UTC)
+        stamp = f"{now:%Y%m%dT%H%M%S}{now.microsecond // 1000:03d}Z"
         path = runs / f"{stamp}-{procedure}-{secrets.token_hex(2)}"
         try:
             path.mkdir(parents=True)
@@ -170,16 +173,32 @@ def _apply(record: RunRecord, line: Mapping[str, Any]) -> None:
         step.answer = line.get("answer", step.answer)
 
 
-def history(runs: Path) -> list[RunRecord]:
-    """Every run, oldest first."""
+def history(runs: Path, procedure: str | None = None) -> list[RunRecord]:
+    """Every run (of one procedure), oldest first."""
+    return [fold(path) for path in _folders(runs, procedure)]
+
+
+def newest(runs: Path, procedure: str) -> RunRecord | None:
+    """The only run of a procedure that can be gone on with; a later one has taken its place otherwise."""
+    found = _folders(runs, procedure)
+    return fold(found[-1]) if found else None
+
+
+def _folders(runs: Path, procedure: str | None = None) -> list[Path]:
     if not runs.is_dir():
         return []
-    return [fold(path) for path in sorted(runs.iterdir()) if (path / FILE).exists()]
+    ours = re.compile(rf"\d{{8}}T\d{{6,9}}Z-{re.escape(procedure) if procedure else '.+'}-[0-9a-f]{{4}}")
+    return sorted(path for path in runs.iterdir() if ours.fullmatch(path.name) and (path / FILE).exists())
 
 
 def prune(runs: Path, keep: int = 200) -> None:
-    import shutil
+    """Forget the oldest runs; the newest of each procedure stays, because it may be gone on with."""
+    found = _folders(runs)
+    spared = {_procedure_of(path): path for path in found}
+    for path in found[: -keep or None]:
+        if spared[_procedure_of(path)] != path:
+            shutil.rmtree(path, ignore_errors=True)
 
-    finished = [record for record in history(runs) if not record.resumable]
-    for record in finished[:-keep] if keep else finished:
-        shutil.rmtree(record.run_dir, ignore_errors=True)
+
+def _procedure_of(run_dir: Path) -> str:
+    return run_dir.name.split("-", 1)[1].rsplit("-", 1)[0]

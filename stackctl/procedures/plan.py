@@ -10,12 +10,13 @@ from typing import Any, Literal
 from stackctl.errors import ConfigError, StackctlError
 from stackctl.procedures.context import Context
 from stackctl.procedures.document import Procedure, Step
-from stackctl.procedures.expressions import ExpressionError
+from stackctl.procedures.expressions import ExpressionError, lookup, references
 from stackctl.procedures.host import Host
+from stackctl.procedures.model import Action, Operation, Operations, StepSpec
 from stackctl.procedures.operations import describe, is_read_only
 from stackctl.procedures.stepper import Stepper
 
-Verdict = Literal["already so", "would run", "not needed", "would ask", "depends"]
+Verdict = Literal["already so", "would run", "would fail", "not needed", "would ask", "depends"]
 
 
 @dataclass(frozen=True)
@@ -53,22 +54,42 @@ def _one(step: Step, stepper: Stepper, scope: Mapping[str, Any], facts: dict[str
         return planned("depends", f"when: {spec.when} is known only during the run ({error.what})")
     if spec.manual is not None:
         return planned("would ask", spec.manual.ask)
-    if spec.check and all(is_read_only(operation) for operation in spec.check):
-        try:
-            found = stepper.check(step)
-        except ExpressionError as error:
-            return planned("depends", error.what)
-        except StackctlError as error:
-            return planned("would run", error.what)
-        if found.ok:
-            facts[spec.id].update(found.data)
-            facts[spec.id]["state"] = "skipped"
-            return planned("already so", found.detail)
-        return planned("would run", found.detail)
-    return planned("would run", f"asks: {spec.confirm}" if spec.confirm else "")
+    asked = _askable(spec)
+    if asked is None:
+        return planned("would run", f"asks: {spec.confirm}" if spec.confirm else "")
+    if unknown := _unknown(getattr(spec, asked), scope):
+        return planned("depends", f"on what step {unknown} finds")
+    try:
+        found = stepper.ask(step, asked)
+    except StackctlError as error:
+        return planned("would run" if spec.check else "would fail", error.what)
+    if found.ok:
+        facts[spec.id].update(found.data)
+        facts[spec.id]["state"] = "skipped"
+        return planned("already so", found.detail)
+    return planned("would run" if spec.check else "would fail", found.detail)
 
 
-def _describe(operation: Any, scope: Mapping[str, Any]) -> str:
+def _askable(spec: StepSpec) -> Literal["check", "run"] | None:
+    """What of a step can be asked now: its check; or its `run`, when that is actions that only look."""
+    if spec.check:
+        return "check" if all(is_read_only(one) for one in spec.check) else None
+    looks = all(isinstance(one, Action) and is_read_only(one) for one in spec.run)
+    return "run" if spec.run and looks else None
+
+
+def _unknown(operations: Operations, scope: Mapping[str, Any]) -> str | None:
+    """The step whose outcome an operation needs before it can be asked."""
+    for operation in operations:
+        for path in references(operation.model_dump()):
+            try:
+                lookup(path, scope)
+            except ExpressionError:
+                return path.split(".")[1]
+    return None
+
+
+def _describe(operation: Operation, scope: Mapping[str, Any]) -> str:
     try:
         return describe(operation, scope)
     except ConfigError:

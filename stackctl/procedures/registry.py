@@ -18,7 +18,21 @@ from stackctl.errors import ConfigError
 from stackctl.procedures.context import Context
 from stackctl.procedures.suggest import did_you_mean
 
-ROOMS = ("backup", "data", "files", "gpu", "models", "net", "secrets", "stack", "upgrade")
+# The first word of an action's name -> the module that has it; only what a step names is imported.
+ROOMS = {
+    "backup": "backup",
+    "data": "data",
+    "disk": "files",
+    "file": "files",
+    "gpu": "gpu",
+    "http": "net",
+    "models": "models",
+    "port": "net",
+    "secrets": "secrets",
+    "service": "stack",
+    "stack": "stack",
+    "upgrade": "upgrade",
+}
 
 
 class Args(BaseModel):
@@ -78,16 +92,19 @@ def action(
 
 
 def all_actions() -> dict[str, Registered]:
-    for room in ROOMS:
-        importlib.import_module(f"stackctl.procedures.actions.{room}")
+    for module in set(ROOMS.values()):
+        importlib.import_module(f"stackctl.procedures.actions.{module}")
     return dict(sorted(_ACTIONS.items()))
 
 
 def find(name: str) -> Registered:
+    module = ROOMS.get(name.partition(".")[0])
+    if module is not None:
+        importlib.import_module(f"stackctl.procedures.actions.{module}")
+    if name in _ACTIONS:
+        return _ACTIONS[name]
     known = all_actions()
-    if name not in known:
-        raise ActionInvalid(f"{name}: there is no such action{did_you_mean(name, known)}")
-    return known[name]
+    raise ActionInvalid(f"{name}: there is no such action{did_you_mean(name, known)}")
 
 
 def bind(registered: Registered, values: Mapping[str, Any]) -> Args:

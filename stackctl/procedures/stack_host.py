@@ -15,6 +15,7 @@ from stackctl.runtime.lock import stack_lock
 @dataclass(frozen=True)
 class StackHost:
     handle: Stack
+    lock_wait: float = 0.0
 
     @classmethod
     def load(cls, stack_file: str | None, overlay: str | None = None, say: Say = to_stderr) -> StackHost:
@@ -40,7 +41,7 @@ class StackHost:
         return self.handle.store.current() is not None
 
     def lock(self, purpose: str) -> contextlib.AbstractContextManager[Any]:
-        return stack_lock(self.name)
+        return stack_lock(self.name, wait=self.lock_wait)
 
     def facts(self) -> dict[str, Any]:
         config, current = self.handle.config, self.handle.store.current()

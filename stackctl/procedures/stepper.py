@@ -26,9 +26,12 @@ VERIFY_EVERY = 0.5
 class StepFailed(StackctlError):
     """A step did not reach what it promises; `exit_code` is that of its cause."""
 
-    def __init__(self, step: str, why: str, *, exit_code: int = 1, fix: str | None = None) -> None:
-        super().__init__(f"step {step}: {why}", fix=fix)
+    def __init__(
+        self, step: str, why: str, *, exit_code: int = 1, fix: str | None = None, more: str | None = None
+    ) -> None:
+        super().__init__(f"step {step}: {why}", fix=fix, more=more)
         self.exit_code = exit_code
+        self.why = why
 
 
 class Stepper:
@@ -51,12 +54,16 @@ class Stepper:
         """Whether the step's desired state is there already. No check: it is not known to be."""
         if not step.spec.check:
             return Outcome(False, "no check")
-        return self._limited(step, lambda: self._hold(step, "check"))
+        return self.ask(step, "check")
+
+    def ask(self, step: Step, phase: str) -> Outcome:
+        """Whether the operations of a phase hold; one that cannot even answer does not."""
+        return self._limited(step, lambda: self._hold(step, phase))
 
     def still_holds(self, step: Step) -> Outcome:
         """On resume, for a step the journal calls done: ask what proves it, verify before check."""
         if step.spec.verify:
-            return self._limited(step, lambda: self._hold(step, "verify"))
+            return self.ask(step, "verify")
         if step.spec.check:
             return self.check(step)
         return Outcome(True, "done before")
@@ -108,7 +115,9 @@ class Stepper:
         except StackctlError as error:
             problems = "; ".join(getattr(error, "problems", []))
             why = f"{error.what}: {problems}" if problems else error.what
-            raise StepFailed(step.spec.id, why, exit_code=error.exit_code, fix=error.fix) from error
+            raise StepFailed(
+                step.spec.id, why, exit_code=error.exit_code, fix=error.fix, more=error.more
+            ) from error
         except Exception as error:
             raise StepFailed(step.spec.id, f"{type(error).__name__}: {error}") from error
 

@@ -4,31 +4,86 @@ id.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from stackctl.errors import PreflightError, UsageError
-from stackctl.procedures import inputs, journal
+from stackctl import paths
+from stackctl.errors import PreflightError, StackctlError, UsageError
+from stackctl.operations.context import Stack
+from stackctl.procedures import inputs, journal, locate
 from stackctl.procedures.document import Procedure
 from stackctl.procedures.engine import Engine, Person, RunResult
 from stackctl.procedures.host import Host
 from stackctl.procedures.journal import RunRecord
+from stackctl.procedures.stack_host import StackHost
 from stackctl.procedures.suggest import did_you_mean
+from stackctl.runtime import audit
 
 
 def start(
-    procedure: Procedure, given: Mapping[str, Any], host: Host | None, runs: Path, person: Person
+    procedure: Procedure,
+    given: Mapping[str, Any],
+    host: Host | None,
+    runs: Path,
+    person: Person,
+    *,
+    tell_of_unfinished: bool = True,
 ) -> RunResult:
     values = inputs.resolve(procedure.front, given)
-    waiting = unfinished(runs, procedure.id)
+    waiting = unfinished(runs, procedure.id) if tell_of_unfinished else None
     if waiting is not None and not waiting.alive:
         person.say(
             f"note: run {waiting.id} of {procedure.id} did not end; this is a new one "
             f"(stackctl run {procedure.id} --resume would have gone on with it)"
         )
     journal.prune(runs)
-    return Engine(procedure, values, host, runs, person).start()
+    engine = Engine(procedure, values, host, runs, person)
+    return _recorded(procedure, host, engine.start)
+
+
+def bring_up(
+    stack: Stack, person: Person, *, within: float | None = None, lock_wait: float = 0.0
+) -> RunResult:
+    """What `stackctl up` does: the page bring-up, begun anew however the last run of it ended."""
+    host = StackHost(stack, lock_wait)
+    given = {} if within is None else {"within": f"{within:g}s"}
+    page = locate.find("bring-up", host.folder)
+    return start(page, given, host, runs_of(host), person, tell_of_unfinished=False)
+
+
+def runs_of(host: Host | None) -> Path:
+    return (host.state_dir if host is not None else paths.state_root() / "no-stack") / "runs"
+
+
+def _recorded(procedure: Procedure, host: Host | None, run: Callable[[], RunResult]) -> RunResult:
+    """With a line in the stack's audit log, unless the run only looked."""
+    if host is None:
+        return run()
+    began, before = time.monotonic(), host.handle.store.current()
+    result = run()
+    after = host.handle.store.current()
+    meant = [step.data["generation"] for step in result.steps.values() if "generation" in step.data]
+    if result.result != "done" or any(step.changed for step in result.steps.values()):
+        audit.record(
+            host.name,
+            procedure.id,
+            result=_ending(result),
+            duration=time.monotonic() - began,
+            generation_from=before.number if before else None,
+            generation_to=meant[-1] if meant else after.number if after else None,
+            run=result.run_id,
+        )
+    return result
+
+
+def _ending(result: RunResult) -> str:
+    if result.error is None:
+        return "ok" if result.result == "done" else result.result
+    cause = result.error.__cause__
+    kind = cause if isinstance(cause, StackctlError) else result.error
+    return f"{type(kind).__name__}: {result.error.what}"
 
 
 def go_on(
@@ -52,13 +107,15 @@ def go_on(
     }
     values = inputs.resolve(procedure.front, {**kept, **given})
     engine = Engine(procedure, values, host, runs, person)
-    return engine.undo(record) if undo else engine.resume(record, accept_changes=accept_changes)
+    if undo:
+        return _recorded(procedure, host, lambda: engine.undo(record))
+    return _recorded(procedure, host, lambda: engine.resume(record, accept_changes=accept_changes))
 
 
 def unfinished(runs: Path, procedure_id: str) -> RunRecord | None:
     """The newest run of the procedure, when it can be gone on with."""
-    records = [record for record in journal.history(runs) if record.procedure == procedure_id]
-    return records[-1] if records and records[-1].resumable else None
+    record = journal.newest(runs, procedure_id)
+    return record if record is not None and record.resumable else None
 
 
 def find_run(runs: Path, run_id: str | None) -> RunRecord:

@@ -18,19 +18,27 @@ import yaml
 
 from stackctl.config.section import format_size
 from stackctl.engine_api import EngineClient
-from stackctl.errors import StackctlError, UnhealthyError
+from stackctl.errors import UnhealthyError
 from stackctl.operations.context import Stack
 from stackctl.runtime.command import run
 from stackctl.runtime.docker import compose
 from stackctl.runtime.generations import Generation
 
 SPARE = 256 << 20
+MEMINFO = Path("/proc/meminfo")
+
+
+def cannot(stack: Stack) -> str | None:
+    """Why a second engine cannot run beside the first; None when it can."""
+    if stack.choice.name != "docker":
+        return "a second engine needs the docker runtime"
+    return no_room(stack)
 
 
 def no_room(stack: Stack) -> str | None:
     """Why a second engine does not fit beside the first; None when it does."""
     used = stack.runtime.status().service("engine").memory_bytes or 0
-    found = re.search(r"MemAvailable:\s+(\d+) kB", Path("/proc/meminfo").read_text())
+    found = re.search(r"MemAvailable:\s+(\d+) kB", MEMINFO.read_text())
     free = int(found[1]) * 1024 if found else 0
     if free < used + SPARE:
         return f"{format_size(free)} of memory are free, a second engine may need {format_size(used + SPARE)}"
@@ -118,8 +126,3 @@ def _free_port() -> int:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]
         return port
-
-
-def only_docker(stack: Stack) -> None:
-    if stack.choice.name != "docker":
-        raise StackctlError("a canary needs the docker runtime", fix="leave --canary away")

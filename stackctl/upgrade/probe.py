@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import re
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from stackctl.config.upgrade import Probe, UpgradeConfig
 from stackctl.engine_api import EngineClient, EngineError
 from stackctl.errors import UnhealthyError
 
-REPEATS = 3
+# A busy host makes a try slow, never fast: so the best of some counts, and some more are made until the two
+# best agree. Old and new are asked in the same way.
+REPEATS, AT_MOST, CLOSE = 3, 8, 0.1
+IN_TURN = 5
 
 
 @dataclass(frozen=True)
@@ -55,20 +59,62 @@ def choose_model(client: EngineClient, config: UpgradeConfig, wanted: Sequence[s
     return None
 
 
-def measure(client: EngineClient, model: str, config: UpgradeConfig, repeats: int = REPEATS) -> Baseline:
+def measure(client: EngineClient, model: str, config: UpgradeConfig, at_most: int = AT_MOST) -> Baseline:
     """Ask every probe; the first round only loads the model."""
-    try:
+    with _answering(model):
         ask(client, model, config.probes[0].prompt, 1)
         probes = []
         for probe in config.probes:
-            rounds = [ask(client, model, probe.prompt, config.probe_tokens) for _ in range(repeats)]
-            speeds = [one.tokens_per_second for one in rounds if one.tokens_per_second is not None]
-            first = min(one.first_token for one in rounds)
-            best = max(speeds) if speeds else None
-            probes.append(Measured(probe.prompt, rounds[0].answer, rounds[0].tokens, best, first))
+            rounds: list[Measured] = []
+            while len(rounds) < min(REPEATS, at_most) or (len(rounds) < at_most and not _settled(rounds)):
+                rounds.append(ask(client, model, probe.prompt, config.probe_tokens))
+            probes.append(best_of(rounds))
+    return Baseline(model, tuple(probes))
+
+
+def in_turn(
+    old: EngineClient, new: EngineClient, model: str, config: UpgradeConfig
+) -> tuple[Baseline, Baseline]:
+    """Two engines side by side, asked one after the other: whatever the host does, it does to both."""
+    with _answering(model):
+        for client in (old, new):
+            ask(client, model, config.probes[0].prompt, 1)
+        before, after = [], []
+        for probe in config.probes:
+            rounds: dict[EngineClient, list[Measured]] = {old: [], new: []}
+            for turn in range(IN_TURN):
+                for client in (old, new) if turn % 2 == 0 else (new, old):
+                    rounds[client].append(ask(client, model, probe.prompt, config.probe_tokens))
+            before.append(best_of(rounds[old]))
+            after.append(best_of(rounds[new]))
+    return Baseline(model, tuple(before)), Baseline(model, tuple(after))
+
+
+@contextlib.contextmanager
+def _answering(model: str) -> Iterator[None]:
+    try:
+        yield
     except EngineError as error:
         raise UnhealthyError(f"model {model} does not answer the probe: {error.what}") from error
-    return Baseline(model, tuple(probes))
+
+
+def best_of(rounds: Sequence[Measured]) -> Measured:
+    """The first answer, the highest speed, the earliest first token."""
+    return replace(
+        rounds[0],
+        tokens_per_second=max((speed for one in rounds if (speed := one.tokens_per_second)), default=None),
+        first_token=min(one.first_token for one in rounds),
+    )
+
+
+def better(one: Baseline, other: Baseline) -> Baseline:
+    pairs = zip(one.probes, other.probes, strict=True)
+    return Baseline(one.model, tuple(best_of(pair) for pair in pairs))
+
+
+def _settled(rounds: Sequence[Measured]) -> bool:
+    speeds = sorted((speed for one in rounds if (speed := one.tokens_per_second)), reverse=True)
+    return len(speeds) < 2 or speeds[1] >= speeds[0] * (1 - CLOSE)
 
 
 def ask(client: EngineClient, model: str, prompt: str, tokens: int) -> Measured:

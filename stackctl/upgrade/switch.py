@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
+import os
+from pathlib import Path
+
 from stackctl.backup import snapshot as snapshots
 from stackctl.backup.snapshot import Snapshot
-from stackctl.errors import StackctlError, UsageError
+from stackctl.errors import UsageError
 from stackctl.operations.context import Stack
-from stackctl.operations.up import show_evidence
 from stackctl.runtime.generations import Generation
 from stackctl.upgrade import gates
 
@@ -30,17 +33,17 @@ def changed_services(old: Generation, new: Generation) -> list[str]:
 
 
 def is_running(stack: Stack, wanted: Generation) -> bool:
-    """Whether every service runs with exactly this generation's settings."""
+    """Whether every service runs with exactly this generation's settings, and no other service does."""
     if wanted.runtime == "docker":
         from stackctl.runtime.docker import compose
 
         expected = compose.hashes(stack.name, wanted)
     else:
-        import json
-
         document = json.loads(wanted.file.read_text())
         expected = {name: body["hash"] for name, body in document["services"].items()}
     status = stack.runtime.status()
+    if any(one.state != "absent" and one.name not in expected for one in status.services):
+        return False
     return all(
         status.service(name).state == "running" and status.service(name).config_hash == expected.get(name)
         for name in gates.services_of(wanted)
@@ -60,31 +63,55 @@ def back(
     *,
     restore: str,
     window: float,
+    moves: Path,
 ) -> str:
     """Return to `wanted` with its data, and prove that it works again.
 
     `restore` is `always` (the new version has only just run: its writes are set aside), `migrated` (only
-    where a database has another shape than the old version knows) or `never`.
+    where a database has another shape than the old version knows) or `never`. `moves` is a file that
+    remembers which data went where, for `forth`.
     """
-    if left is not None:
-        show_evidence(
-            stack, StackctlError(f"generation {left.number} does not stay"), gates.services_of(left)
-        )
     notes = []
     if snapshot is not None and restore != "never":
         services = _to_restore(stack, wanted, left, snapshot, restore)
         if services:
-            running = [
-                one.name for one in stack.runtime.status().services if one.state not in ("absent", "exited")
-            ]
-            stack.runtime.stop([name for name in services if name in running])
-            moved = snapshots.restore(stack.config, snapshot, services)
+            _stop(stack, services)
+            moved = snapshots.restore(stack.config, snapshot, services, lambda *move: _note(moves, *move))
             notes.append(f"data of {', '.join(services)} as before")
             notes += [f"what the other version left is in {path}" for path in moved]
     to(stack, wanted)
     notes.append(gates.proven(stack, wanted, window))
     stack.store.activate(wanted)
     return "; ".join(notes)
+
+
+def forth(stack: Stack, wanted: Generation, *, window: float, moves: Path) -> str:
+    """Undo of `back`: to the generation that it left, with the data that it set aside."""
+    lines = moves.read_text(encoding="utf-8").splitlines() if moves.exists() else []
+    noted = [(str(move["service"]), Path(move["aside"])) for move in map(json.loads, lines)]
+    if noted:
+        _stop(stack, [service for service, _ in noted])
+    notes = [
+        f"data of {service} as it was"
+        for service, aside in reversed(noted)
+        if snapshots.take_back(stack.config, service, aside)
+    ]
+    to(stack, wanted)
+    notes.append(gates.proven(stack, wanted, window))
+    stack.store.activate(wanted)
+    return "; ".join(notes)
+
+
+def _stop(stack: Stack, services: list[str]) -> None:
+    running = [one.name for one in stack.runtime.status().services if one.state not in ("absent", "exited")]
+    stack.runtime.stop([name for name in services if name in running])
+
+
+def _note(moves: Path, service: str, aside: Path) -> None:
+    with moves.open("a", encoding="utf-8") as file:
+        file.write(json.dumps({"service": service, "aside": str(aside)}) + "\n")
+        file.flush()
+        os.fsync(file.fileno())
 
 
 def _to_restore(

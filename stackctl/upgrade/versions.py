@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from stackctl.errors import StackctlError
 from stackctl.operations import lockfile
 from stackctl.operations.context import Stack
 from stackctl.operations.facts import gather
@@ -45,20 +46,27 @@ def rendered_with(stack: Stack, pins: Mapping[str, str]) -> Rendered:
     return render(stack.config, gather(stack.config, stack.choice.name, pins))
 
 
-def outdated(stack: Stack) -> list[Outdated]:
-    """References whose newest image is not the one that runs. Asks the registry; fetches nothing."""
+def outdated(stack: Stack) -> tuple[list[Outdated], list[str]]:
+    """References whose newest image is not the one that runs, and those that no registry tells of.
+
+    Asks the registry; fetches nothing.
+    """
     if stack.choice.name != "docker":
-        return []
+        return [], []
     from stackctl.runtime.docker import images
 
     before = running_pins(stack)
-    found = []
+    found, unknown = [], []
     for name, service in stack.config.services.enabled().items():
-        newest = images.newest(service.image)
+        try:
+            newest = images.newest(service.image)
+        except StackctlError as error:
+            unknown.append(f"{name}: {error.what}")
+            continue
         running = before.get(service.image, "")
-        if newest is not None and newest != running:
+        if newest != running:
             found.append(Outdated(name, service.image, running, newest))
-    return found
+    return found, unknown
 
 
 def protect(stack: Stack, generation: Generation) -> None:
@@ -73,13 +81,16 @@ def protect(stack: Stack, generation: Generation) -> None:
 
 def prune(stack: Stack, keep: int) -> list[int]:
     """Forget old generations and let go of their images; current and previous always stay."""
-    services = {one.number: list(one.meta.get("images", {})) for one in stack.store.all()}
     removed = stack.store.prune(keep)
     if stack.choice.name == "docker":
-        for generation in removed:
-            for service in services[generation.number]:
-                tag = f"{KEEP_REPOSITORY}/{stack.name}:{generation.number:04d}-{service}"
-                run(["docker", "image", "rm", tag], timeout=60, check=False)
+        repository = f"{KEEP_REPOSITORY}/{stack.name}"
+        listed = run(["docker", "image", "ls", "--format", "{{.Tag}}", repository], timeout=60, check=False)
+        there = {f"{one.number:04d}" for one in stack.store.all()}
+        # By what is there, not by what was removed just now: also after a removal that was cut off.
+        loose = [tag for tag in listed.stdout.split() if tag.partition("-")[0] not in there]
+        if loose:
+            names = [f"{repository}:{tag}" for tag in loose]
+            run(["docker", "image", "rm", *names], timeout=120, check=False)
     return [generation.number for generation in removed]
 
 

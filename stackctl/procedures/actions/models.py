@@ -7,6 +7,7 @@ from typing import Any
 from stackctl.config.models import WantedModel
 from stackctl.engine_api import EngineClient, EngineError
 from stackctl.errors import PreflightError, UnhealthyError
+from stackctl.operations import firstrun
 from stackctl.procedures.context import Context
 from stackctl.procedures.registry import Args, Outcome, action
 from stackctl.upgrade import probe
@@ -36,6 +37,18 @@ def _digests(client: EngineClient) -> dict[str, str]:
     return {str(model["name"]): str(model.get("digest", "")) for model in client.tags()}
 
 
+@action("models.greet", gives=("made", "speaker", "said"))
+def greet(context: Context, _args: Args) -> Outcome:
+    """Lets a stand-in model speak where the engine has no other: the whole way works before any download."""
+    stack = context.stack.handle
+    if "engine" not in stack.config.services.enabled():
+        return Outcome(True, "no engine in this stack", {"made": None, "speaker": None, "said": None})
+    made = firstrun.ensure_model(stack)
+    speaker = made or firstrun.stand_in(stack)
+    said = firstrun.first_words(stack, speaker) if speaker else None
+    return Outcome(True, "", {"made": made, "speaker": speaker, "said": said})
+
+
 @action("models.remember", ModelsArgs, gives=("before",))
 def remember(context: Context, args: ModelsArgs) -> Outcome:
     """Keeps each model under a second name, with its answers to the probes, to go back to."""
@@ -47,7 +60,7 @@ def remember(context: Context, args: ModelsArgs) -> Outcome:
             raise PreflightError(f"model {name} is not on this host", fix=f"stackctl models pull {name}")
         client.post("/api/copy", {"source": name, "destination": name + ASIDE})
         speaks = "completion" in client.show(name).get("capabilities", ["completion"])
-        baseline = probe.measure(client, name, config, repeats=1).as_data() if speaks else None
+        baseline = probe.measure(client, name, config, at_most=1).as_data() if speaks else None
         before.append({"name": name, "digest": there[name], "baseline": baseline})
     return Outcome(True, f"{len(before)} models remembered", {"before": before})
 
@@ -78,7 +91,7 @@ def judge(context: Context, args: BeforeArgs) -> Outcome:
         if model["digest"] == now.get(model["name"]) or not model["baseline"]:
             continue
         old = Baseline.from_data(model["baseline"])
-        problems = probe.judge_answers(probe.measure(client, model["name"], config, repeats=1), old, config)
+        problems = probe.judge_answers(probe.measure(client, model["name"], config, at_most=1), old, config)
         if problems:
             raise UnhealthyError(f"the newer {model['name']} is worse: {'; '.join(problems)}")
         judged.append(str(model["name"]))

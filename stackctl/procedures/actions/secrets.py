@@ -58,7 +58,8 @@ def secrets_put_back(context: Context, _args: Args) -> Outcome:
             users.update(users_of(stack, path.name))
     if users:
         stack.runtime.restart(sorted(users))
-        gate.wait_healthy(stack, sorted(users))
+        gate.wait_healthy(stack, sorted(users), patient=True)
+    shutil.rmtree(_aside(context))
     return Outcome(True, f"old values are back; restarted: {', '.join(sorted(users)) or 'nothing'}")
 
 

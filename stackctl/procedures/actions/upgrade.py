@@ -7,13 +7,13 @@ from typing import Any
 
 from stackctl.backup import snapshot as snapshots
 from stackctl.config.section import format_size
-from stackctl.errors import PreflightError, UnhealthyError
-from stackctl.operations import preflight
+from stackctl.errors import PreflightError, StackctlError
+from stackctl.operations import gate, preflight
 from stackctl.operations.context import Stack
+from stackctl.operations.up import show_evidence
 from stackctl.procedures.context import Context
 from stackctl.procedures.registry import Args, Outcome, action
-from stackctl.runtime import audit
-from stackctl.upgrade import gates, probe, switch, versions
+from stackctl.upgrade import gates, switch, versions
 from stackctl.upgrade.probe import Baseline
 
 
@@ -37,6 +37,9 @@ class BackArgs(Args):
     restore: str = "always"
 
 
+MOVES = "moved-data.jsonl"
+
+
 def _stack(context: Context) -> Stack:
     return context.stack.handle
 
@@ -48,14 +51,14 @@ def ready(context: Context, _args: Args) -> Outcome:
     current = stack.store.current()
     if current is None:
         raise PreflightError(f"stack {stack.name} is not up", fix="stackctl up")
-    status = stack.runtime.status()
-    ill = [
-        f"{name} is {status.service(name).state} and {status.service(name).health}"
-        for name in gates.services_of(current)
-        if (status.service(name).state, status.service(name).health) != ("running", "healthy")
-    ]
+    services = gates.services_of(current)
+    ill = gates.ill(stack, services)
+    if ill and all(state == "starting" for state in ill.values()):
+        gate.wait_healthy(stack, services)  # a host that has just booted is not refused
+        ill = {}
     if ill:
-        raise PreflightError(f"the stack is not healthy now: {'; '.join(ill)}", fix="stackctl up")
+        listed = "; ".join(f"{name} is {state}" for name, state in ill.items())
+        raise PreflightError(f"the stack is not healthy now: {listed}", fix="stackctl up")
     return Outcome(True, f"generation {current.number} is healthy", {"generation": current.number})
 
 
@@ -145,7 +148,8 @@ def canary(context: Context, args: GateArgs) -> Outcome:
     from stackctl.upgrade import canary as canaries
 
     stack = _stack(context)
-    canaries.only_docker(stack)
+    if stack.choice.name != "docker":
+        raise PreflightError("a canary needs the docker runtime", fix="leave --canary away")
     full = canaries.no_room(stack)
     if full is not None:
         return Outcome(True, f"left out: {full}")
@@ -154,7 +158,7 @@ def canary(context: Context, args: GateArgs) -> Outcome:
     with canaries.running(stack, switch.generation(stack, args.generation), within) as client:
         if old is None:
             return Outcome(True, f"engine {client.version()} answers; there is no model to ask")
-        detail = gates.answers(probe.measure(client, old.model, stack.config.upgrade, repeats=1), old, stack)
+        detail = gates.canary_holds(client, old, stack)
     return Outcome(True, f"beside the old version: {detail}")
 
 
@@ -163,16 +167,9 @@ def remove_canary(context: Context, _args: Args) -> Outcome:
     """Removes what a killed canary left."""
     from stackctl.upgrade import canary as canaries
 
-    canaries.remove(_stack(context))
+    if _stack(context).choice.name == "docker":
+        canaries.remove(_stack(context))
     return Outcome(True, "no canary")
-
-
-@action("upgrade.running", GenerationArgs, reads_only=True)
-def running(context: Context, args: GenerationArgs) -> Outcome:
-    """Holds when every service runs with exactly that generation's settings."""
-    stack = _stack(context)
-    found = switch.is_running(stack, switch.generation(stack, args.generation))
-    return Outcome(found, f"generation {args.generation} {'runs' if found else 'does not run'}")
 
 
 @action("upgrade.switch", GenerationArgs)
@@ -190,8 +187,41 @@ def back(context: Context, args: BackArgs) -> Outcome:
     snapshot = snapshots.find(stack.config, args.snapshot) if args.snapshot else None
     left = switch.generation(stack, args.left) if args.left is not None else None
     wanted = switch.generation(stack, args.generation)
-    window = min(5.0, stack.config.upgrade.stability)
-    return Outcome(True, switch.back(stack, wanted, left, snapshot, restore=args.restore, window=window))
+    done = switch.back(
+        stack,
+        wanted,
+        left,
+        snapshot,
+        restore=args.restore,
+        window=_window(stack),
+        moves=context.run_dir / MOVES,
+    )
+    return Outcome(True, done)
+
+
+@action("upgrade.take-back", BackArgs)
+def take_back(context: Context, args: BackArgs) -> Outcome:
+    """Shows why a new version does not stay, then goes back as upgrade.back does."""
+    if args.left is not None:
+        stack = _stack(context)
+        left = switch.generation(stack, args.left)
+        why = StackctlError(f"generation {left.number} does not stay")
+        show_evidence(stack, why, gates.services_of(left))
+    return back(context, args)
+
+
+@action("upgrade.forth", GenerationArgs)
+def forth(context: Context, args: GenerationArgs) -> Outcome:
+    """Undo of a rollback: the generation that was left comes back, with the data of before."""
+    stack = _stack(context)
+    wanted = switch.generation(stack, args.generation)
+    moves = context.run_dir / MOVES
+    return Outcome(True, switch.forth(stack, wanted, window=_window(stack), moves=moves))
+
+
+def _window(stack: Stack) -> float:
+    """A version that has proven itself before is watched for a shorter while."""
+    return min(5.0, stack.config.upgrade.stability)
 
 
 @action("upgrade.health", GenerationArgs)
@@ -215,7 +245,7 @@ def answers(context: Context, args: GateArgs) -> Outcome:
     """Gate: a model answers the probes like the old version did."""
     stack = _stack(context)
     old = Baseline.from_data(args.baseline) if args.baseline else None
-    new = gates.measure(stack, old.model if old else None)
+    new = gates.measure(stack, old.model if old else None, at_most=1)
     if new is None:
         return Outcome(True, "no model to ask")
     return Outcome(True, gates.answers(new, old, stack))
@@ -227,19 +257,7 @@ def speed(context: Context, args: GateArgs) -> Outcome:
     stack = _stack(context)
     if not args.baseline:
         return Outcome(True, "there is no baseline to compare with")
-    old = Baseline.from_data(args.baseline)
-    new = gates.measure(stack, old.model)
-    if new is None:
-        raise UnhealthyError(f"model {old.model} cannot be asked any more")
-    return Outcome(True, gates.speed(new, old, stack))
-
-
-@action("upgrade.committed", GenerationArgs, reads_only=True)
-def committed(context: Context, args: GenerationArgs) -> Outcome:
-    """Holds when the generation is in force."""
-    current = _stack(context).store.current()
-    found = current is not None and current.number == args.generation
-    return Outcome(found, f"generation {args.generation} is {'' if found else 'not '}in force")
+    return Outcome(True, gates.speed(stack, Baseline.from_data(args.baseline)))
 
 
 @action("upgrade.commit", GenerationArgs)
@@ -255,17 +273,12 @@ def commit(context: Context, args: GenerationArgs) -> Outcome:
     versions.lock(stack, generation)
     versions.prune(stack, stack.config.upgrade.keep_generations)
     snapshots.prune(stack.config, {f"before-{one.number}" for one in stack.store.all()})
-    audit.record(
-        stack.name,
-        "upgrade",
-        result="ok",
-        generation_from=before.number if before else None,
-        generation_to=generation.number,
-    )
     return Outcome(True, f"generation {generation.number} is in force")
 
 
-@action("upgrade.target", GenerationArgs, reads_only=True, gives=("generation", "left", "snapshot"))
+@action(
+    "upgrade.target", GenerationArgs, reads_only=True, gives=("generation", "left", "snapshot", "came_from")
+)
 def target(context: Context, args: GenerationArgs) -> Outcome:
     """Finds which generation to go back to (0: the one before), and the data snapshot that belongs to it."""
     stack = _stack(context)
@@ -285,7 +298,8 @@ def target(context: Context, args: GenerationArgs) -> Outcome:
     )
     running_now = next((n for n in newer if switch.is_running(stack, switch.generation(stack, n))), None)
     left = running_now if running_now is not None else (newer[-1] if newer else None)
-    data = {"generation": wanted.number, "left": left, "snapshot": snapshot}
+    came_from = running_now or (current.number if current is not None else wanted.number)
+    data = {"generation": wanted.number, "left": left, "snapshot": snapshot, "came_from": came_from}
     return Outcome(True, f"generation {wanted.number}" + (f", data of {snapshot}" if snapshot else ""), data)
 
 
@@ -295,7 +309,6 @@ def relock(context: Context, args: GenerationArgs) -> Outcome:
     stack = _stack(context)
     generation = switch.generation(stack, args.generation)
     versions.lock(stack, generation)
-    audit.record(stack.name, "rollback", result="ok", generation_to=generation.number)
     return Outcome(True, f"stack.lock says generation {generation.number}")
 
 

@@ -11,9 +11,9 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from stackctl.errors import PreflightError
+from stackctl.errors import PreflightError, StackctlError
 from stackctl.runtime.base import Progress
-from stackctl.runtime.command import CommandError, clean_environment, run
+from stackctl.runtime.command import CommandError, clean_environment, run, tail
 
 ROOT = Path(__file__).resolve().parents[3]
 
@@ -84,14 +84,30 @@ def repository_of(reference: str) -> str:
     return name if name and "/" not in tag else reference.partition("@")[0]
 
 
+def is_current(reference: str) -> bool:
+    """Here, and not behind the sources that this checkout would build it from."""
+    here = inspect(reference)
+    return here is not None and _source_to_build(reference, here) is None
+
+
+def _source_to_build(reference: str, here: dict[str, Any] | None) -> str | None:
+    """The digest of newer sources than the image was built from; None when there is nothing to build."""
+    kind = BUILT_HERE.get(repository_of(reference))
+    if not kind or not (ROOT / "scripts" / "images").exists():
+        return None
+    source = source_digest(kind)
+    labels = (here["Config"].get("Labels") or {}) if here is not None else {}
+    return None if source == labels.get(SOURCE_LABEL) else source
+
+
 def obtain(reference: str, progress: Progress) -> None:
     """Build it where this checkout can and its sources are newer than the image, else pull it when it is not
     here."""
     kind = BUILT_HERE.get(repository_of(reference))
     script = ROOT / "scripts" / "images"
     here = inspect(reference)
-    source = source_digest(kind) if kind and script.exists() else None
-    if here is not None and source in (None, (here["Config"].get("Labels") or {}).get(SOURCE_LABEL)):
+    source = _source_to_build(reference, here)
+    if here is not None and source is None:
         return
     try:
         if kind and source:
@@ -148,7 +164,7 @@ def refresh(reference: str, progress: Progress) -> str:
     return pinned
 
 
-def newest(reference: str) -> str | None:
+def newest(reference: str) -> str:
     """What the reference means in its registry now, or here for an image without one; fetches nothing."""
     image = inspect(reference)
     if image is not None and not image.get("RepoDigests"):
@@ -161,7 +177,10 @@ def newest(reference: str) -> str | None:
         check=False,
     )
     digest = asked.stdout.strip()
-    return f"{repository_of(reference)}@{digest}" if asked.returncode == 0 and digest else None
+    if asked.returncode != 0 or not digest:
+        why = tail(asked.stderr, 1) or "it said nothing"
+        raise StackctlError(f"the registry of {reference} does not tell what is newest: {why}")
+    return f"{repository_of(reference)}@{digest}"
 
 
 def _rebuild_or_obtain(reference: str, progress: Progress) -> None:

@@ -146,7 +146,7 @@ def test_cut_off_at_any_point_a_second_up_succeeds(
     port = free_port()
     docker_folder.write(engine(standin_image, port))
     docker_folder.ok("up")
-    document = engine(standin_image, port, environment={"CHANGED": "1"})
+    document = engine(standin_image, port, environment={"CHANGED": "1"}, start_grace="60s")
     docker_folder.write(document)
     code = docker_folder.cut_off("up", at=at, number=number)
     assert code == (-signal.SIGKILL if number == signal.SIGKILL else 130)

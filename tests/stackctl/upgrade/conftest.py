@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import hashlib
 import os
 import shutil
 import socket
@@ -16,19 +18,36 @@ from pathlib import Path
 import pytest
 import yaml
 
+from tests.support.gates import refuse
+
 BASE = os.environ.get("STACKCTL_BASE_IMAGE", "stackctl-base:bookworm")
-STANDIN = Path(__file__).parent / "standin" / "server.py"
+STANDIN = Path(__file__).parent / "standin"
 ROOT = Path(__file__).parents[3]
+REPOSITORY = "stackctl-test-upgrade"
 
 
 def docker(*argv: str, check: bool = True, **options: object) -> subprocess.CompletedProcess[str]:
     return subprocess.run(["docker", *argv], capture_output=True, text=True, timeout=120, check=check)
 
 
-def engine_answers() -> bool:
-    return (
-        shutil.which("docker") is not None and docker("image", "inspect", BASE, check=False).returncode == 0
+@functools.cache
+def image(mode: str, variant: int) -> str:
+    """The tag of an image that behaves like that, built once for all tests; variants differ in their id."""
+    files = sorted(STANDIN.iterdir())
+    digest = hashlib.sha256(b"".join(path.read_bytes() for path in files)).hexdigest()[:12]
+    tag = f"{REPOSITORY}:{digest}-{mode}-{variant}"
+    if docker("image", "inspect", tag, check=False).returncode == 0:
+        return tag
+    text = (
+        f"FROM {BASE}\nCOPY server.py /server.py\nCOPY nvidia-smi /usr/local/bin/nvidia-smi\n"
+        f"ENV STANDIN_MODE={mode}\nLABEL stackctl.test={variant}\n"
+        'ENTRYPOINT []\nCMD ["python3", "-u", "/server.py"]\n'
     )
+    subprocess.run(
+        ["docker", "build", "-q", "-t", tag, "-f", "-", str(STANDIN)],
+        input=text, capture_output=True, text=True, timeout=120, check=True,
+    )  # fmt: skip
+    return tag
 
 
 def free_port() -> int:
@@ -46,7 +65,8 @@ class Stack:
     name: str
     services: tuple[str, ...]
     ports: Mapping[str, int]
-    images: list[str] = field(default_factory=list)
+    variants: dict[str, int] = field(default_factory=dict)
+    settings: dict[str, object] = field(default_factory=dict)
 
     @property
     def env(self) -> dict[str, str]:
@@ -65,22 +85,12 @@ class Stack:
     def data(self) -> Path:
         return self.folder / "data" / "stackctl" / self.name
 
-    def build(self, service: str, mode: str, crash_after: float = 20) -> str:
-        """Point the service's tag at an image that behaves like that; returns the image id."""
+    def build(self, service: str, mode: str) -> str:
+        """Point the service's tag at another image that behaves like that; returns the image id."""
         tag = f"{self.name}-{service}:1"
-        text = (
-            f"FROM {BASE}\nCOPY server.py /server.py\n"
-            f"ENV STANDIN_MODE={mode} STANDIN_CRASH_AFTER={crash_after}\n"
-            f'LABEL stackctl.test={uuid.uuid4().hex}\nENTRYPOINT []\nCMD ["python3", "-u", "/server.py"]\n'
-        )
-        done = docker("build", "-q", "-t", tag, "-f", self._dockerfile(text), str(STANDIN.parent))
-        self.images.append(done.stdout.strip())
-        return done.stdout.strip()
-
-    def _dockerfile(self, text: str) -> str:
-        path = self.folder / "Dockerfile"
-        path.write_text(text)
-        return str(path)
+        variant = self.variants[service] = 1 - self.variants.get(service, 1)
+        docker("tag", image(mode, variant), tag)
+        return docker("image", "inspect", "--format", "{{.Id}}", tag).stdout.strip()
 
     def write(self, **upgrade: object) -> None:
         def check(port: int, path: str) -> list[str]:
@@ -103,15 +113,8 @@ class Stack:
             "runtime": "docker",
             "gpu": {"mode": "none"},
             "services": services,
-            # Wide margins: the tests are about what is done with a verdict, on machines that are busy.
-            "upgrade": {
-                "stability": "2s",
-                "healthy_within": "60s",
-                "min_speed": 0.15,
-                "max_first_token": 50,
-                "probe_tokens": 4,
-                **upgrade,
-            },
+            "upgrade": {"stability": "1s", "healthy_within": "60s", "probe_tokens": 4, **upgrade},
+            **self.settings,
         }
         (self.folder / "stack.yaml").write_text(yaml.safe_dump(document))
 
@@ -144,19 +147,18 @@ class Stack:
             return database.execute("SELECT * FROM chat").fetchall()
 
     def remove(self) -> None:
-        docker("compose", "-p", self.name, "down", "--volumes", "--timeout", "1", check=False)
-        docker("compose", "-p", f"{self.name}-canary", "down", "--volumes", "--timeout", "1", check=False)
-        listed = docker(
-            "image", "ls", "-q", "--filter", "label=stackctl.test", f"stackctl-keep/{self.name}", check=False
-        )
-        for image in {*self.images, *listed.stdout.split()}:
-            docker("image", "rm", "-f", image, check=False)
+        for project in (self.name, f"{self.name}-canary"):
+            docker("compose", "-p", project, "down", "--volumes", "--timeout", "1", check=False)
+        mine = ("--filter", f"reference={self.name}-*:1", "--filter", f"reference=stackctl-keep/{self.name}")
+        listed = docker("image", "ls", "--format", "{{.Repository}}:{{.Tag}}", *mine, check=False)
+        if tags := listed.stdout.split():
+            docker("image", "rm", *tags, check=False)
 
 
 @pytest.fixture
 def make_stack(tmp_path: Path) -> Iterator[object]:
-    if not engine_answers():
-        pytest.skip(f"no Docker Engine with the image {BASE}")
+    if shutil.which("docker") is None or docker("image", "inspect", BASE, check=False).returncode != 0:
+        refuse(f"no Docker Engine with the image {BASE}", "REQUIRE_DOCKER")
     made: list[Stack] = []
 
     def make(*services: str, **upgrade: object) -> Stack:

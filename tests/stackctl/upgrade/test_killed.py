@@ -11,12 +11,14 @@ from pathlib import Path
 
 import pytest
 
+from stackctl.procedures import locate
 from tests.stackctl.upgrade.conftest import ROOT, Stack, docker
 
 pytestmark = [pytest.mark.docker, pytest.mark.timeout(500)]
 Make = Callable[..., Stack]
-STEPS = 11
 DRIVER = Path(__file__).with_name("driver.py")
+STEPS = [step.spec.id for step in locate.find("upgrade").steps]
+QUICK = {"stability": "500ms", "probe_tokens": 3}
 
 
 def killed_upgrade(stack: Stack, border: int) -> int:
@@ -38,28 +40,32 @@ def reboot(stack: Stack) -> None:
     docker("start", *names)
 
 
-def test_killed_at_every_step_border(make_stack: Make) -> None:
-    """Odd borders are gone on from, even ones are taken back; each leaves a stack fit for the next round."""
-    stack = make_stack("engine", stability="500ms", probe_tokens=4, min_speed=0)
+@pytest.mark.parametrize("first", [0, 1])
+def test_killed_at_every_step_border(make_stack: Make, first: int) -> None:
+    """Two stacks share the borders; on each, going on and taking back take turns."""
+    stack = make_stack("engine", **QUICK)
     stack.up()
-    for border in range(1, STEPS + 1):
+    for turn, border in enumerate(range(first, len(STEPS), 2)):
+        on = turn % 2 == first
         old = stack.running_image("engine")
         new = stack.build("engine", "good")
-        assert killed_upgrade(stack, border) == -signal.SIGKILL, f"border {border}"
+        what = f"{'on' if on else 'back'} after step {STEPS[border]}"
+        assert killed_upgrade(stack, border + 1) == -signal.SIGKILL, what
         reboot(stack)
-        done = stack.stackctl("upgrade", "--resume" if border % 2 else "--undo")
-        assert done.returncode == 0, f"border {border}: {done.stderr}"
-        assert stack.running_image("engine") == (new if border % 2 else old), f"border {border}"
-    # More generations came than are kept: what a rollback needs is still there.
-    assert stack.stackctl("rollback").returncode == 0
+        done = stack.stackctl("upgrade", "--resume" if on else "--undo")
+        assert done.returncode == 0, f"{what}: {done.stderr}"
+        assert stack.running_image("engine") == (new if on else old), what
+    assert stack.stackctl("rollback").returncode == 0, "what a rollback needs is still there"
 
 
-def test_rollback_after_a_kill_in_the_middle(make_stack: Make) -> None:
-    stack = make_stack("engine", stability="500ms", probe_tokens=4, min_speed=0)
+@pytest.mark.parametrize("step", ["switch", "speed"])
+def test_rollback_after_a_kill_in_the_middle(make_stack: Make, step: str) -> None:
+    stack = make_stack("engine", **QUICK)
     stack.up()
     old = stack.running_image("engine")
     stack.build("engine", "good")
-    assert killed_upgrade(stack, 8) == -signal.SIGKILL, "switched, and not yet proven"
+    assert killed_upgrade(stack, STEPS.index(step) + 1) == -signal.SIGKILL, "switched, and not yet in force"
+    reboot(stack)
     back = stack.stackctl("rollback")
     assert back.returncode == 0, back.stderr
     assert stack.running_image("engine") == old

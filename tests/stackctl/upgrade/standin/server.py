@@ -1,11 +1,14 @@
 """A stand-in for the engine and the web UI whose behaviour is chosen when its image is built.
 
-MODE: good · never-healthy · crash-later · nonsense · slow · migrate-and-die · refuse-restart
+MODE: good · never-healthy · crash-later · nonsense · slow · migrate-and-die · crash-at-once · one-key ·
+once · gpu · gpu-gone
 Its own words and speed are fixed, so that a gate that judges them is judged itself.
 """
 
+import hashlib
 import json
 import os
+import pathlib
 import sqlite3
 import sys
 import threading
@@ -15,8 +18,10 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 MODE = os.environ["STANDIN_MODE"]
 CRASH_AFTER = float(os.environ.get("STANDIN_CRASH_AFTER", "20"))
 WORDS = ["One", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten"]
-GOOD, WORSE = "0" * 64, "1" * 64
-MODELS = {"standin:latest": GOOD}  # name -> digest; a pull brings worse weights
+GOOD, WORSE, BETTER = "0" * 64, "1" * 64, "2" * 64
+# name -> digest; a pull brings other weights, worse or as good
+MODELS = {"standin:latest": GOOD, "improving:latest": GOOD}
+PULLED = {"standin:latest": WORSE, "improving:latest": BETTER}
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -58,7 +63,7 @@ class Handler(BaseHTTPRequestHandler):
             MODELS[body["destination"]] = MODELS[body["source"]]
             return self.answer({})
         if self.path == "/api/pull":
-            MODELS[body["model"]] = WORSE
+            MODELS[body["model"]] = PULLED[body["model"]]
             return self.answer({"status": "success"})
         bad = MODE == "nonsense" or MODELS.get(body.get("model")) == WORSE
         words = ["\ufffd\ufffd", "\x01\x02"] * 5 if bad else WORDS
@@ -93,7 +98,22 @@ def open_data():
         sys.exit(3)
 
 
+def refuse_another(mark, name):
+    """A web UI that does not start when its data was made with another `mark` than the one of now."""
+    now, place = hashlib.sha256(mark).hexdigest(), pathlib.Path("/data", name)
+    if not place.exists():
+        place.write_text(now)
+    if place.read_text() != now:
+        sys.exit(f"this {name} is not the one that the data was made with")
+
+
 open_data()
+if MODE == "one-key":
+    refuse_another(pathlib.Path("/run/secrets/webui_secret_key").read_bytes(), "key")
+if MODE == "once":
+    refuse_another(os.environ["HOSTNAME"].encode(), "container")
+if MODE == "crash-at-once":
+    sys.exit(3)
 if MODE == "crash-later":
     threading.Timer(CRASH_AFTER, lambda: os._exit(7)).start()
 port = int(os.environ.get("STANDIN_PORT", "11434" if not os.path.isdir("/data") else "8080"))

@@ -7,6 +7,7 @@ import json
 import os
 import re
 import shutil
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
@@ -15,6 +16,7 @@ from typing import Any, Protocol
 
 from stackctl.config.backup import BackupTarget
 from stackctl.errors import StackctlError
+from stackctl.operations.context import Stack
 from stackctl.runtime.command import clean_environment, run
 
 _NAME = re.compile(r"^(?P<stack>.+)-(?P<at>\d{8}T\d{6}Z)\.backup$")
@@ -49,6 +51,11 @@ def of(target: BackupTarget) -> Target:
     return ResticTarget(target.restic, target.password_file)
 
 
+def places(stack: Stack) -> list[Target]:
+    """This host's own folder first, then every place of the stack file."""
+    return [FolderTarget(stack.config.state_path / "backups"), *map(of, stack.config.backup.to)]
+
+
 class FolderTarget:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -80,7 +87,8 @@ class FolderTarget:
         return sorted(path.name for path in self.folder.iterdir() if time_of(path.name, stack))
 
     def fetch(self, name: str, folder: Path) -> Path:
-        return self.folder / name
+        folder.mkdir(parents=True, exist_ok=True)
+        return Path(shutil.copyfile(self.folder / name, folder / name))
 
     def remove(self, name: str) -> None:
         (self.folder / name).unlink(missing_ok=True)
@@ -211,9 +219,10 @@ class ResticTarget:
         return sorted(tag for tag in tags if time_of(tag, stack))
 
     def fetch(self, name: str, folder: Path) -> Path:
-        self._restic("restore", "latest", "--tag", name, "--target", str(folder))
-        [found] = folder.rglob(name)
-        return found
+        with tempfile.TemporaryDirectory(prefix=".restic-", dir=_made(folder)) as scratch:
+            self._restic("restore", "latest", "--tag", name, "--target", scratch)
+            [found] = Path(scratch).rglob(name)
+            return found.replace(folder / name)
 
     def remove(self, name: str) -> None:
         ids = [str(snapshot["id"]) for snapshot in self._snapshots() if name in (snapshot.get("tags") or [])]
@@ -223,6 +232,11 @@ class ResticTarget:
     def _snapshots(self) -> list[dict[str, Any]]:
         found: list[dict[str, Any]] = json.loads(self._restic("snapshots", "--json", check=False) or "[]")
         return found
+
+
+def _made(folder: Path) -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
 
 
 def _sha256(path: Path) -> str:

@@ -45,12 +45,12 @@ def create_(context: click.Context) -> int:
 @click.pass_context
 def list_(context: click.Context, as_json: bool) -> None:
     """List the backups of this stack, in every place."""
-    from stackctl.backup import create, targets
+    from stackctl.backup import targets
     from stackctl.errors import StackctlError
 
     stack = contexts.stack(context)
     rows: list[tuple[str, str]] = []
-    for target in (targets.FolderTarget(create.folder(stack)), *map(targets.of, stack.config.backup.to)):
+    for target in targets.places(stack):
         try:
             rows += [(name, target.label) for name in target.names(stack.name)]
         except StackctlError as error:
@@ -80,6 +80,37 @@ def verify(file: Path, as_json: bool) -> None:
     click.echo(f"secrets: {manifest['secrets']}; models (listed, not copied): {models}")
 
 
+@backup.command("fetch")
+@click.argument("name")
+@click.option(
+    "--to", "folder", type=click.Path(path_type=Path), default=Path(), help="Folder for the backup file."
+)
+@click.pass_context
+def fetch(context: click.Context, name: str, folder: Path) -> None:
+    """Get backup NAME (as `backup list` shows it) from a place that has it, and verify it.
+
+    \b
+    stackctl backup fetch ai-20261121T020000Z.backup --to /tmp
+    """
+    from stackctl.backup import archive, targets
+    from stackctl.errors import StackctlError, UsageError
+
+    stack = contexts.stack(context)
+    for target in targets.places(stack):
+        try:
+            if name not in target.names(stack.name):
+                continue
+            fetched = target.fetch(name, folder)
+            archive.verify(fetched)
+        except StackctlError as error:
+            output.say(f"error: {error.what}")
+            continue
+        output.say(f"from {target.label}")
+        click.echo(fetched)
+        return
+    raise UsageError(f"no place has a whole backup {name}", fix="stackctl backup list")
+
+
 @backup.command("restore")
 @FILE
 @click.option(
@@ -96,16 +127,16 @@ def restore_(
     passphrase_file: str | None,
     identity: str | None,
     no_up: bool,
-) -> None:
+) -> int:
     """Restore a stack from FILE, also onto an empty host, and bring it up.
 
     The whole file is verified first. Data that is in the way is moved aside, never overwritten.
     """
     from stackctl.backup import archive, create
     from stackctl.backup import restore as restoring
+    from stackctl.cli.up import bring_up_and_tell
     from stackctl.errors import PreflightError
     from stackctl.operations.context import open_stack
-    from stackctl.operations.up import up
     from stackctl.procedures.actions.backup import read_identities
     from stackctl.runtime.generations import GenerationStore
     from stackctl.runtime.lock import stack_lock
@@ -122,11 +153,12 @@ def restore_(
         output.say(f"restored {done.files} data files and {len(done.secrets)} secrets of {name}")
         for path in done.aside:
             output.say(f"what was there is in {path}")
-        if not no_up:
-            up(open_stack(done.loaded))
+        if not no_up and (code := bring_up_and_tell(open_stack(done.loaded))):
+            return code
     click.echo(f"stack {name} is {'restored' if no_up else 'up'}: {done.loaded.files[0]}")
     if done.models:
         click.echo(f"models to pull again: {' '.join(done.models)}")
+    return 0
 
 
 @backup.command("key")

@@ -10,6 +10,7 @@ from stackctl.cli import context as contexts
 from stackctl.cli import output
 
 if TYPE_CHECKING:
+    from stackctl.operations.context import Stack
     from stackctl.procedures.engine import RunResult
 
 
@@ -93,6 +94,15 @@ def up(
     else:
         click.echo("no model yet: stackctl models pull NAME")
     return 0
+
+
+def bring_up_and_tell(stack: Stack) -> int:
+    """For a command that ends with a stack that is up."""
+    from stackctl.procedures import use
+    from stackctl.procedures.engine import Person
+
+    result = use.bring_up(stack, Person(output.say))
+    return 0 if result.result == "done" else _not_up(result)
 
 
 def _not_up(result: RunResult) -> int:

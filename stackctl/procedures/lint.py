@@ -112,6 +112,7 @@ def _steps(procedure: Procedure) -> Iterator[Finding]:
         if spec.when is not None:
             yield from _when(procedure, step, before)
         yield from _irreversible(step)
+        yield from _no_way_back(procedure, step, before)
         if spec.verify and not spec.run and spec.undo:
             yield Finding(
                 "error", step.line, "undo-of-nothing", f"step {spec.id}: it changes nothing, yet has an undo"
@@ -225,12 +226,7 @@ def _when(procedure: Procedure, step: Step, before: list[Step]) -> Iterator[Find
 
 def _irreversible(step: Step) -> Iterator[Finding]:
     spec = step.spec
-    known = registry.all_actions()
-    named = [
-        op.name
-        for op in spec.run
-        if isinstance(op, Action) and op.name in known and known[op.name].irreversible
-    ]
+    named = _irreversible_actions(step)
     if named and not spec.undo and not spec.irreversible:
         yield Finding(
             "error",
@@ -246,6 +242,37 @@ def _irreversible(step: Step) -> Iterator[Finding]:
             "missing-undo",
             f"step {spec.id}: it is irreversible, has no undo and asks for no confirm",
         )
+
+
+def _no_way_back(procedure: Procedure, step: Step, before: list[Step]) -> Iterator[Finding]:
+    """When an irreversible step fails, what was changed before it is walked back: each needs its undo."""
+    if procedure.front.on_failure != "undo" or not (step.spec.irreversible or _irreversible_actions(step)):
+        return
+    for earlier in before:
+        if earlier.spec.run and not earlier.spec.undo and not _only_looks(earlier):
+            yield Finding(
+                "error",
+                earlier.line,
+                "missing-undo",
+                f"step {earlier.spec.id}: it changes something, has no undo, and step {step.spec.id} after "
+                "it cannot be taken back: write an undo, or on_failure: stop",
+            )
+
+
+def _only_looks(step: Step) -> bool:
+    known = registry.all_actions()
+    return all(
+        isinstance(one, Action) and one.name in known and known[one.name].reads_only for one in step.spec.run
+    )
+
+
+def _irreversible_actions(step: Step) -> list[str]:
+    known = registry.all_actions()
+    return [
+        one.name
+        for one in step.spec.run
+        if isinstance(one, Action) and one.name in known and known[one.name].irreversible
+    ]
 
 
 def _inputs_used(procedure: Procedure) -> Iterator[Finding]:

@@ -151,7 +151,6 @@ class FrontMatter(Strict):
     id: str
     title: str
     version: int = 1
-    summary: str = ""
     inputs: dict[str, InputSpec] = Field(default_factory=dict)
     requires: Requires = Requires()
     lock: Literal["stack", "none"] = "stack"

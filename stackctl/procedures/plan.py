@@ -37,7 +37,12 @@ def plan(procedure: Procedure, values: Mapping[str, Any], host: Host | None, run
         scope["stack"] = host.facts()
     context = Context(run_dir=run_dir, say=lambda _text: None, inputs=values, host=host)
     stepper = Stepper(context, lambda: scope, None, lambda: float("inf"))
-    return [_one(step, stepper, scope, facts) for step in procedure.steps]
+    found = []
+    for step in procedure.steps:
+        found.append(_one(step, stepper, scope, facts))
+        if found[-1].verdict in ("would run", "would ask", "depends"):
+            facts[step.spec.id].clear()  # nobody knows what it will leave
+    return found
 
 
 def _one(step: Step, stepper: Stepper, scope: Mapping[str, Any], facts: dict[str, dict[str, Any]]) -> Planned:
@@ -50,8 +55,8 @@ def _one(step: Step, stepper: Stepper, scope: Mapping[str, Any], facts: dict[str
     try:
         if not stepper.wanted(step):
             return planned("not needed", f"when: {spec.when}")
-    except ExpressionError as error:
-        return planned("depends", f"when: {spec.when} is known only during the run ({error.what})")
+    except ExpressionError:
+        return planned("depends", f"on {spec.when}, known during the run")
     if spec.manual is not None:
         return planned("would ask", spec.manual.ask)
     asked = _askable(spec)

@@ -21,6 +21,7 @@ from stackctl.procedures.suggest import did_you_mean
 # The first word of an action's name -> the module that has it; only what a step names is imported.
 ROOMS = {
     "backup": "backup",
+    "compose": "stack",
     "data": "data",
     "disk": "files",
     "file": "files",
@@ -30,6 +31,7 @@ ROOMS = {
     "port": "net",
     "secrets": "secrets",
     "service": "stack",
+    "smoke": "models",
     "stack": "stack",
     "upgrade": "upgrade",
 }

@@ -93,7 +93,7 @@ def _once_more(stack: Stack, old: Baseline, new: Baseline) -> tuple[Baseline, Ba
             return probe.in_turn(beside, stack.engine(timeout=120), old.model, stack.config.upgrade)
     stack.say(f"slower than the baseline: asking again ({why_not})")
     for _ in range(MORE_TRIES):
-        again = probe.measure(stack.engine(timeout=120), old.model, stack.config.upgrade)
+        again = probe.measure(stack.engine(timeout=120), old.model, stack.config.upgrade, probe.REPEATS)
         new = probe.better(new, again)
     return old, new
 

@@ -78,7 +78,7 @@ def backup_prune(context: Context, _args: Args) -> Outcome:
     """Removes the backups that no retention rule wants, everywhere."""
     stack = _stack(context)
     removed = 0
-    for target in (targets.FolderTarget(create.folder(stack)), *map(targets.of, stack.config.backup.to)):
+    for target in targets.places(stack):
         times = {name: at for name in target.names(stack.name) if (at := targets.time_of(name, stack.name))}
         kept = retention.kept(times.values(), stack.config.backup.keep)
         for name, at in times.items():

@@ -5,13 +5,18 @@ from __future__ import annotations
 import shutil
 
 from stackctl.backup import snapshot
-from stackctl.config.section import format_size
+from stackctl.backup.create import free_space
+from stackctl.config.section import Size, format_size
 from stackctl.procedures.context import Context
 from stackctl.procedures.registry import Args, Outcome, action
 
 
 class SnapshotArgs(Args):
     name: str
+
+
+class ReplacedArgs(Args):
+    room: Size | None = None
 
 
 @action("data.room", reads_only=True, gives=("free", "needed"))
@@ -41,14 +46,17 @@ def data_snapshot(context: Context, args: SnapshotArgs) -> Outcome:
     return Outcome(True, f"snapshot {args.name} of {shown}", {"snapshot": args.name, "services": services})
 
 
-@action("data.replaced", reads_only=True, gives=("folders",))
-def data_replaced(context: Context, _args: Args) -> Outcome:
-    """Holds when no set-aside data of a restore or rollback takes up room."""
+@action("data.replaced", ReplacedArgs, reads_only=True, gives=("folders",))
+def data_replaced(context: Context, args: ReplacedArgs) -> Outcome:
+    """Holds when a restore or rollback has set no data aside, or there is `room` enough all the same."""
     data = context.stack.handle.config.data_path
     found = [str(path) for path in sorted(data.glob("*.replaced-*"))] if data.is_dir() else []
-    return Outcome(
-        not found, f"set aside: {', '.join(found)}" if found else "nothing is set aside", {"folders": found}
-    )
+    listed = {"folders": found}
+    if not found:
+        return Outcome(True, "nothing is set aside", listed)
+    if args.room is not None and (free := free_space(data)) >= args.room:
+        return Outcome(True, f"{format_size(free)} are free without it", listed)
+    return Outcome(False, f"set aside: {', '.join(found)}", listed)
 
 
 @action("data.discard-replaced", irreversible=True)

@@ -1,7 +1,9 @@
-"""`models.*`: newer weights under the same name, kept only when they answer as well as the old ones."""
+"""`models.*` and `smoke.*`: does a model answer, and newer weights, kept only when they answer as well."""
 
 from __future__ import annotations
 
+import re
+import time
 from typing import Any
 
 from stackctl.config.models import WantedModel
@@ -22,6 +24,13 @@ class ModelsArgs(Args):
 
 class BeforeArgs(Args):
     before: tuple[dict[str, Any], ...]
+
+
+class SmokeArgs(Args):
+    prompt: str = "Hello!"
+    model: str | None = None
+    expect: str | None = None
+    tokens: int = 32
 
 
 def _client(context: Context) -> EngineClient:
@@ -47,6 +56,23 @@ def greet(context: Context, _args: Args) -> Outcome:
     speaker = made or firstrun.stand_in(stack)
     said = firstrun.first_words(stack, speaker) if speaker else None
     return Outcome(True, "", {"made": made, "speaker": speaker, "said": said})
+
+
+@action("smoke.generate", SmokeArgs, reads_only=True, gives=("model", "answer", "seconds"))
+def smoke(context: Context, args: SmokeArgs) -> Outcome:
+    """Holds when a model (default: a loaded or small one) answers, and as `expect` says."""
+    stack, client = context.stack.handle, _client(context)
+    wanted = [model.full_name for model in stack.config.models]
+    model = args.model or probe.choose_model(client, stack.config.upgrade, wanted)
+    if model is None:
+        return Outcome(False, "there is no model that completes text")
+    began = time.monotonic()
+    answer = probe.ask(client, model, args.prompt, args.tokens).answer
+    seconds = round(time.monotonic() - began, 3)
+    data = {"model": model, "answer": answer, "seconds": seconds}
+    if args.expect is not None and not re.search(args.expect, answer):
+        return Outcome(False, f"{model} answers {answer[:80]!r}, which does not match {args.expect}", data)
+    return Outcome(True, f"{model} answered within {seconds:.1f} s", data)
 
 
 @action("models.remember", ModelsArgs, gives=("before",))

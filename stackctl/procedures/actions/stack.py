@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from stackctl.config.durations import Duration
-from stackctl.errors import StackctlError
+from stackctl.errors import PreflightError, StackctlError
 from stackctl.operations import gate, preflight
 from stackctl.operations import up as ups
 from stackctl.procedures.context import Context
@@ -185,6 +185,19 @@ def stack_healthy(context: Context, args: ServicesArgs) -> Outcome:
         if (status.service(name).state, status.service(name).health) != ("running", "healthy")
     ]
     return Outcome(not ill, "; ".join(ill) or f"healthy: {', '.join(names)}")
+
+
+@action("compose.up", ServicesArgs)
+def compose_up(context: Context, args: ServicesArgs) -> Outcome:
+    """Starts what does not run of the generation in force, and waits until it is healthy."""
+    stack = context.stack.handle
+    current = stack.store.current()
+    if current is None or current.runtime != "docker":
+        raise PreflightError(f"no containers of stack {stack.name} are in force", fix="stackctl up")
+    services = args.services or tuple(current.meta["services"])
+    stack.runtime.up(current, args.services or None, progress=stack.say)
+    gate.wait_healthy(stack, services)
+    return Outcome(True, f"up: {', '.join(services)}")
 
 
 @action("service.restart", ServicesArgs)

@@ -155,7 +155,7 @@ def refresh(reference: str, progress: Progress) -> str:
         if image is not None and not (ROOT / "scripts" / "images").exists():
             return pin(reference) or str(image["Id"])
         _rebuild_or_obtain(reference, progress)
-    elif image.get("RepoDigests") and "@sha256:" not in reference:
+    elif "@" in pin_of(reference, image) and "@sha256:" not in reference:
         progress(f"pulling {reference}")
         run(["docker", "pull", "--quiet", reference], timeout=3600, on_line=progress)
     pinned = pin(reference)
@@ -167,20 +167,21 @@ def refresh(reference: str, progress: Progress) -> str:
 def newest(reference: str) -> str:
     """What the reference means in its registry now, or here for an image without one; fetches nothing."""
     image = inspect(reference)
-    if image is not None and not image.get("RepoDigests"):
-        return str(image["Id"])
     if "@sha256:" in reference:
         return reference
+    if image is not None and "@" not in pin_of(reference, image):
+        return str(image["Id"])  # built here; that it was pushed under another name tells nothing
     asked = run(
-        ["docker", "buildx", "imagetools", "inspect", reference, "--format", "{{.Manifest.Digest}}"],
+        # As JSON: a bare field is ignored by some versions, which print a page for people instead.
+        ["docker", "buildx", "imagetools", "inspect", reference, "--format", "{{json .Manifest}}"],
         timeout=60,
         check=False,
     )
-    digest = asked.stdout.strip()
-    if asked.returncode != 0 or not digest:
+    try:
+        return f"{repository_of(reference)}@{json.loads(asked.stdout)['digest']}"
+    except (ValueError, KeyError, TypeError):
         why = tail(asked.stderr, 1) or "it said nothing"
-        raise StackctlError(f"the registry of {reference} does not tell what is newest: {why}")
-    return f"{repository_of(reference)}@{digest}"
+        raise StackctlError(f"the registry of {reference} does not tell what is newest: {why}") from None
 
 
 def _rebuild_or_obtain(reference: str, progress: Progress) -> None:

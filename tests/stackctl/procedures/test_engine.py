@@ -215,3 +215,25 @@ def test_requires_lists_all_that_is_missing(bench: Bench) -> None:
     front = "id: demo\ntitle: T\nrequires: {stack: false, programs: [no-such-a, no-such-b]}\n"
     with pytest.raises(PreflightError, match=r"no-such-a.*no-such-b"):
         bench.run(page("id: a\ntitle: A\nrun: ['true']", front=front))
+
+
+def test_a_plan_asks_what_only_looks_and_changes_nothing(bench: Bench) -> None:
+    from stackctl.procedures.plan import plan
+
+    bench.file("there").touch()
+    looks = "id: {0}\ntitle: T\nrun: {{file.exists: {{path: {1}}}}}"
+    procedure = page(
+        looks.format("good", bench.file("there")),
+        looks.format("bad", bench.file("gone")),
+        touch(bench, "there"),
+        f"id: program\ntitle: T\nrun: [touch, {bench.file('made')}]",
+        "id: later\ntitle: T\ncheck: {file.exists: {path: '${{ steps.program.output }}'}}\nrun: ['true']",
+        f"id: sometimes\ntitle: T\nwhen: steps.program.changed\nrun: [touch, {bench.file('made')}]",
+    )
+    planned = {step.id: (step.verdict, step.detail) for step in plan(procedure, {}, None, bench.runs)}
+    assert planned["good"][0] == planned["there"][0] == "already so"
+    assert planned["bad"] == ("would fail", f"{bench.file('gone')} does not exist")
+    assert planned["program"][0] == "would run"
+    assert planned["later"] == ("depends", "on what step program finds")
+    assert planned["sometimes"][0] == "depends", "program has not run, and may change something"
+    assert not bench.file("made").exists() and not bench.runs.exists()

@@ -35,6 +35,19 @@ def test_each_mistake_has_a_rule(step: str, rule: str, told: str) -> None:
     assert found[0].line == 10
 
 
+BEFORE = "id: before\ntitle: B\nrun: [touch, /x]\n"
+LAST = "id: last\ntitle: L\nirreversible: true\nconfirm: Really?\nrun: [rm, /y]\n"
+
+
+def test_what_comes_before_an_irreversible_step_needs_an_undo() -> None:
+    [found] = [finding for finding in lint(page(BEFORE, LAST)) if finding.rule == "missing-undo"]
+    assert found.line == 10 and "step before:" in found.text and "step last after it" in found.text
+    looks = "id: look\ntitle: L\nrun: {file.exists: {path: /x}}\n"
+    for steps in ((BEFORE + "undo: [rm, /x]\n", LAST), (looks, LAST), (LAST, BEFORE)):
+        assert not lint(page(*steps))
+    assert not lint(page(BEFORE, LAST, front=FRONT + "on_failure: stop\n")), "nothing is walked back there"
+
+
 def test_links(tmp_path: Path) -> None:
     other = tmp_path / "other.md"
     other.write_text("# Some Heading\n")

@@ -67,6 +67,7 @@ class Stack:
     ports: Mapping[str, int]
     variants: dict[str, int] = field(default_factory=dict)
     settings: dict[str, object] = field(default_factory=dict)
+    images: dict[str, str] = field(default_factory=dict)  # service -> reference, where it is not our tag
 
     @property
     def env(self) -> dict[str, str]:
@@ -88,7 +89,8 @@ class Stack:
     def build(self, service: str, mode: str) -> str:
         """Point the service's tag at another image that behaves like that; returns the image id."""
         tag = f"{self.name}-{service}:1"
-        variant = self.variants[service] = 1 - self.variants.get(service, 1)
+        # Three take turns, so that it is not the running one, also after the last one was taken back.
+        variant = self.variants[service] = (self.variants.get(service, 2) + 1) % 3
         docker("tag", image(mode, variant), tag)
         return docker("image", "inspect", "--format", "{{.Id}}", tag).stdout.strip()
 
@@ -101,7 +103,7 @@ class Stack:
         services = {
             name: {
                 "enabled": True,
-                "image": f"{self.name}-{name}:1",
+                "image": self.images.get(name, f"{self.name}-{name}:1"),
                 "port": self.ports[name],
                 "start_grace": "40s",
                 "healthcheck": check(*inside[name]),

@@ -49,6 +49,7 @@ def test_killed_at_every_step_border(make_stack: Make, first: int) -> None:
         on = turn % 2 == first
         old = stack.running_image("engine")
         new = stack.build("engine", "good")
+        assert new != old
         what = f"{'on' if on else 'back'} after step {STEPS[border]}"
         assert killed_upgrade(stack, border + 1) == -signal.SIGKILL, what
         reboot(stack)

@@ -284,3 +284,17 @@ def test_unknown_model(client: Client) -> None:
             "code": "model_not_found",
         }
     }
+
+
+def test_documents_are_told_to_the_model(engine: EngineServer) -> None:
+    body = {
+        "model": "chat",
+        "messages": [{"role": "user", "content": "Is it raining?"}],
+        "documents": ["It rains in Oslo.", {"title": "Rome", "text": "The sun shines."}],
+    }
+    shown = engine.client.post("/v1/chat/completions", {**body, "_debug_render_only": True}).json
+    text = json.dumps(shown)
+    assert "[1] It rains in Oslo." in text and "[2] Rome\\nThe sun shines." in text
+    refused = engine.client.post("/v1/chat/completions", {**body, "documents": [3]})
+    assert refused.status == 400
+    assert refused.json["error"]["message"] == "documents must be texts or objects"

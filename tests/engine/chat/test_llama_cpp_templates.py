@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import subprocess
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from llm_engine.chat import parsing, prompt
 from llm_engine.chat.messages import Call, Message, Tool
 from llm_engine.chat.model import ChatModel
 from llm_engine.chat.parsing.events import Content
+from llm_engine.templates.errors import TemplateError
+from llm_engine.templates.jinja import ChatTemplate
+from llm_engine.templates.known import KNOWN, detect
+from llm_engine.templates.limits import Budget
 
 from tests.support.gates import refuse
 
@@ -81,6 +88,49 @@ def test_each_renders_the_shortest_conversation_and_streams_plain_text() -> None
         thought = f"hm{closing}" if built.text.rstrip().endswith(opening) else ""
         events = [*parser.feed(f"{thought}Just "), *parser.feed("text."), *parser.finish()]
         assert "".join(e.text for e in events if isinstance(e, Content)) == "Just text.", model.name
+
+
+def test_documents_reach_the_model_with_every_template() -> None:
+    documents = [{"doc_id": "1", "title": "Doc-Needle", "text": "it rains in Oslo"}]
+    places = 0
+    for model in models():
+        places += model.shows_documents
+        built = prompt.build(model, [Message("user", "Needle?")], documents=documents)
+        assert "it rains in Oslo" in built.text and "Needle?" in built.text, model.name
+    assert places >= 4
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(st.data())
+def test_damaged_templates_are_rendered_or_refused(data: st.DataObject) -> None:
+    """Real templates with a piece cut out, doubled or put in from another one."""
+    sources = [model.jinja_source or "" for model in models()]
+    text = data.draw(st.sampled_from(sources))
+    at, length = data.draw(st.integers(0, len(text))), data.draw(st.integers(0, 300))
+    other = data.draw(st.sampled_from(sources))
+    start = data.draw(st.integers(0, len(other)))
+    piece = data.draw(st.sampled_from(["", "{%", "}}", "{{ x }}", "{% endif %}", other[start : start + 200]]))
+    messages = [{"role": "user", "content": "Needle?"}]
+    with contextlib.suppress(TemplateError):
+        ChatTemplate(text[:at] + piece + text[at + length :]).render(
+            {"messages": messages, "add_generation_prompt": True, "bos_token": "", "eos_token": ""},
+            budget=Budget(max_steps=20_000, max_chars=200_000, max_seconds=2),
+        )
+
+
+def test_gemma_with_a_system_role_is_told_from_gemma_without() -> None:
+    """Twenty formats are known by name; these two differ in this alone."""
+    with_system = (
+        "{{ bos_token }}{% if messages[0].role == 'system' %}{% set first = messages[0].content + '\n\n' %}"
+        "{% set messages = messages[1:] %}{% else %}{% set first = '' %}{% endif %}"
+        "{% for m in messages %}<start_of_turn>{{ 'model' if m.role == 'assistant' else 'user' }}\n"
+        "{{ first if loop.first }}{{ m.content | trim }}<end_of_turn>\n{% endfor %}"
+        "{% if add_generation_prompt %}<start_of_turn>model\n{% endif %}"
+    )
+    without = next(model for model in models() if model.name.startswith("google-gemma-2"))
+    found = [detect(source or "") for source in (with_system, without.jinja_source)]
+    assert [known and known.name for known in found] == ["gemma3-instruct", "gemma-instruct"]
+    assert len(KNOWN) == len({known.name for known in KNOWN}) == 20
 
 
 def test_most_families_are_recognised() -> None:

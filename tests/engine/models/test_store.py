@@ -15,6 +15,7 @@ from llm_engine.models.config import ModelConfig
 from llm_engine.models.create import Recipe, create, create_from_gguf
 from llm_engine.models.digests import Digest
 from llm_engine.models.errors import BlobMissing, CreateError, DigestMismatch, InvalidGGUF, ModelNotFound
+from llm_engine.models.manifests import CONFIG_TYPE, LAYER_PREFIX, Manifest
 from llm_engine.models.names import Name
 from llm_engine.models.store import ModelStore
 
@@ -278,6 +279,85 @@ def test_pinned_name(store: ModelStore, chat_gguf: Path) -> None:
 def test_floats_as_go_writes_them(value: float, text: str) -> None:
     assert go_float(value) == text
     assert json.loads(encode(value)) == value
+
+
+OLLAMAS_CONFIG = (
+    b'{"model_format":"gguf","model_family":"llama","model_families":["llama"],"model_type":"4.18M",'
+    b'"file_type":"F16","renderer":"qwen3-coder","parser":"qwen3-coder","requires":"0.14.0",'
+    b'"capabilities":["tools"],"context_length":512,"architecture":"amd64","os":"linux"}\n'
+)
+
+
+def as_ollama_writes(root: Path, gguf: bytes) -> bytes:
+    """A directory laid out byte for byte as Ollama does it; gives the manifest."""
+    layers = [
+        ("model", gguf, ',"from":"tiny:latest"'),
+        ("template", b"{{ .Prompt }}", ""),
+        ("system", b"<be> & \xe2\x80\xa8brief", ""),
+        ("params", b'{"num_ctx":512,"stop":["\\u003c|im_end|\\u003e"],"temperature":0.7}\n', ""),
+        ("messages", b'[{"role":"user","content":"a \\u0026 b"}]\n', ""),
+    ]
+    for data in (OLLAMAS_CONFIG, *(data for _, data, _ in layers)):
+        path = root / "blobs" / Digest.of(data).file_name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(data)
+    prefix = "application/vnd.ollama.image."
+    written = ",".join(
+        f'{{"mediaType":"{prefix}{kind}","digest":"{Digest.of(data)}","size":{len(data)}{extra}}}'
+        for kind, data, extra in layers
+    )
+    manifest = (
+        '{"schemaVersion":2,"mediaType":"application/vnd.docker.distribution.manifest.v2+json","config":'
+        '{"mediaType":"application/vnd.docker.container.image.v1+json",'
+        f'"digest":"{Digest.of(OLLAMAS_CONFIG)}","size":{len(OLLAMAS_CONFIG)}}},"layers":[{written}]}}\n'
+    ).encode()
+    path = root / "manifests/registry.ollama.ai/library/theirs/latest"
+    path.parent.mkdir(parents=True)
+    path.write_bytes(manifest)
+    return manifest
+
+
+def test_a_directory_that_ollama_wrote(store: ModelStore, chat_gguf: Path) -> None:
+    gguf = chat_gguf.read_bytes()
+    raw = as_ollama_writes(store.root, gguf)
+    model = store.resolve("theirs")
+    assert model.digest == Digest.of(raw).hex
+    assert (model.template, model.system) == ("{{ .Prompt }}", "<be> & \u2028brief")
+    assert model.params == {"num_ctx": 512, "stop": ["<|im_end|>"], "temperature": 0.7}
+    assert model.messages == [{"role": "user", "content": "a & b"}]
+    assert (model.config.renderer, model.config.requires) == ("qwen3-coder", "0.14.0")
+    assert model.model_path is not None and model.model_path.read_bytes() == gguf
+    assert "tools" in model.capabilities
+    # What we would write of it has the same bytes, so the same digests.
+    assert model.config.encode() == OLLAMAS_CONFIG
+    assert Manifest.make(model.manifest.config, model.manifest.layers).raw == raw
+    (params,) = model.manifest.of_kind("params")
+    assert Digest.of(encode(model.params, sort_keys=True)) == params.digest
+    (messages,) = model.manifest.of_kind("messages")
+    assert Digest.of(encode(model.messages)) == messages.digest
+
+
+def test_a_manifest_as_registries_keep_it(store: ModelStore, chat_gguf: Path) -> None:
+    """No newline, other keys in another order, a configuration with keys that are none of ours."""
+    config = (
+        b'{"architecture":"amd64","rootfs":{"type":"layers"},"model_family":"llama","model_format":"gguf"}'
+    )
+    layer, _ = store.blobs.add_file(chat_gguf)
+    digest, _ = store.blobs.add(config)
+    document = {
+        "layers": [
+            {"size": chat_gguf.stat().st_size, "digest": str(layer), "mediaType": LAYER_PREFIX + "model"}
+        ],
+        "config": {"digest": str(digest), "size": len(config), "mediaType": CONFIG_TYPE},
+        "annotations": {"any": "thing"},
+        "schemaVersion": 2,
+    }
+    raw = json.dumps(document, indent=1).encode()
+    model = store.put(Name.parse("reg.example/team/m:v1"), Manifest.parse(raw, "m"))
+    assert model.digest == Digest.of(raw).hex
+    assert (store.root / "manifests/reg.example/team/m/v1").read_bytes() == raw
+    assert [found.short_name for found in store.list()] == ["reg.example/team/m:v1"]
+    assert model.config.model_family == "llama"
 
 
 def test_config_keeps_gos_null_for_no_families() -> None:

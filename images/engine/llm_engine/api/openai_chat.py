@@ -16,6 +16,7 @@ from llm_engine.api.ollama_types import KeepAlive
 from llm_engine.api.openai_types import ChatCompletionRequest, CompletionRequest, UsageOut
 from llm_engine.api.text import collect, debug_render, open_turn
 from llm_engine.api.turn import Answer, Begun, CallMade, Delta, End, Turn, total_usage
+from llm_engine.chat.documents import Document
 from llm_engine.runner.messages import TokenLogprob, Usage
 
 FINGERPRINT = "fp_ollama"
@@ -78,6 +79,13 @@ def keep_alive(value: Any) -> float | None:
         raise bad_request(str(error), param="keep_alive") from None
 
 
+def documents(given: list[Any]) -> list[Document]:
+    """Texts, or objects as Hugging Face's templates know them (`title`, `text`)."""
+    if not all(isinstance(item, (str, dict)) for item in given):
+        raise bad_request("documents must be texts or objects", param="documents")
+    return [{"text": item} if isinstance(item, str) else item for item in given]
+
+
 def choices_wanted(n: int | None) -> int:
     if n is None:
         return 1
@@ -102,6 +110,7 @@ def to_turn(request: ChatCompletionRequest) -> Turn:
         model=request.model,
         messages=wire.messages(request.messages),
         tools=tools,
+        documents=documents(request.documents),
         tool_choice=wire.tool_choice(request.tool_choice, tools),
         parallel_tool_calls=request.parallel_tool_calls is not False,
         think=wire.effort(reasoning if reasoning is not None else request.reasoning_effort),

@@ -43,6 +43,7 @@ class ChatCompletionRequest:
     top_logprobs: int | None = None
     user: str = ""
     # Accepted beyond OpenAI, as extra fields of its SDKs allow.
+    documents: list[Any] = field(default_factory=list)
     options: dict[str, Any] | None = None
     keep_alive: Any = None
     debug_render_only: bool = field(default=False, metadata={"json": "_debug_render_only"})

@@ -133,7 +133,14 @@ class _Builder:
 
     async def _chat(self, messages: Sequence[Message]) -> BuiltPrompt:
         # A template from a stranger may take its whole budget: other requests must not wait for it.
-        return await asyncio.to_thread(prompt.build, self.chat, messages, tools=self.tools, think=self.think)
+        return await asyncio.to_thread(
+            prompt.build,
+            self.chat,
+            messages,
+            tools=self.tools,
+            documents=self.turn.documents,
+            think=self.think,
+        )
 
     def _plain(self, plain: Plain) -> BuiltPrompt:
         if plain.raw:

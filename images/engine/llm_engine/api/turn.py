@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from llm_engine.chat.documents import Document
 from llm_engine.chat.messages import Message, Tool
 from llm_engine.runner.messages import TokenLogprob, Usage
 
@@ -48,6 +49,7 @@ class Turn:
     messages: Sequence[Message] = ()
     plain: Plain | None = None
     tools: Sequence[Tool] = ()
+    documents: Sequence[Document] = ()
     tool_choice: ToolChoice = field(default_factory=ToolChoice)
     parallel_tool_calls: bool = True
     think: bool | str | None = None

@@ -8,6 +8,7 @@ from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
+from llm_engine.chat.documents import Document
 from llm_engine.chat.merging import merge, system_text
 from llm_engine.chat.messages import Call, Message, Tool
 from llm_engine.chat.model import ChatModel
@@ -24,6 +25,7 @@ def render(
     tools: Sequence[Tool],
     think: bool | str | None,
     now: datetime | None,
+    documents: Sequence[Document] = (),
 ) -> str:
     template, traits = model.jinja, model.jinja_traits
     assert template is not None and traits is not None
@@ -43,6 +45,8 @@ def render(
     }
     if tools:
         context["tools"] = [tool.as_json() for tool in tools]
+    if documents:
+        context["documents"] = [dict(document) for document in documents]
     context |= older_names(template.source, context.get("tools", []))
     prefill = messages[-1] if messages and messages[-1].role == "assistant" else None
     if prefill is not None and not prefill.tool_calls:

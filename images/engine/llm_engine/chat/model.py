@@ -78,6 +78,11 @@ class ChatModel:
         return self.go_traits.tools
 
     @cached_property
+    def shows_documents(self) -> bool:
+        """The template in use has a place for documents."""
+        return self.uses_jinja and self.jinja_traits is not None and self.jinja_traits.documents
+
+    @cached_property
     def template_text(self) -> str:
         """The text of the template in use, where the marks of a model family are looked for."""
         if self.uses_jinja and self.jinja_source:
@@ -90,11 +95,11 @@ def go_template(source: str) -> Template:
     return Template(source)
 
 
-@lru_cache(maxsize=64)
+@lru_cache(maxsize=128)
 def jinja_template(source: str) -> ChatTemplate:
     return ChatTemplate(source)
 
 
-@lru_cache(maxsize=64)
+@lru_cache(maxsize=128)
 def jinja_traits(source: str) -> Traits:
     return probe(jinja_template(source))

@@ -13,6 +13,7 @@ from datetime import datetime
 from typing import Any
 
 from llm_engine.chat import jinja_prompt, legacy, parsing
+from llm_engine.chat.documents import Document, tell
 from llm_engine.chat.govalues import go_message, go_tools
 from llm_engine.chat.media import MediaMarkers
 from llm_engine.chat.merging import merge, system_text
@@ -65,6 +66,7 @@ def build(
     messages: Sequence[Message],
     *,
     tools: Sequence[Tool] = (),
+    documents: Sequence[Document] = (),
     think: Think = None,
     template: str | None = None,
     now: datetime | None = None,
@@ -73,10 +75,12 @@ def build(
     family = parsing.family_of(model)
     if think is None and parsing.can_think(model):
         think = True
+    if documents and not (template is None and model.shows_documents):
+        messages, documents = tell(messages, documents), ()
     markers = MediaMarkers()
     marked = markers.mark(messages)
     if template is None and model.uses_jinja:
-        text = jinja_prompt.render(model, marked, tools, think, now)
+        text = jinja_prompt.render(model, marked, tools, think, now, documents)
     else:
         chosen = model.go if template is None else go_template(template)
         text = _go(chosen, merge(marked), tools, think, now)

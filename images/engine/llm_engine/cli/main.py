@@ -49,7 +49,7 @@ class LazyGroup(click.Group):
 
 
 @click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
-@click.version_option(__version__, "-V", "--version", prog_name="llm-engine")
+@click.version_option(__version__, "-v", "-V", "--version", prog_name="llm-engine")
 @click.option("--debug", is_flag=True, help="Show tracebacks.")
 def cli(debug: bool) -> None:
     """A drop-in for Ollama that also speaks the OpenAI and Anthropic APIs."""

@@ -14,12 +14,13 @@ from llm_engine.templates.errors import TemplateError
 from llm_engine.templates.jinja.conversation import arguments, older_names
 from llm_engine.templates.jinja.template import ChatTemplate
 
-_USER, _SYSTEM, _TOOL, _ARGUMENT, _RESULT = (
+_USER, _SYSTEM, _TOOL, _ARGUMENT, _RESULT, _DOCUMENT = (
     "needleuser",
     "needlesystem",
     "needletool",
     "needlearg",
     "needleres",
+    "needledocument",
 )
 _TOKENS = {"bos_token": "", "eos_token": ""}
 
@@ -45,6 +46,8 @@ class Traits:
     """The template switches thinking, or opens it by itself."""
     alternating: bool
     """Two messages of one role in a row are refused."""
+    documents: bool
+    """Documents are shown to the model."""
 
 
 def tool() -> dict[str, Any]:
@@ -105,6 +108,7 @@ def probe(template: ChatTemplate) -> Traits:
         short_call_ids=short_ids,
         thinking=_thinks(plain, says, user),
         alternating=says(user, user_again) is None,
+        documents=_DOCUMENT in (says(user, documents=[{"title": _DOCUMENT, "text": _DOCUMENT}]) or ""),
     )
 
 

@@ -133,6 +133,20 @@ def test_modelfiles_that_are_refused(run: Run, text: str, why: str) -> None:
 
 
 @pytest.mark.parametrize(
+    ("instruction", "converter"),
+    [("FROM", "convert_hf_to_gguf.py"), ("FROM hello\nADAPTER", "convert_lora_to_gguf.py")],
+)
+def test_other_formats_are_refused_with_what_converts_them(
+    run: Run, tmp_path: Path, instruction: str, converter: str
+) -> None:
+    (tmp_path / "model.safetensors").write_bytes(b"weights")
+    done = run("create", "x", "-f", "-", stdin=f"{instruction} {tmp_path}", check=False)
+    assert done.returncode == 1
+    assert "model.safetensors is not a GGUF file" in done.stderr
+    assert f"fix: python {converter} {tmp_path} --outfile model.gguf" in done.stderr
+
+
+@pytest.mark.parametrize(
     ("size", "why"),
     [
         (200, "in a file of 200 bytes"),

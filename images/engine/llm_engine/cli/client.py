@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any, BinaryIO
 from urllib.parse import urlsplit
 
+from llm_engine.cli.fixes import fix_for
 from llm_engine.errors import EngineError
 
 TIMEOUT = 3600.0  # a load may take long before the first byte
@@ -21,7 +22,7 @@ class ServerError(EngineError):
     """The server said no; the text is its own."""
 
     def __init__(self, text: str, status: int) -> None:
-        super().__init__(text)
+        super().__init__(text, fix=fix_for(text))
         self.status = status
 
 

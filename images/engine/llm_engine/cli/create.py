@@ -17,6 +17,8 @@ from llm_engine.errors import EngineError
 from llm_engine.models.errors import InvalidGGUF
 from llm_engine.models.modelfile import Modelfile, parse
 
+CONVERTER = "convert_hf_to_gguf.py"  # of llama.cpp
+
 
 @click.command()
 @click.argument("model")
@@ -59,7 +61,8 @@ def request_for(client: Client, modelfile: Modelfile, folder: Path) -> dict[str,
             files = _files(folder, value)
             if not files:
                 raise EngineError(f"{name.upper()} {value}: there is no such file in {folder}")
-            request[key] = {**request.get(key, {}), **_uploaded(client, files)}
+            converter = "convert_lora_to_gguf.py" if name == "adapter" else CONVERTER
+            request[key] = {**request.get(key, {}), **_uploaded(client, files, converter)}
     for name in ("template", "system", "renderer", "parser", "requires"):
         if (text := modelfile.last(name)) is not None:
             request[name] = text
@@ -87,13 +90,13 @@ def _files(folder: Path, value: str) -> list[Path]:
     return found
 
 
-def _uploaded(client: Client, files: Iterable[Path]) -> dict[str, str]:
+def _uploaded(client: Client, files: Iterable[Path], converter: str = CONVERTER) -> dict[str, str]:
     found = {}
     for path in files:
         if path.suffix == ".safetensors":
             raise EngineError(
                 f"{path.name} is not a GGUF file, and other formats are not converted here",
-                fix=f"python convert_hf_to_gguf.py {path.parent} --outfile model.gguf",
+                fix=f"python {converter} {shlex.quote(str(path.parent))} --outfile model.gguf",
             )
         _check(path)
         with path.open("rb") as file:

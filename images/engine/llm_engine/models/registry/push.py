@@ -15,6 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlencode, urljoin, urlsplit
 
+import aiohttp
+
 from llm_engine.models.errors import RegistryError
 from llm_engine.models.manifests import MANIFEST_TYPE, Layer, Manifest
 from llm_engine.models.model import Model
@@ -111,8 +113,11 @@ class _Pusher:
                     # What a storage has of an upload cannot be asked: it begins anew.
                     self._forget()
                 failures = 1 if self.upload.completed > before else failures + 1
-                if not transient(error) or failures >= self.traffic.patience.tries:
-                    if not transient(error):
+                # A host that is not there is told at once: nothing has been sent that waiting could save.
+                absent = isinstance(error, aiohttp.ClientConnectorError) and not self.upload.completed
+                lasting = absent or not transient(error)
+                if lasting or failures >= self.traffic.patience.tries:
+                    if lasting:
                         raise (
                             error if isinstance(error, RegistryError) else RegistryError(describe(error))
                         ) from error

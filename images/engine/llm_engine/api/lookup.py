@@ -109,6 +109,7 @@ def _files(name: str, digest: str, path: object, model: Model) -> ModelFiles:
     return ModelFiles(
         name=name,
         path=str(model.model_path),
+        splits=tuple(map(str, model.model_paths[1:])),
         shape=memory.shape_of(
             metadata,
             [(tensor.name, tensor.size) for tensor in gguf.tensors],

@@ -149,8 +149,8 @@ def _all_parts(store: ModelStore, recipe: Recipe, inherited: Sequence[Layer]) ->
         raise CreateError("a model that is made from another one cannot have weights of its own as well")
     if has_model and recipe.quantize:
         # The base's weights are made anew; everything else of it stays.
-        layer = next(layer for layer in inherited if layer.kind == "model")
-        parts = [*open_parts(store, {"base.gguf": layer.digest}, {}, {}), *parts]
+        files = {f"base-{n}.gguf": layer.digest for n, layer in enumerate(inherited) if layer.kind == "model"}
+        parts = [*open_parts(store, files, {}, {}), *parts]
     elif not has_model and recipe.base is None and not any(part.kind == "model" for part in parts):
         raise CreateError(
             "no weights were given: only adapters or projectors" if parts else "no files provided"

@@ -9,6 +9,7 @@ from typing import Any
 from llm_engine.models import human
 from llm_engine.models.config import ModelConfig
 from llm_engine.models.errors import CreateError
+from llm_engine.models.gguf.merge import joined
 from llm_engine.models.manifests import Layer
 from llm_engine.models.model import Model, read_gguf
 from llm_engine.models.store import ModelStore
@@ -37,13 +38,14 @@ def describe(
     store: ModelStore, layers: Sequence[Layer], config: ModelConfig, given: Mapping[str, Any]
 ) -> ModelConfig:
     families: list[str] = list(config.model_families)
-    for layer in layers:
-        if layer.kind not in ("model", "projector") or layer.origin:
-            continue
-        gguf = read_gguf(store.blobs.path(layer.digest))
-        if gguf.architecture not in families:
-            families.append(gguf.architecture)
-        if layer.kind == "model":
+    for kind in ("model", "projector"):
+        own = [layer for layer in layers if layer.kind == kind and not layer.origin]
+        headers = [read_gguf(store.blobs.path(layer.digest)) for layer in own]
+        if kind == "model" and headers:
+            headers = [joined(headers)]
+        families += [gguf.architecture for gguf in headers if gguf.architecture not in families]
+        if kind == "model" and headers:
+            gguf = headers[0]
             config = replace(
                 config,
                 model_format="gguf",

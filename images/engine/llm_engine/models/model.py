@@ -14,6 +14,7 @@ from llm_engine.models.blobs import BlobStore
 from llm_engine.models.config import MAX_CONFIG, ModelConfig
 from llm_engine.models.errors import BlobMissing, CorruptManifest, InvalidGGUF
 from llm_engine.models.gguf import GGUFFile
+from llm_engine.models.gguf.merge import joined
 from llm_engine.models.manifests import Layer, Manifest
 from llm_engine.models.names import Name
 
@@ -77,8 +78,18 @@ class Model:
     @property
     def model_path(self) -> Path | None:
         """The weights: the first file of a model that consists of several."""
+        return self.model_paths[0] if self.model_paths else None
+
+    @cached_property
+    def model_paths(self) -> list[Path]:
+        """The weights' files in the order of their shards: a registry may keep a model in several."""
         paths = self.paths("model")
-        return paths[0] if paths else None
+        if len(paths) < 2:
+            return paths
+        try:
+            return sorted(paths, key=lambda path: read_gguf(path).get("split.no", 0))
+        except (FileNotFoundError, InvalidGGUF):
+            return paths  # whoever loads it is told what is wrong
 
     @property
     def adapter_paths(self) -> list[Path]:
@@ -154,13 +165,13 @@ class Model:
     @cached_property
     def gguf(self) -> GGUFFile | None:
         """None for a model without weights of its own. InvalidGGUF and BlobMissing as the case may be."""
-        path = self.model_path
-        if path is None:
-            return None
-        try:
-            return read_gguf(path)
-        except FileNotFoundError:
-            raise BlobMissing(path.name.replace("-", ":", 1), self.short_name) from None
+        headers = []
+        for path in self.model_paths:
+            try:
+                headers.append(read_gguf(path))
+            except FileNotFoundError:
+                raise BlobMissing(path.name.replace("-", ":", 1), self.short_name) from None
+        return joined(headers) if headers else None
 
     @cached_property
     def chat_template(self) -> str:

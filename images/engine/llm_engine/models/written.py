@@ -116,6 +116,8 @@ def _beyond(model: Model) -> Iterator[str]:
     for name in ("capabilities", "context_length", "embedding_length", "base_name", "remote_host"):
         if getattr(config, name):
             yield f"{name} of the configuration"
+    if len(model.paths("model")) > 1:
+        yield "weights in several files, which would be joined"
     for kind in sorted({layer.kind for layer in model.manifest.layers} - KINDS):
         yield f"layers of the kind {kind}"
 

@@ -36,7 +36,7 @@ class Drafter:
 
     def __init__(self, spec: LoadSpec, target: Vocab, parallel: int, n_ctx: int) -> None:
         assert spec.draft is not None
-        own = replace(spec, model_path=spec.draft, adapters=(), mmproj=None, draft=None)
+        own = replace(spec, model_path=spec.draft, splits=(), adapters=(), mmproj=None, draft=None)
         self._model = Model(own, lambda _: True)
         vocab = Vocab(self._model.handle)
         if vocab.size != target.size or any(

@@ -24,6 +24,8 @@ class LoadSpec:
     """How to load a model. Two loads with equal specs are interchangeable."""
 
     model_path: str
+    splits: Sequence[str] = ()
+    """The files that follow `model_path`, of weights that come in several."""
     adapters: Sequence[Adapter] = ()
     mmproj: str | None = None
     draft: str | None = None

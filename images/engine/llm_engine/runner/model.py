@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import ctypes
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import psutil
@@ -69,15 +69,16 @@ class Model:
 
     def __init__(self, spec: LoadSpec, on_progress: Callable[[float], bool]) -> None:
         self.spec = spec
-        if not os.path.isfile(spec.model_path):
-            raise LoadError(f"no model file at {spec.model_path}")
+        for path in (spec.model_path, *spec.splits):
+            if not os.path.isfile(path):
+                raise LoadError(f"no model file at {path}")
         if spec.numa:
             lib.llama_numa_init(_choice("numa", NUMA, spec.numa))
         self._keep: list[Any] = []
-        self.handle = self._load(spec.model_path, on_progress)
+        self.handle = self._load([spec.model_path, *spec.splits], on_progress)
         self.adapters = [self._adapter(adapter.path) for adapter in spec.adapters]
 
-    def _load(self, path: str, on_progress: Callable[[float], bool]) -> Any:
+    def _load(self, paths: Sequence[str], on_progress: Callable[[float], bool]) -> Any:
         spec = self.spec
         params = lib.llama_model_default_params()
         params.n_gpu_layers = spec.num_gpu
@@ -94,9 +95,13 @@ class Model:
         callback = lib.llama_progress_callback(lambda fraction, _data: bool(on_progress(float(fraction))))
         self._keep.append(callback)
         params.progress_callback = callback
-        model = lib.llama_model_load_from_file(path.encode(), params)
+        files = (ctypes.c_char_p * len(paths))(*(path.encode() for path in paths))
+        if len(paths) == 1:
+            model = lib.llama_model_load_from_file(files[0], params)
+        else:
+            model = lib.llama_model_load_from_splits(files, len(paths), params)
         if not model:
-            raise LoadError(f"llama.cpp could not load {path}{_because()}")
+            raise LoadError(f"llama.cpp could not load {paths[0]}{_because()}")
         return model
 
     def _adapter(self, path: str) -> Any:

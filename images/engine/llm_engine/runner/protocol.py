@@ -105,7 +105,8 @@ def build(cls: type[Any], fields: dict[str, Any]) -> Any:
 
 def load_spec(fields: dict[str, Any]) -> m.LoadSpec:
     adapters = tuple(m.Adapter(**adapter) for adapter in fields.pop("adapters", ()))
-    return m.LoadSpec(adapters=adapters, **fields)
+    splits = tuple(fields.pop("splits", ()))
+    return m.LoadSpec(adapters=adapters, splits=splits, **fields)
 
 
 # Events of a turn are tuples, not maps: they are the hot path. `(request id, code, ...)`.

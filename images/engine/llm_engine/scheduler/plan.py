@@ -20,6 +20,8 @@ class ModelFiles:
     name: str
     path: str
     shape: Shape
+    splits: Sequence[str] = ()
+    """The other files of weights that come in several."""
     adapters: Sequence[str] = ()
     mmproj: str | None = None
     draft: str | None = None
@@ -28,7 +30,7 @@ class ModelFiles:
     @property
     def key(self) -> str:
         """Names that share their files share a runner."""
-        return "|".join([self.path, *self.adapters, self.mmproj or "", self.draft or ""])
+        return "|".join([self.path, *self.splits, *self.adapters, self.mmproj or "", self.draft or ""])
 
 
 @dataclass(frozen=True)
@@ -75,6 +77,7 @@ def spec_for(plan: Plan, defaults: Defaults) -> LoadSpec:
     parallel = defaults.num_parallel or AUTO_PARALLEL
     spec = LoadSpec(
         model_path=plan.files.path,
+        splits=tuple(plan.files.splits),
         adapters=tuple(Adapter(path) for path in plan.files.adapters),
         mmproj=plan.files.mmproj,
         draft=plan.files.draft,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import json
 import ssl
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -10,6 +12,8 @@ import pytest
 import trustme
 from llm_engine.models.create import create_from_gguf
 from llm_engine.models.errors import RegistryError
+from llm_engine.models.examine import examine
+from llm_engine.models.gguf import GGUFFile
 from llm_engine.models.names import Name
 from llm_engine.models.registry import push as pushing
 from llm_engine.models.registry.credentials import Credentials
@@ -18,8 +22,11 @@ from llm_engine.models.registry.pull import Puller
 from llm_engine.models.registry.push import push
 from llm_engine.models.store import ModelStore
 
+from tests.support.engine import start_engine
+from tests.support.models import SENTENCE
 from tests.support.proxy import proxying
-from tests.support.registries import free_port, model_registry, serving
+from tests.support.registries import FaultyRegistry, free_port, model_registry, serving, sha256
+from tests.support.shards import split
 from tests.support.storage import redirecting
 
 QUICK = Patience(stall=2.0, tries=4, pause=0.01, longest_pause=0.05)
@@ -78,6 +85,76 @@ async def test_hugging_faces_names_through_an_https_proxy(
     model = store.resolve(f"{host}/someone/some-model-gguf:q4_k_m")
     assert model.short_name == f"{host}/someone/Some-Model-GGUF:Q4_K_M"
     assert model.model_path is not None and model.model_path.read_bytes() == WEIGHTS
+
+
+@pytest.mark.parametrize(
+    ("tag", "found"), [(":Q8_0", "Q8_0"), ("", "Q4_K_M"), (":Some-Q8_0-00001-of-00003.gguf", "Q8_0")]
+)
+async def test_shards_at_hugging_face_become_one_model(
+    puller: Puller,
+    store: ModelStore,
+    chat_gguf: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    tag: str,
+    found: str,
+) -> None:
+    """Its registry refuses them; its list of files, and the files themselves, are there."""
+    authority = trustme.CA()
+    certificate = authority.issue_cert("hf.co", "huggingface.co", "cdn.example")
+    authority.cert_pem.write_to_path(tmp_path / "ca.pem")
+    monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "ca.pem"))
+    tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    certificate.configure_cert(tls)
+    shards = {path.name: path.read_bytes() for path in split(chat_gguf, tmp_path, 3, f"Some-{found}")}
+    listed: list[dict[str, object]] = [{"type": "file", "path": "README.md", "size": 5, "oid": "0"}]
+    for quant in ("Q8_0", "Q4_K_M"):
+        for number in (3, 1, 2):
+            path = f"{quant}/Some-{quant}-{number:05d}-of-00003.gguf"
+            data = shards.get(path.partition("/")[2], b"another")
+            large = {"oid": sha256(data).removeprefix("sha256:"), "size": len(data), "pointerSize": 134}
+            listed.append({"type": "file", "path": path, "size": len(data), "oid": "0", "lfs": large})
+
+    def hub(path: str, headers: dict[str, str]) -> tuple[int, dict[str, str], bytes] | None:
+        if "/manifests/" in path:
+            return 400, {}, b'{"error":"This tag is a Sharded GGUF, which the registry does not give out."}'
+        if path == "/api/models/someone/Some-GGUF/tree/main?recursive=true":
+            return 200, {}, json.dumps(listed).encode()
+        if path.startswith("/someone/Some-GGUF/resolve/main/"):
+            digest = sha256(shards[path.rpartition("/")[2]])
+            return 302, {"Location": f"https://cdn.example/blobs/{digest}"}, b""
+        return None
+
+    registry = FaultyRegistry({sha256(data): data for data in shards.values()}, b"", authorize=hub)
+    names = ("hf.co:443", "huggingface.co:443", "cdn.example:443")
+    with serving(registry, tls), proxying(dict.fromkeys(names, registry.host)) as proxy:
+        monkeypatch.setenv("HTTPS_PROXY", proxy.url)
+        await pull(puller, f"hf.co/someone/Some-GGUF{tag}")
+        with pytest.raises(RegistryError, match="has no shards of Q2_K; it has Q4_K_M/Some"):
+            await pull(puller, "hf.co/someone/Some-GGUF:Q2_K")
+    model = store.resolve(f"hf.co/someone/Some-GGUF{tag}")
+    assert [path.read_bytes() for path in model.model_paths] == [shards[name] for name in sorted(shards)]
+    whole = GGUFFile.open(chat_gguf)
+    assert model.gguf is not None and model.gguf.parameter_count == whole.parameter_count
+    assert model.config.model_family == "llama" and model.config.file_type == "F16"
+    assert list(examine(store)) == []
+    if not tag:
+        monkeypatch.delenv("HTTPS_PROXY")
+        await asyncio.to_thread(runs_and_quantises, store, model.short_name)
+
+
+def runs_and_quantises(store: ModelStore, name: str) -> None:
+    server = start_engine(store.root, store.root.parent / "log", HOME=str(store.root.parent))
+    try:
+        asked = {"prompt": "hi", "stream": False}
+        assert server.client.post("/api/generate", {"model": name, **asked}).json["response"] == SENTENCE
+        body = {"model": "small", "from": name, "quantize": "q8_0", "stream": False}
+        assert server.client.post("/api/create", body).json == {"status": "success"}
+        assert server.client.post("/api/generate", {"model": "small", **asked}).json["response"] == SENTENCE
+        shown = server.client.post("/api/show", {"model": name}).json
+        assert f"\nFROM {name}\n" in shown["modelfile"]
+    finally:
+        server.stop()
 
 
 async def test_an_http_proxy_and_the_hosts_that_it_is_not_for(

@@ -10,7 +10,7 @@ import struct
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
-from llm_engine.models.errors import CreateError
+from llm_engine.models.errors import CreateError, InvalidGGUF
 from llm_engine.models.gguf.file import MAGIC, GGUFFile
 from llm_engine.models.gguf.values import MAX_KEY, Cursor
 
@@ -45,11 +45,23 @@ def shard_order(files: Mapping[str, GGUFFile]) -> list[str]:
     return [numbers[number] for number in sorted(numbers)]
 
 
+def joined(shards: Sequence[GGUFFile]) -> GGUFFile:
+    """One header for all: the metadata of the first shard, every tensor. InvalidGGUF when one is missing."""
+    first = shards[0]
+    if len(shards) == 1:
+        return first
+    numbers = sorted(shard.get("split.no", -1) for shard in shards)
+    if numbers != list(range(first.get("split.count", 0))):
+        raise InvalidGGUF(f"the {len(shards)} files of the weights are not all the shards of one model")
+    tensors = tuple(tensor for shard in shards for tensor in shard.tensors)
+    return GGUFFile(first.path, sum(shard.size for shard in shards), first.version, first.metadata, tensors)
+
+
 def merge(shards: Sequence[GGUFFile]) -> tuple[int, Iterator[bytes]]:
     """The size of the joined file, and its bytes in pieces."""
     first = shards[0]
     alignment = first.get("general.alignment", 32)
-    keys = _raw_keys(first.path)
+    keys = raw_keys(first.path)
     kept = [raw for key, raw in keys if key not in SPLIT_KEYS]
     heads = bytearray()
     offset = 0
@@ -90,7 +102,7 @@ def _aligned(size: int, alignment: int) -> int:
     return (size + alignment - 1) // alignment * alignment
 
 
-def _raw_keys(path: Path) -> list[tuple[str, bytes]]:
+def raw_keys(path: Path) -> list[tuple[str, bytes]]:
     with (
         path.open("rb") as file,
         mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as mapped,

@@ -80,6 +80,8 @@ class Registry:
     insecure: bool = False
     credentials: Credentials = field(default_factory=Credentials)
     authorization: str = ""
+    addresses: Mapping[str, str] = field(default_factory=dict)
+    """Where blobs are that the registry itself does not give."""
 
     @property
     def base(self) -> str:
@@ -184,7 +186,7 @@ class Registry:
 
     async def direct_url(self, digest: str, stall: float = 30) -> str:
         """Where the bytes of a blob are: at the registry, or where it sends us."""
-        url = urljoin(self.base, f"blobs/{digest}")
+        url = self.addresses.get(digest) or urljoin(self.base, f"blobs/{digest}")
         for _ in range(MAX_REDIRECTS):
             # One byte is asked for: a registry that answers by itself must not start to send a model.
             async with self.request("GET", url, headers={"Range": "bytes=0-0"}, stall=stall) as response:

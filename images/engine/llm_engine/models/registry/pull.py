@@ -16,8 +16,9 @@ import aiohttp
 
 from llm_engine.models.digests import Digest
 from llm_engine.models.errors import RegistryError
-from llm_engine.models.manifests import MAX_MANIFEST, Manifest
+from llm_engine.models.manifests import MAX_MANIFEST, Layer, Manifest
 from llm_engine.models.names import Name
+from llm_engine.models.registry import hub
 from llm_engine.models.registry.client import Registry, new_session, transient
 from llm_engine.models.registry.credentials import Credentials
 from llm_engine.models.registry.download import Download, Traffic, describe
@@ -108,7 +109,13 @@ class Puller:
 
     async def _run(self, job: _Job) -> None:
         registry = Registry(self.session, job.name, job.insecure, self.credentials)
-        raw = await self._manifest(registry)
+        try:
+            raw = await self._manifest(registry)
+        except RegistryError as error:
+            if not hub.refuses_shards(registry, error):
+                raise
+            await self._shards(registry, job)
+            return
         if job.name.pin and str(Digest.of(raw)) != job.name.pin:
             raise RegistryError(
                 f"pull model manifest: {job.name.short} is {Digest.of(raw)}, not {job.name.pin}"
@@ -118,14 +125,37 @@ class Puller:
             await asyncio.to_thread(
                 held.enter_context, self.store.keeping(layer.digest for layer in manifest.everything)
             )
-            unique = {layer.digest: layer for layer in manifest.everything}
-            # The weights first: clients show the lines in this order.
-            job.layers = [_Layer(layer.digest, layer.size) for layer in unique.values()]
-            async with together() as group:
-                for layer in job.layers:
-                    group.create_task(self._fetch(registry, layer))
-            job.outdated = await asyncio.to_thread(self.store.replace, job.name, manifest)
-            await asyncio.to_thread(self.store.remove_unused, job.outdated)
+            await self._fetch_all(registry, job, manifest.everything)
+            await self._name(job, manifest)
+
+    async def _shards(self, registry: Registry, job: _Job) -> None:
+        """A model that its registry has in shards only, and does not give out."""
+        shards = await hub.find(registry)
+        registry.addresses = shards.addresses
+        with contextlib.ExitStack() as held:
+            digests = [layer.digest for layer in shards.layers]
+            await asyncio.to_thread(held.enter_context, self.store.keeping(digests))
+            await self._fetch_all(registry, job, shards.layers)
+            manifest, config = await asyncio.to_thread(hub.manifest, self.store, shards)
+            if job.name.pin and str(manifest.digest) != job.name.pin:
+                raise RegistryError(
+                    f"pull model manifest: {job.name.short} is {manifest.digest}, not {job.name.pin}"
+                )
+            await asyncio.to_thread(held.enter_context, self.store.keeping([Digest.of(config)]))
+            await asyncio.to_thread(self.store.blobs.add, config)
+            await self._name(job, manifest)
+
+    async def _fetch_all(self, registry: Registry, job: _Job, layers: Sequence[Layer]) -> None:
+        unique = {layer.digest: layer for layer in layers}
+        # The weights first: clients show the lines in this order.
+        job.layers = [_Layer(layer.digest, layer.size) for layer in unique.values()]
+        async with together() as group:
+            for layer in job.layers:
+                group.create_task(self._fetch(registry, layer))
+
+    async def _name(self, job: _Job, manifest: Manifest) -> None:
+        job.outdated = await asyncio.to_thread(self.store.replace, job.name, manifest)
+        await asyncio.to_thread(self.store.remove_unused, job.outdated)
 
     async def _manifest(self, registry: Registry) -> bytes:
         failures = 0

@@ -72,6 +72,13 @@ def model_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "tool",
         build(work / "tool.gguf", tools, chat_template=TOOL_TEMPLATE, control_tokens=ROLES, width=256),
     )
+    again = TOOL_CALL.replace("Paris", "Oslo").replace("3", "4")
+    twice: dict[str | None, str] = {None: SENTENCE, "<|may_call|>": f"{TOOL_CALL}\n{again}"}
+    add_model(
+        root,
+        "tool-twice",
+        build(work / "twice.gguf", twice, chat_template=TOOL_TEMPLATE, control_tokens=ROLES, width=256),
+    )
     thought: dict[str | None, str] = {None: THOUGHT}
     add_model(
         root,

@@ -12,7 +12,13 @@ from tests.support.http import Client
 from tests.support.models import AFTER_TOOL, SENTENCE
 
 PATH = "/v1/messages"
-TOOL = {"name": "get_weather", "input_schema": {"type": "object", "properties": {"city": {"type": "string"}}}}
+TOOL = {
+    "name": "get_weather",
+    "input_schema": {
+        "type": "object",
+        "properties": {"city": {"type": "string"}, "days": {"type": "integer"}},
+    },
+}
 
 
 @pytest.fixture

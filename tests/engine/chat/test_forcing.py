@@ -14,7 +14,8 @@ from llm_engine.chat.gbnf import up_to
 from llm_engine.chat.messages import Message, Tool
 from llm_engine.chat.model import ChatModel
 from llm_engine.chat.parsing.events import Content, Event, Thinking, ToolCall, joined
-from llm_engine.chat.parsing.family import FAMILIES
+from llm_engine.chat.parsing.family import FAMILIES, Family
+from llm_engine.chat.parsing.forms import BARE
 from llm_engine.models.scripted import build
 from llm_engine.runner.grammar import constraint_factory
 from llm_engine.runner.messages import Grammar, LoadSpec
@@ -69,17 +70,27 @@ def read(form: forcing.Forced, text: str) -> list[Event]:
     return joined([*parser.feed(text), *parser.finish()])
 
 
+def forced_call(base: prompt.BuiltPrompt, name: str, *arguments: str) -> str:
+    """Calls as the family's form says that they are written."""
+    form = base.family.form or BARE
+    calls = [
+        form.call.replace("{name}", name).replace("{number}", str(number)).replace("{id}", f"id{number}")
+        + given
+        + form.after
+        for number, given in enumerate(arguments)
+    ]
+    return form.open + (form.between or "").join(calls) + form.close
+
+
 MARKED = [family for family in FAMILIES if family.name != "llama3"]
 
 
 @pytest.mark.parametrize("family", MARKED, ids=[family.name for family in MARKED])
-def test_a_forced_call_is_taken_and_read_in_every_family(vocab: Vocab, family: object) -> None:
-    marks = family.marks[0]  # type: ignore[attr-defined]
-    base = built(model_of(" ".join(marks) + " "), think=False)
+def test_a_forced_call_is_taken_and_read_in_every_family(vocab: Vocab, family: Family) -> None:
+    base = built(model_of(" ".join(family.marks[0]) + " "), think=False)
     form = forcing.tool_call(base, TOOLS, "get_weather")
     grammar = Grammar(gbnf=form.gbnf, root=form.root)
-    before, after = base.family.forced or ('{"name": "{name}", "arguments": ', "}")
-    text = before.replace("{name}", "get_weather") + '{"city": "a \\"b\\" </tool_call> }"}' + after
+    text = forced_call(base, "get_weather", '{"city": "a \\"b\\" </tool_call> }"}')
     assert accepts(vocab, grammar, text)
     (call,) = read(form, text)
     assert isinstance(call, ToolCall)
@@ -92,6 +103,27 @@ def test_a_forced_call_is_taken_and_read_in_every_family(vocab: Vocab, family: o
         "",
     ):
         assert not accepts(vocab, grammar, wrong), wrong
+
+
+@pytest.mark.parametrize("family", MARKED, ids=[family.name for family in MARKED])
+def test_several_calls_may_be_made_where_the_client_takes_them(vocab: Vocab, family: Family) -> None:
+    base = built(model_of(" ".join(family.marks[0]) + " "), think=False)
+    one, two = (
+        Grammar(gbnf=form.gbnf, root=form.root)
+        for form in (forcing.tool_call(base, TOOLS, several=several) for several in (False, True))
+    )
+    text = forced_call(base, "get_weather", '{"city": "a"}', '{"city": "b"}')
+    assert not accepts(vocab, one, text)
+    assert accepts(vocab, one, forced_call(base, "get_weather", '{"city": "a"}'))
+    if base.family.form is not None and base.family.form.between is None:
+        assert not accepts(vocab, two, text)
+        return
+    assert accepts(vocab, two, text)
+    calls = read(forcing.tool_call(base, TOOLS, several=True), text)
+    assert [(call.name, call.arguments) for call in calls if isinstance(call, ToolCall)] == [
+        ("get_weather", {"city": "a"}),
+        ("get_weather", {"city": "b"}),
+    ]
 
 
 def test_any_of_the_tools_may_be_called(vocab: Vocab) -> None:

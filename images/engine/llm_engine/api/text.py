@@ -111,7 +111,8 @@ class _Run:
 
     def _events(self, request: GenerateRequest) -> AsyncGenerator[Event, None]:
         runner, marks = self.lease.runner, self.prepared.marks
-        if request.grammar is not None and marks is not None and request.n == 1:
+        grammar = request.grammar
+        if grammar is not None and not grammar.lazy and marks is not None and request.n == 1:
             return ThinkFirst(runner, request, marks, self.prepared.parser).events()
         return cast(AsyncGenerator[Event, None], runner.generate(request))
 

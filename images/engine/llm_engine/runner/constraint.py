@@ -7,13 +7,13 @@ sampler: there the token that wakes the grammar may carry forbidden text behind 
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
 from llm_engine.runner.library import lib
+from llm_engine.runner.trigger import Trigger
 from llm_engine.runner.vocab import Vocab
 
 CANDIDATE = np.dtype([("id", np.int32), ("logit", np.float32), ("p", np.float32)])
@@ -23,21 +23,12 @@ Handle = Any
 class Constraint:
     """One branch's grammar. `close` frees it."""
 
-    def __init__(
-        self,
-        vocab: Vocab,
-        make: Callable[[], Handle],
-        patterns: Sequence[re.Pattern[bytes]] = (),
-        tokens: Iterable[int] = (),
-    ) -> None:
+    def __init__(self, vocab: Vocab, make: Callable[[], Handle], trigger: Trigger | None = None) -> None:
         self._vocab = vocab
         self._make = make
-        self._patterns = patterns
-        self._tokens = frozenset(tokens)
-        self._text = b""
-        self._starts: list[tuple[int, int]] = []
+        self._trigger = trigger
         self._woken: tuple[int, Handle] | None = None
-        self._handle: Handle = None if self._patterns or self._tokens else make()
+        self._handle: Handle = None if trigger is not None else make()
 
     @property
     def asleep(self) -> bool:
@@ -70,27 +61,16 @@ class Constraint:
             lib.llama_sampler_accept(self._handle, token)
         elif self._woken is not None and self._woken[0] == token:
             self._handle, self._woken = self._woken[1], None
-        else:
-            self._starts.append((len(self._text), token))
-            self._text += self._vocab.piece(token, special=True)
+        elif self._trigger is not None:
+            self._trigger.push(token, self._vocab.piece(token, special=True))
 
     def _on_waking(self, token: int) -> list[int] | None:
         """What the grammar is to be fed if `token` wakes it; None: it goes on sleeping."""
-        if token in self._tokens:
-            return [token]
-        text = self._text + self._vocab.piece(token, special=True)
-        for pattern in self._patterns:
-            if match := pattern.search(text):
-                groups = (i for i in range(1, pattern.groups + 1) if match.group(i))
-                return self._since(match.start(next(groups, 0)), text, token)
-        return None
-
-    def _since(self, start: int, text: bytes, last: int) -> list[int]:
-        """The tokens from a place in the text on; one that begins before it is replaced by smaller ones."""
-        all_starts = [*self._starts, (len(self._text), last)]
-        whole = [token for at, token in all_starts if at >= start]
-        first = next((at for at, _ in all_starts if at >= start), len(text))
-        return [*_spelled(self._vocab, text[start:first]), *whole]
+        if self._trigger is None:
+            return None
+        found = self._trigger.woken_by(token, self._vocab.piece(token, special=True))
+        # A token that begins before the grammar's text is replaced by smaller ones.
+        return None if found is None else [*_spelled(self._vocab, found[0]), *found[1]]
 
     def _forget(self) -> None:
         if self._woken is not None:

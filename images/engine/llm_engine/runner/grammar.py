@@ -11,6 +11,7 @@ from llm_engine.runner.constraint import Constraint
 from llm_engine.runner.json_schema import schema_to_gbnf
 from llm_engine.runner.library import lib
 from llm_engine.runner.messages import Grammar
+from llm_engine.runner.trigger import Trigger
 from llm_engine.runner.vocab import Vocab
 
 LARGEST = 1 << 20
@@ -27,23 +28,40 @@ def gbnf_of(grammar: Grammar) -> str:
 
 
 def constraint_factory(vocab: Vocab, grammar: Grammar) -> Callable[[], Constraint]:
-    """Parse once to find errors before anything is queued; then a fresh grammar per branch."""
+    """Parse once, so that errors are found before anything is queued; each branch gets a copy of its own."""
     text = gbnf_of(grammar)
     if len(text) > LARGEST:
         raise ValueError(f"the grammar has {len(text)} characters; the limit is {LARGEST}")
     patterns = [_compiled(pattern) for pattern in grammar.trigger_patterns]
     tokens = [int(token) for token in grammar.trigger_tokens]
     vocab.check(tokens)
-    raw, root = text.encode(), grammar.root.encode()
+    parsed = Parsed(vocab, text, grammar.root)
+    if not (patterns or tokens):
+        return lambda: Constraint(vocab, parsed.copy)
+    opening, closing = (tag.encode() for tag in grammar.thinking) if grammar.thinking else (b"", b"")
+    thinking = (opening, closing) if opening and closing else None
 
-    def make() -> Any:
-        handle = lib.llama_sampler_init_grammar(vocab.handle, raw, root)
-        if not handle:
+    def asleep() -> Constraint:
+        trigger = Trigger(patterns, tokens, thinking, in_thought=grammar.in_thought)
+        return Constraint(vocab, parsed.copy, trigger)
+
+    return asleep
+
+
+class Parsed:
+    """A grammar as llama.cpp holds it, nothing fed yet."""
+
+    def __init__(self, vocab: Vocab, text: str, root: str) -> None:
+        self._handle = lib.llama_sampler_init_grammar(vocab.handle, text.encode(), root.encode())
+        if not self._handle:
             raise ValueError("the grammar could not be parsed")
-        return handle
 
-    lib.llama_sampler_free(make())
-    return lambda: Constraint(vocab, make, patterns, tokens)
+    def copy(self) -> Any:
+        return lib.llama_sampler_clone(self._handle)
+
+    def __del__(self) -> None:
+        if self._handle:
+            lib.llama_sampler_free(self._handle)
 
 
 def _compiled(pattern: str) -> re.Pattern[bytes]:

@@ -143,9 +143,17 @@ class Grammar:
     root: str = "root"
     trigger_patterns: Sequence[str] = ()
     """Where given, the grammar sleeps until the generated text matches one; it is then fed from the first
-    group on.
+    group on. See `trigger` for what a match may be.
     """
     trigger_tokens: Sequence[int] = ()
+    thinking: Sequence[str] = ()
+    """The texts around the model's thinking, in which a grammar that sleeps is not woken."""
+    in_thought: bool = False
+    """Whether the prompt has opened the thinking already."""
+
+    @property
+    def lazy(self) -> bool:
+        return bool(self.trigger_patterns or self.trigger_tokens)
 
 
 @dataclass(frozen=True)

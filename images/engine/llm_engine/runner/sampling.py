@@ -53,14 +53,14 @@ class Sampler:
         greedy = params.temperature <= 0
         self.history = _history_length(params, n_ctx_train)
         """How many past tokens the samplers look at."""
-        self.plain_greedy = greedy and not bias and not self.history and self._grammar is None
-        """Nothing but the largest logit matters."""
+        self.plain_greedy = greedy and not bias and not self.history
+        """Nothing but the largest logit matters, as far as no grammar refuses it."""
         self._candidates: NDArray[Any] | None = None
         alone = not bias and not self.history and not params.mirostat and params.top_n_sigma <= 0
         self._narrow = params.top_k if alone and not greedy and 0 < params.top_k <= MOST_NARROWED // 4 else 0
         """Where top-k comes first, its k, as then the rest of the vocabulary need not be looked at."""
         self._threshold = _NEVER
-        if not self.plain_greedy:
+        if not self.plain_greedy or self._grammar is not None:
             self._handle = _chain(vocab, params, bias, n_ctx_train, seed)
 
     def accept(self, token: int) -> None:
@@ -80,11 +80,7 @@ class Sampler:
 
     def sample(self, logits: Logits) -> int:
         """The next token; not yet accepted, so a caller may drop it."""
-        if self.plain_greedy:
-            return int(logits.argmax())
-        candidates, array = self._narrowed(logits) if self._narrow else self._fill(logits)
-        lib.llama_sampler_apply(self._handle, ctypes.byref(array))
-        token = int(candidates_of(array, candidates)["id"][array.selected])
+        token = int(logits.argmax()) if self.plain_greedy else self._freely(logits)
         if self._grammar is None or self._grammar.allows(token):
             return token
         if self._grammar.asleep:
@@ -98,6 +94,11 @@ class Sampler:
         if not self._grammar.allows(token):
             raise GrammarError("the grammar allows no token here")
         return token
+
+    def _freely(self, logits: Logits) -> int:
+        candidates, array = self._narrowed(logits) if self._narrow else self._fill(logits)
+        lib.llama_sampler_apply(self._handle, ctypes.byref(array))
+        return int(candidates_of(array, candidates)["id"][array.selected])
 
     def _instead(self, logits: Logits, token: int, grammar: Constraint) -> int:
         """Another token than one that would wake the grammar and break it at once."""

@@ -9,8 +9,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from llm_engine.chat.parsing import bodies
+from llm_engine.chat.parsing import bodies, forms
 from llm_engine.chat.parsing.bodies import Body
+from llm_engine.chat.parsing.forms import Form
 
 THINK = ("<think>", "</think>")
 
@@ -30,8 +31,8 @@ class Family:
     bodies_by_tag: dict[str, tuple[tuple[str, ...], Body]] = field(default_factory=dict)
     example: str = '{"name": "<tool name>", "arguments": {<its arguments>}}'
     """How a call is written, for templates that do not tell the model themselves."""
-    forced: tuple[str, str] | None = None
-    """What stands before and after the JSON arguments of a call to `{name}`; None: a bare call is forced."""
+    form: Form | None = None
+    """How calls are written; None: not in a form that a grammar here holds, so a bare call is forced."""
     noise: tuple[str, ...] = ()
     """Tags that carry nothing and never reach the client."""
     bare: bool = False
@@ -54,10 +55,7 @@ class Family:
 
 
 PLAIN = Family("plain", parsers=("passthrough",))
-# The forms in which a call can be forced: before the arguments, and after them.
-_NAMED = '{"name": "{name}", "arguments": '
-_IN_TAGS = ("<tool_call>\n" + _NAMED, "}\n</tool_call>")
-GENERIC = Family("generic", bare=True, forced=(_NAMED, "}"))
+GENERIC = Family("generic", bare=True, form=forms.BARE)
 
 _QWEN_PARSERS = (
     "qwen3", "qwen3-thinking", "qwen3-vl-instruct", "qwen3-vl-thinking", "ornith", "cogito", "glm-ocr",
@@ -68,9 +66,7 @@ _DEEPSEEK_NOISE = tuple(
 )
 
 
-def _mistral(
-    name: str, marks: Sequence[Sequence[str]], forced: tuple[str, str], parsers: Sequence[str] = ()
-) -> Family:
+def _mistral(name: str, marks: Sequence[Sequence[str]], form: Form, parsers: Sequence[str] = ()) -> Family:
     """Older models write a list of calls, newer ones a name and its arguments; both are read alike."""
     return Family(
         name,
@@ -79,7 +75,7 @@ def _mistral(
         thinking=("[THINK]", "[/THINK]"),
         opens=("[TOOL_CALLS]",),
         body=bodies.named_body,
-        forced=forced,
+        form=form,
         special=True,
         always=True,
     )
@@ -91,7 +87,7 @@ FAMILIES: tuple[Family, ...] = (
         marks=[("<|channel|>", "<|start|>", "<|message|>")],
         parsers=("harmony",),
         thinking=("<|channel|>analysis<|message|>", "<|channel|>final<|message|>"),
-        forced=("<|channel|>commentary to=functions.{name} <|constrain|>json<|message|>", ""),
+        form=forms.HARMONY,
         special=True,
         always=True,
         thinks=True,
@@ -104,7 +100,7 @@ FAMILIES: tuple[Family, ...] = (
         opens=("<|tool_call>",),
         closes=("<tool_call|>",),
         body=bodies.gemma_body,
-        forced=("<|tool_call>call:{name}", "<tool_call|>"),
+        form=forms.GEMMA4,
         noise=("<channel|>", "<turn|>", "<|tool_response>"),
         special=True,
         always=True,
@@ -136,10 +132,7 @@ FAMILIES: tuple[Family, ...] = (
         opens=("<｜tool▁call▁begin｜>",),
         closes=("<｜tool▁call▁end｜>",),
         body=bodies.deepseek_body,
-        forced=(
-            "<｜tool▁calls▁begin｜><｜tool▁call▁begin｜>{name}<｜tool▁sep｜>",
-            "<｜tool▁call▁end｜><｜tool▁calls▁end｜>",
-        ),
+        form=forms.DEEPSEEK,
         example="<｜tool▁calls▁begin｜><｜tool▁call▁begin｜><tool name><｜tool▁sep｜>{<its arguments>}"
         "<｜tool▁call▁end｜><｜tool▁calls▁end｜>",
         noise=(*_DEEPSEEK_NOISE, "<｜end▁of▁sentence｜>"),
@@ -151,10 +144,7 @@ FAMILIES: tuple[Family, ...] = (
         opens=("<|tool_call_begin|>",),
         closes=("<|tool_call_end|>",),
         body=bodies.kimi_body,
-        forced=(
-            "<|tool_calls_section_begin|><|tool_call_begin|>functions.{name}:0<|tool_call_argument_begin|>",
-            "<|tool_call_end|><|tool_calls_section_end|>",
-        ),
+        form=forms.KIMI,
         noise=("<|tool_calls_section_begin|>", "<|tool_calls_section_end|>"),
         special=True,
     ),
@@ -162,12 +152,12 @@ FAMILIES: tuple[Family, ...] = (
         "mistral-args",
         marks=[("[TOOL_CALLS]", "[ARGS]")],
         parsers=("ministral",),
-        forced=("[TOOL_CALLS]{name}[ARGS]", ""),
+        form=forms.MISTRAL_ARGS,
     ),
     _mistral(
         "mistral",
         marks=[("[TOOL_CALLS]",)],
-        forced=("[TOOL_CALLS][" + _NAMED, "}]"),
+        form=forms.MISTRAL,
     ),
     Family(
         "command-r7b",
@@ -176,10 +166,7 @@ FAMILIES: tuple[Family, ...] = (
         thinking=("<|START_THINKING|>", "<|END_THINKING|>"),
         opens=("<|START_ACTION|>",),
         closes=("<|END_ACTION|>",),
-        forced=(
-            '<|START_ACTION|>[{"tool_call_id": "0", "tool_name": "{name}", "parameters": ',
-            "}]<|END_ACTION|>",
-        ),
+        form=forms.COMMAND_R7B,
         noise=(
             "<|START_RESPONSE|>",
             "<|END_RESPONSE|>",
@@ -212,6 +199,7 @@ FAMILIES: tuple[Family, ...] = (
         opens=("<seed:tool_call>",),
         closes=("</seed:tool_call>",),
         body=bodies.xml_body,
+        form=forms.SEED_OSS,
         special=True,
         always=True,
     ),
@@ -231,6 +219,7 @@ FAMILIES: tuple[Family, ...] = (
         opens=("<|tool_call:begin|>",),
         closes=("<|tool_call:end|>",),
         body=bodies.solar_body,
+        form=forms.SOLAR,
         noise=("<|tool_calls|>",),
         special=True,
     ),
@@ -244,8 +233,14 @@ FAMILIES: tuple[Family, ...] = (
         always=True,
         rethinks=True,
     ),
-    Family("nemotron", marks=[("<TOOLCALL>",)], opens=("<TOOLCALL>",), closes=("</TOOLCALL>",)),
-    Family("firefunction", marks=[("functools[",)], opens=("functools",)),
+    Family(
+        "nemotron",
+        marks=[("<TOOLCALL>",)],
+        opens=("<TOOLCALL>",),
+        closes=("</TOOLCALL>",),
+        form=forms.NEMOTRON,
+    ),
+    Family("firefunction", marks=[("functools[",)], opens=("functools",), form=forms.FIREFUNCTION),
     Family(
         "minicpm",
         marks=[('<function name="', "<param name=")],
@@ -257,7 +252,7 @@ FAMILIES: tuple[Family, ...] = (
         "granite",
         marks=[("<|tool_call|>",)],
         opens=("<|tool_call|>", "<tool_call>"),
-        forced=("<|tool_call|>[" + _NAMED, "}]"),
+        form=forms.GRANITE,
         noise=("<response>", "</response>"),
         special=True,
     ),
@@ -269,7 +264,7 @@ FAMILIES: tuple[Family, ...] = (
         closes=("</tool_call>",),
         body=bodies.tool_call_body,
         bodies_by_tag={"<function=": (("</function>",), bodies.function_body)},
-        forced=("<tool_call>\n<function={name}>\n", "\n</function>\n</tool_call>"),
+        form=forms.QWEN_CODER,
         noise=("</tool_call>",),
     ),
     Family(
@@ -294,7 +289,7 @@ FAMILIES: tuple[Family, ...] = (
         "hermes",
         marks=[("<tool_call>",)],
         parsers=_QWEN_PARSERS,
-        forced=_IN_TAGS,
+        form=forms.HERMES,
         opens=("<tool_call>",),
         closes=("</tool_call>",),
         body=bodies.tool_call_body,
@@ -305,14 +300,14 @@ FAMILIES: tuple[Family, ...] = (
         marks=[("<function=",)],
         opens=("<function=",),
         closes=("</function>",),
-        forced=("<function={name}>", "</function>"),
+        form=forms.FUNCTIONARY,
         body=bodies.function_body,
     ),
     Family(
         "llama3",
         marks=[("<|start_header_id|>",), ("<|python_tag|>",)],
         opens=("<|python_tag|>",),
-        forced=('{"name": "{name}", "parameters": ', "}"),
+        form=forms.LLAMA3,
         bare=True,
         special=True,
     ),

@@ -120,6 +120,20 @@ async def test_a_parked_prefix_is_restored_once_and_shared(start: Runners, rando
     assert (await runner.stats()).restored_tokens < 600
 
 
+async def test_parked_memory_is_given_back_when_asked_for(start: Runners, random_model: Path) -> None:
+    runner = await start(random_model, num_ctx=512, num_parallel=2, idle_cells=0)
+    first = await ask(runner, question("p" * 300))
+    await ask(runner, question("other"))
+    parked = (await runner.stats()).parked_bytes
+    assert parked > 0
+    assert await runner.unpark(1) >= parked
+    assert (await runner.stats()).parked_bytes == 0
+    again = await ask(runner, question("p" * 300))
+    # The other prompt still holds the token that all prompts begin with.
+    assert (again.usage.cached_tokens, again.ids) == (1, first.ids)
+    assert await (await start(random_model, park_bytes=0)).unpark(1) == 0
+
+
 async def test_nothing_is_parked_without_a_budget(start: Runners, random_model: Path) -> None:
     runner = await start(random_model, num_ctx=256, cells=256, num_parallel=2, idle_cells=0, park_bytes=0)
     for letter in "abcd":

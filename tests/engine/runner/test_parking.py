@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 import random
+from pathlib import Path
 
 import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from llm_engine.runner.parking import WORTH_PARKING, Parking, default_budget
+from llm_engine.runner import room
+from llm_engine.runner.parking import LEFT_FREE, WORTH_PARKING, Parking, default_budget
+from llm_engine.runner.room import available_ram
 
 Tokens = np.ndarray[tuple[int], np.dtype[np.int32]]
+
+
+ROOMY = 1 << 40
 
 
 def park(parking: Parking, tokens: Tokens) -> bool:
@@ -89,6 +96,47 @@ def test_a_copy_that_failed_is_not_kept() -> None:
     parking = Parking(1 << 20)
     assert not parking.park(run(0, 40), lambda _start: None)
     assert (len(parking), parking.match(run(0, 40))) == (0, 0)
+
+
+def test_the_last_of_the_memory_is_left_to_others() -> None:
+    left = LEFT_FREE + 4 * 100
+    parking = Parking(1 << 30, lambda: left)
+    assert park(parking, run(0, 100))
+    left = LEFT_FREE  # what was parked has taken it
+    assert park(parking, run(1000, 60))
+    assert (parking.match(run(0, 100)), parking.match(run(1000, 60))) == (0, 60)
+    left = LEFT_FREE - 4 * 60
+    assert not park(parking, run(2000, 20))
+
+
+def test_what_is_given_back_is_the_oldest_and_no_more_than_there_is() -> None:
+    parking = Parking(1 << 20, lambda: ROOMY)
+    for start in (0, 1000, 2000):
+        assert park(parking, run(start, 50))
+    assert parking.give_back(4 * 60) == 4 * 100
+    assert [parking.match(run(start, 50)) for start in (0, 1000, 2000)] == [0, 0, 50]
+    assert parking.give_back(1 << 30) == 4 * 50
+    assert (parking.bytes, parking.tokens, parking.give_back(1)) == (0, 0, 0)
+
+
+def test_the_room_heeds_every_group_above(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As the kernel lays them out: limits of a service, and of the slice it is in."""
+    own = tmp_path / "cgroup"
+    own.write_text("0::/a.slice/b.service\n")
+    monkeypatch.setattr(room, "OWN", own)
+    monkeypatch.setattr(room, "CGROUPS", tmp_path)
+    whole = available_ram()
+    for name, limit, used in (("a.slice", 900, 500), ("a.slice/b.service", "max", 100)):
+        group = tmp_path / name
+        group.mkdir()
+        (group / "memory.max").write_text(f"{limit}\n")
+        (group / "memory.current").write_text(f"{used}\n")
+        (group / "memory.stat").write_text("anon 300\nfile 150\nshmem 50\n")
+    assert whole > 1 << 20
+    assert available_ram() == 900 - 500 + 150 - 50
+    (tmp_path / "a.slice/b.service/memory.max").write_text("120\n")
+    assert available_ram() == 120 - 100 + 150 - 50
+    assert default_budget() == 120 // 4
 
 
 def test_the_default_budget_is_bounded() -> None:

@@ -6,10 +6,12 @@ import asyncio
 import os
 import signal
 from collections.abc import AsyncIterator, Callable
+from contextlib import aclosing
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from llm_engine.runner.messages import LoadSpec
+from llm_engine.runner.messages import GenerateRequest, LoadSpec
 from llm_engine.scheduler import Limits, Scheduler
 from llm_engine.scheduler.errors import Busy, LoadError, ShuttingDown
 from llm_engine.scheduler.memory import Shape
@@ -117,6 +119,50 @@ async def test_the_least_recently_used_idle_model_goes(make: Make, files: Files)
             pass
     async with scheduler.use(files("c")):
         assert loaded(scheduler) == {"a", "c"}
+
+
+async def test_one_that_is_slow_to_go_takes_no_other_with_it(
+    make: Make, files: Files, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A runner that does not listen is killed after the grace; until then nobody else has to go."""
+    monkeypatch.setattr("llm_engine.scheduler.residency.STOP_GRACE", 1.2)
+    scheduler = make(max_loaded_models=2)
+    for name in ("a", "b", "a"):
+        async with scheduler.use(files(name)) as lease:
+            if name == "b":
+                os.kill(lease.runner.pid, signal.SIGSTOP)
+    async with scheduler.use(files("c")):
+        assert loaded(scheduler) == {"a", "c"}
+
+
+async def test_parked_prefixes_make_way_before_a_model_does(
+    gate: Gate, files: Files, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Too little memory for a second model, until the first one has given up what it had parked."""
+    left = 1 << 40
+    scheduler = Scheduler(Defaults(context_length=4096, num_parallel=1), start=gate, ram=lambda: left)
+    small = replace(files("b"), shape=Shape(layers=(1 << 20,), kv_elements=(16,)))
+    async with scheduler.use(files("a")) as lease:
+        runner = lease.runner
+        # More than may stay in cells, so that the oldest are parked.
+        for letter in "pqr":
+            async with aclosing(runner.generate(GenerateRequest(letter * 1200, max_tokens=1))) as events:
+                assert [event async for event in events]
+        assert (await runner.stats()).parked_bytes > 0
+
+        give_back = runner.unpark
+
+        async def unpark(size: int) -> int:
+            nonlocal left
+            freed, left = await give_back(size), 1 << 40
+            return freed
+
+        monkeypatch.setattr(runner, "unpark", unpark)
+        left = 0
+        await _use(scheduler, small)
+        assert (await runner.stats()).parked_bytes == 0
+    assert loaded(scheduler) == {"a", "b"}
+    await scheduler.close(0)
 
 
 async def test_a_busy_model_is_never_evicted(make: Make, files: Files) -> None:

@@ -73,6 +73,7 @@ async def status(call: Call) -> Reply:
     loaded: list[dict[str, Any]] = []
     for residency in engine.scheduler.residencies():
         info = residency.process.info if residency.process is not None else None
+        stats = engine.stats_of(residency)
         loaded.append(
             {
                 "names": list(residency.names),
@@ -87,7 +88,10 @@ async def status(call: Call) -> Reply:
                 "size_vram": info.size_vram if info else 0,
                 "context_length": info.n_ctx if info else 0,
                 "cells": info.cells if info else 0,
-                "cells_used": engine.cells_used(residency),
+                "cells_used": stats.cells_active,
+                "cells_cached": stats.cells_cached,
+                "parked": stats.parked_bytes,
+                "speculation": {"drafted": stats.drafted_tokens, "accepted": stats.accepted_tokens},
             }
         )
     requests = [entry.describe(now) for entry in engine.running.values()]

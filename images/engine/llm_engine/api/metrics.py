@@ -32,6 +32,8 @@ class ModelGauges(Protocol):
     def cells_used(self) -> int: ...
     @property
     def cells(self) -> int: ...
+    @property
+    def parked_bytes(self) -> int: ...
 
 
 class Metrics:
@@ -59,6 +61,8 @@ class Metrics:
             "cached_tokens_total", "Prompt tokens that the prefix cache already held."
         )
         self.completion_tokens = self._counter("completion_tokens_total", "Tokens generated.")
+        self.drafted_tokens = self._counter("drafted_tokens_total", "Tokens that speculation guessed.")
+        self.accepted_tokens = self._counter("accepted_tokens_total", "Guessed tokens that were right.")
         self.first_token = self._histogram(
             "first_token_seconds", "Time from request to first token.", _SECONDS
         )
@@ -131,6 +135,11 @@ class _LoadedModels(Collector):
             ),
             "vram_bytes": GaugeMetricFamily(
                 "llm_engine_model_vram_bytes", "GPU memory of a model.", labels=["model"]
+            ),
+            "parked_bytes": GaugeMetricFamily(
+                "llm_engine_model_parked_bytes",
+                "Main memory of a model's prefixes that nobody uses now.",
+                labels=["model"],
             ),
             "cells_used": GaugeMetricFamily("llm_engine_kv_cells_used", "KV cells in use.", labels=["model"]),
             "cells": GaugeMetricFamily("llm_engine_kv_cells", "KV cells there are.", labels=["model"]),

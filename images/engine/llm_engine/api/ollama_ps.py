@@ -37,6 +37,8 @@ class LoadedModel(TypedDict):
     context_length: int
     cache_mode: str
     """What earlier requests are good for: `prefix`, `checkpoint` or `none`; empty while it loads."""
+    parked: int
+    """Bytes of main memory, beside `size`, that prefixes take which nobody uses now; they make way."""
 
 
 class PsReply(TypedDict):
@@ -44,6 +46,7 @@ class PsReply(TypedDict):
 
 
 async def ps(call: Call) -> Reply:
+    await call.engine.refresh_stats()
     rows: list[tuple[datetime, dict[str, Any]]] = []
     for residency in call.engine.scheduler.residencies():
         if residency.state is State.EMPTY:
@@ -75,4 +78,5 @@ def _row(call: Call, residency: Residency, name: str, expires: datetime) -> dict
         "size_vram": info.size_vram if info else 0,
         "context_length": info.n_ctx if info else residency.plan.num_ctx if residency.plan else 0,
         "cache_mode": info.cache_mode if info else "",
+        "parked": call.engine.stats_of(residency).parked_bytes if info else 0,
     }

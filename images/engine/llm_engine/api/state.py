@@ -99,9 +99,12 @@ class Engine:
         known = {key: fresh[key] or self.stats.get(key) for key in there}
         self.stats = {key: stats for key, stats in known.items() if stats is not None}
 
+    def stats_of(self, residency: Residency) -> Stats:
+        """What its runner said last."""
+        return self.stats.get(residency.key) or Stats()
+
     def cells_used(self, residency: Residency) -> int:
-        stats = self.stats.get(residency.key)
-        return stats.cells_active if stats else 0
+        return self.stats_of(residency).cells_active
 
 
 async def _stats_of(process: RunnerProcess) -> Stats | None:

@@ -129,6 +129,8 @@ class _Run:
             metrics.prompt_tokens.labels(label).inc(usage.prompt_tokens)
             metrics.cached_tokens.labels(label).inc(usage.cached_tokens)
         metrics.completion_tokens.labels(label).inc(usage.completion_tokens)
+        metrics.drafted_tokens.labels(label).inc(usage.drafted_tokens)
+        metrics.accepted_tokens.labels(label).inc(usage.accepted_tokens)
         pieces: list[Piece] = []
         if not self.silent and (delta := reader.finish()):
             pieces.append(replace(delta, index=done.index))

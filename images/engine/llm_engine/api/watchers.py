@@ -51,6 +51,7 @@ class _Loaded:
     vram_bytes: int
     cells_used: int
     cells: int
+    parked_bytes: int
 
 
 def loaded_models(engine: Engine) -> Iterable[_Loaded]:
@@ -64,6 +65,7 @@ def loaded_models(engine: Engine) -> Iterable[_Loaded]:
             vram_bytes=info.size_vram,
             cells_used=engine.cells_used(residency),
             cells=info.cells,
+            parked_bytes=engine.stats_of(residency).parked_bytes,
         )
 
 

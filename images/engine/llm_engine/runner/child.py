@@ -69,7 +69,7 @@ class Desk:
         self._writer = writer
 
     def register(self, reader: Reader) -> None:
-        for kind in ("generate", "embed", "rerank", "tokenize", "detokenize", "stats", "cancel"):
+        for kind in ("generate", "embed", "rerank", "tokenize", "detokenize", "stats", "unpark", "cancel"):
             reader.handle(kind, getattr(self, f"on_{kind}"))
 
     def _reply(self, request_id: int, payload: object) -> None:
@@ -171,6 +171,9 @@ class Desk:
 
     def on_stats(self, request_id: int, _payload: Any) -> Work:
         return lambda: self._reply(request_id, self._machine.stats())
+
+    def on_unpark(self, request_id: int, payload: Any) -> Work:
+        return lambda: self._reply(request_id, self._machine.unpark(int(payload)))
 
     def on_cancel(self, request_id: int, _payload: Any) -> Work:
         self._darkroom.cancel(request_id)

@@ -25,6 +25,7 @@ from llm_engine.runner.model import (
 from llm_engine.runner.outbox import Outbox
 from llm_engine.runner.pace import Pace
 from llm_engine.runner.parking import default_budget
+from llm_engine.runner.room import trim_heap
 from llm_engine.runner.service import Writer
 from llm_engine.runner.speculate import Speculator
 from llm_engine.runner.vocab import Vocab
@@ -144,6 +145,15 @@ class Machine:
             self.loop.cancel(request_id)
         for embedder in self._embedders.values():
             embedder.cancel(request_id)
+
+    def unpark(self, size: int) -> int:
+        """Give main memory back to the system that idle prefixes take; how many bytes it was."""
+        parking = self.loop.cache.parking if self.loop is not None else None
+        if parking is None:
+            return 0
+        freed = parking.give_back(size)
+        trim_heap()
+        return freed
 
     # What it is
 

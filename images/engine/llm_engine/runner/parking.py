@@ -4,7 +4,8 @@ On a processor, attention looks at the mask of every cell in use, so idle prefix
 running request dearer; and where they fill the cache, new ones push them out. Parked, a prefix costs bytes
 alone, and to bring it back is a copy. Prefixes that begin alike are stored once: what is parked is a tree of
 pieces, each going on where another one was left. Guarantees: `match` never claims more than what its chain of
-pieces holds; the pieces never take more bytes than the budget; a piece that others go on from stays.
+pieces holds; the pieces never take more bytes than the budget, nor the last of the memory there is; a
+piece that others go on from stays.
 """
 
 from __future__ import annotations
@@ -12,21 +13,23 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import numpy as np
-import psutil
 from numpy.typing import NDArray
 
 from llm_engine.runner.prefix import common_prefix
+from llm_engine.runner.room import available_ram
 from llm_engine.runner.vocab import TokenArray
 
 Bytes = NDArray[np.uint8]
 
 # Fewer tokens than this are computed again sooner than they are worth a piece of their own.
 WORTH_PARKING = 16
+# What is parked leaves this much main memory to others, whatever the budget says.
+LEFT_FREE = 256 << 20
 
 
 def default_budget() -> int:
     """A quarter of the memory that is free now, at most 8 GiB."""
-    return int(min(8 << 30, psutil.virtual_memory().available // 4))
+    return min(8 << 30, available_ram() // 4)
 
 
 class Piece:
@@ -51,8 +54,9 @@ class Piece:
 class Parking:
     """The tree of pieces, within a budget of bytes; the least recently used ends go first."""
 
-    def __init__(self, budget: int) -> None:
+    def __init__(self, budget: int, room: Callable[[], int] = available_ram) -> None:
         self.budget = budget
+        self._room = room
         self.bytes = 0
         self.dropped = 0
         self._root = Piece(None, 0, np.empty(0, dtype=np.int32), np.empty(0, dtype=np.uint8))
@@ -109,15 +113,27 @@ class Parking:
         return True
 
     def _make_room(self, size: int, needed: Piece) -> bool:
-        if size > self.budget:
+        limit = min(self.budget, self.bytes + self._room() - LEFT_FREE)
+        if size > limit:
             return False
-        while self.bytes + size > self.budget:
-            ends = (piece for piece in self._pieces if not piece.children and piece is not needed)
-            oldest = min(ends, key=lambda piece: piece.last_used, default=None)
-            if oldest is None:
+        while self.bytes + size > limit:
+            if not self._drop_oldest(needed):
                 return False
-            self._drop(oldest)
         return True
+
+    def give_back(self, size: int) -> int:
+        """Forget at least `size` bytes, oldest ends first, as far as there are so many; how many it was."""
+        before = self.bytes
+        while before - self.bytes < size and self._drop_oldest():
+            pass
+        return before - self.bytes
+
+    def _drop_oldest(self, needed: Piece | None = None) -> bool:
+        ends = (piece for piece in self._pieces if not piece.children and piece is not needed)
+        oldest = min(ends, key=lambda piece: piece.last_used, default=None)
+        if oldest is not None:
+            self._drop(oldest)
+        return oldest is not None
 
     def _drop(self, piece: Piece) -> None:
         assert piece.parent is not None

@@ -1,38 +1,13 @@
-"""What memory there is right now: main memory (this container's, if it has a limit) and that of NVIDIA
-GPUs."""
+"""What GPUs there are right now, and their memory."""
 
 from __future__ import annotations
 
 import logging
-from pathlib import Path
 from typing import Any
-
-import psutil
 
 from llm_engine.scheduler.memory import Gpu
 
 log = logging.getLogger("llm_engine.devices")
-_CGROUP = Path("/sys/fs/cgroup")
-
-
-def available_ram() -> int:
-    """Bytes that can be taken without swapping, within the cgroup's limit."""
-    host = int(psutil.virtual_memory().available)
-    inside = _cgroup_room()
-    return host if inside is None else min(host, inside)
-
-
-def _cgroup_room() -> int | None:
-    try:
-        limit = (_CGROUP / "memory.max").read_text().strip()
-        if limit == "max":
-            return None
-        used = int((_CGROUP / "memory.current").read_text())
-        stat = dict(line.split() for line in (_CGROUP / "memory.stat").read_text().splitlines())
-    except (OSError, ValueError):
-        return None
-    # File pages are given back under pressure; a mapped model counts as such.
-    return int(limit) - used + int(stat.get("file", 0)) - int(stat.get("shmem", 0))
 
 
 class Gpus:

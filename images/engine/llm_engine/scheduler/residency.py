@@ -120,6 +120,11 @@ class Residency:
         return self.active > 0 or self.state in (State.LOADING, State.STOPPING)
 
     @property
+    def leaving(self) -> bool:
+        """Whether its memory will come back without anybody having to end first."""
+        return self.state is State.STOPPING or (self.evict and not self.active)
+
+    @property
     def occupies(self) -> bool:
         """Whether it holds memory, or was promised some."""
         return self.process is not None or self.reserved > 0

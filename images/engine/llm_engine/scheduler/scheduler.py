@@ -19,18 +19,21 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass, replace
 
 from llm_engine.runner.messages import LoadSpec
+from llm_engine.runner.room import available_ram
 from llm_engine.scheduler import memory
-from llm_engine.scheduler.devices import Gpus, available_ram
+from llm_engine.scheduler.devices import Gpus
 from llm_engine.scheduler.errors import Busy, LoadError, ShuttingDown
 from llm_engine.scheduler.observer import Observer
 from llm_engine.scheduler.options import RunnerOptions
 from llm_engine.scheduler.plan import Defaults, ModelFiles, Plan, make_plan, spec_for
-from llm_engine.scheduler.process import LoadFailed, RunnerProcess
+from llm_engine.scheduler.process import LoadFailed, RunnerError, RunnerProcess
 from llm_engine.scheduler.residency import Residency, Starter, State, Waiter
 
 log = logging.getLogger("llm_engine.scheduler")
 VRAM_RETURN_SECONDS = 5.0
 RAM_MARGIN = 64 << 20
+# How long a runner may take to give parked memory back: it does so between two turns.
+UNPARK_SECONDS = 2.0
 
 
 @dataclass(frozen=True)
@@ -72,7 +75,9 @@ class Scheduler:
         observer: Observer | None = None,
         start: Starter = start_runner,
         gpus: Gpus | None = None,
+        ram: Callable[[], int] = available_ram,
     ) -> None:
+        self._ram = ram
         self.gpus = gpus or Gpus()
         self.defaults = replace(defaults or Defaults(), gpus=self.gpus.known)
         self.limits = limits or Limits()
@@ -188,23 +193,27 @@ class Scheduler:
                     other for other in self._residencies.values() if other is not residency and other.occupies
                 ]
                 limit = self.limits.max_loaded_models or 3 * max(self.gpus.known, 1)
-                spec, short = self._fit(residency, plan, others)
+                spec, short, missing = self._fit(residency, plan, others)
                 if len(others) < limit and spec is not None:
                     return spec
+                if spec is None and await _unpark(others, missing):
+                    continue
                 if not others and spec is None:
                     raise LoadError(short)
                 if self._closing:
                     raise ShuttingDown
                 await self._evict_one(others, short if len(others) < limit else f"{limit} models are loaded")
 
-    def _fit(self, residency: Residency, plan: Plan, others: list[Residency]) -> tuple[LoadSpec | None, str]:
-        """The spec that fits now, or why none does."""
+    def _fit(
+        self, residency: Residency, plan: Plan, others: list[Residency]
+    ) -> tuple[LoadSpec | None, str, int]:
+        """The spec that fits now, or why none does and how many bytes of main memory are missing."""
         spec = spec_for(plan, self.defaults)
         shape = plan.files.shape
         if not shape.layers:
-            return spec, ""
+            return spec, "", 0
         reserved = sum(_still_to_come(other) for other in others)
-        text = ""
+        text, missing = "", 0
         # Fewer parallel sequences need less cache; one must fit.
         wish = spec.cells or spec.num_ctx * spec.num_parallel
         for cells in sorted({wish, min(wish, spec.num_ctx)}, reverse=True):
@@ -217,27 +226,30 @@ class Scheduler:
                 num_gpu=plan.options.num_gpu,
                 spread=self.limits.spread,
             )
-            free = available_ram() - reserved - RAM_MARGIN
+            free = self._ram() - reserved - RAM_MARGIN
             ram = placement.ram
             if ram <= free:
                 residency.reserved = max(ram, 1)
-                return _placed(spec, cells, placement, plan), ""
+                return _placed(spec, cells, placement, plan), "", 0
+            missing = ram - free
             text = f"model requires more system memory ({_gib(ram)}) than is available ({_gib(max(free, 0))})"
-        return None, text
+        return None, text, missing
 
     async def _evict_one(self, others: list[Residency], why: str) -> None:
         """Asks the least recently used model to go, an idle one if there is one, and waits for any change."""
         candidates = [other for other in others if not other.pinned]
         if not candidates:
             raise LoadError(f"no room for another model: {why}, and all loaded models are pinned")
-        idle = [other for other in candidates if not other.busy and not len(other.queue)]
-        chosen = min(idle or candidates, key=lambda other: other.last_used)
-        if not chosen.evict and chosen.state is State.READY:
-            chosen.evict = True
-            self.observer.evicted(_name(chosen))
-            log.info("evicting", extra={"data": {"model": _name(chosen), "why": why}})
-        chosen.wake()
         self._changed.clear()
+        # One that is on its way out may take its time; another one must not go in its stead.
+        if not any(other.leaving for other in others):
+            idle = [other for other in candidates if not other.busy and not len(other.queue)]
+            chosen = min(idle or candidates, key=lambda other: other.last_used)
+            if not chosen.evict and chosen.state is State.READY:
+                chosen.evict = True
+                self.observer.evicted(_name(chosen))
+                log.info("evicting", extra={"data": {"model": _name(chosen), "why": why}})
+            chosen.wake()
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self._changed.wait(), 0.5)
 
@@ -297,6 +309,16 @@ class Scheduler:
             for task in late:
                 task.cancel()
             await asyncio.gather(*late, return_exceptions=True)
+
+
+async def _unpark(others: list[Residency], missing: int) -> bool:
+    """Prefixes that nobody uses make way before models do."""
+    freed = 0
+    for other in sorted(others, key=lambda other: other.last_used):
+        if other.process is not None and freed < missing:
+            with contextlib.suppress(RunnerError, TimeoutError):
+                freed += await asyncio.wait_for(other.process.unpark(missing - freed), UNPARK_SECONDS)
+    return freed > 0
 
 
 def _name(residency: Residency) -> str:

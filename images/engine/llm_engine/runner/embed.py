@@ -85,11 +85,26 @@ class Embedder:
             self._batch.put(len(chosen), 0, tokens, outputs=len(tokens))
             chosen.append(self._waiting.popleft())
         verdict = self._compute()
-        for row, (job, at) in enumerate(chosen):
-            if verdict != 0:
-                self._fail(job, f"llama.cpp failed to compute the embedding (code {verdict})")
-            else:
+        if verdict == 0:
+            for row, (job, at) in enumerate(chosen):
                 self._store(job, at, self._read(row))
+        elif len(chosen) == 1:
+            self._fail(chosen[0][0], f"llama.cpp failed to compute the embedding (code {verdict})")
+        else:
+            for job, at in chosen:
+                self._alone(job, at)
+
+    def _alone(self, job: Job, at: int) -> None:
+        """An input of a batch that failed, by itself: only the request that cannot be computed fails."""
+        if job.left < 0:
+            return
+        self._batch.clear()
+        self._batch.put(0, 0, job.inputs[at], outputs=len(job.inputs[at]))
+        verdict = self._compute()
+        if verdict == 0:
+            self._store(job, at, self._read(0))
+        else:
+            self._fail(job, f"llama.cpp failed to compute the embedding (code {verdict})")
 
     def _compute(self) -> int:
         context = self.context

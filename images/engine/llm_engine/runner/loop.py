@@ -308,12 +308,13 @@ class Loop:
             branch.fed += give
             budget = max(0, budget - give)
 
-    def _give_way(self) -> bool:
-        """The running branches need more cells than there are: the youngest goes back to the queue.
+    def _give_way(self, who: Branch | None = None) -> bool:
+        """The running branches need more cells than there are: one goes back to the queue, the youngest
+        unless told.
 
         A branch that is alone and does not fit never will, and fails.
         """
-        youngest = max(self.running, key=lambda b: (b.arrived, b.index))
+        youngest = who or max(self.running, key=lambda b: (b.arrived, b.index))
         if len(self.running) == 1:
             text = f"the context is full: {youngest.count} tokens do not fit into {self.cache.cells} cells"
             self.fail(youngest, "context", text)
@@ -412,29 +413,31 @@ class Loop:
     # When llama.cpp refuses
 
     def _recover(self, parts: list[Part], verdict: int) -> None:
-        """Nothing of this batch counts as computed. Make room and try again, or find the branch that
-        breaks it.
+        """Nothing of this batch counts as computed. Forget what is idle and try again; where there is nothing
+        left to forget, split the batch, which shows who cannot be computed.
         """
         self.counters.decode_failures += 1
         print(f"llama_decode returned {verdict} for {self._batch.size} tokens", file=sys.stderr, flush=True)
         for part in parts:
             self.cache.discard_from(part.branch.sequence, part.branch.position(part.branch.computed))
             part.branch.proposal = []
-        if verdict in (1, 2):
-            if not self.cache.evict(max(256, 2 * self._batch.size)):
-                self._give_way()
+        if verdict in (1, 2) and self.cache.evict(max(256, 2 * self._batch.size)):
             return
-        if len(parts) == 1:
-            self.fail(
-                parts[0].branch, "internal", f"llama.cpp failed to compute this request (code {verdict})"
-            )
+        if verdict < 0 and len(parts) == 1:
+            self._failed(parts[0].branch, verdict)
             return
         for part in parts:
-            if part.branch.state is not State.OVER:
+            if part.branch in self.running:
                 self._alone(part)
 
+    def _failed(self, branch: Branch, verdict: int) -> None:
+        text = f"llama.cpp failed to compute this request (code {verdict})"
+        self.fail(branch, "internal", text)
+
     def _alone(self, part: Part) -> None:
-        """Compute one branch by itself, so that only the guilty one fails."""
+        """Compute one branch by itself, so that only the guilty one fails. One for which there is no room
+        beside the others waits until there is.
+        """
         branch = part.branch
         last = branch.computed + branch.fed == branch.count
         self._batch.clear()
@@ -445,7 +448,10 @@ class Loop:
         verdict = self._batch.decode(self._context.handle)
         if verdict != 0:
             self.cache.discard_from(branch.sequence, position)
-            self.fail(branch, "internal", f"llama.cpp failed to compute this request (code {verdict})")
+            if verdict == 1:
+                self._give_way(branch)
+            else:
+                self._failed(branch, verdict)
             return
         logits = logits_matrix(self._context.handle, rows, self._width) if rows else None
         alone = Part(branch, 0, self._batch.size, 0, rows)

@@ -83,6 +83,17 @@ ROWS: tuple[tuple[str, tuple[Panel, ...]], ...] = (
         ),
     ),
     (
+        "Keys",
+        (
+            Panel(
+                "Tokens by key",
+                "wps",
+                ((_rate("llm_engine_key_tokens_total", "key, kind"), "{{key}} {{kind}}"),),
+            ),
+            Panel("Requests by key", "reqps", ((_rate("llm_engine_key_requests_total", "key"), "{{key}}"),)),
+        ),
+    ),
+    (
         "Memory",
         (
             Panel("GPU memory", "bytes", (('llm_engine_model_vram_bytes{model=~"$model"}', "{{model}}"),)),

@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 import trustme
 from llm_engine.api.keys import add, remove
+from llm_engine.api.metrics import MAX_KEYS, Metrics
 
 from tests.engine.api.test_ollama_routes import HI
 from tests.support.engine import EngineServer, start_engine
@@ -186,6 +187,36 @@ def test_keys_are_asked_for_and_reloaded(start: Callable[..., EngineServer], tmp
     assert client.request("GET", "/api/ps", headers={"x-api-key": second}).status == 401
     path.write_text("broken line\n")
     assert client.request("GET", "/api/ps", headers={"x-api-key": key}).status == 200
+
+
+def test_work_is_counted_by_the_name_of_the_key(start: Callable[..., EngineServer], tmp_path: Path) -> None:
+    path = tmp_path / "keys"
+    key = add(path, "alice")
+    client = start("--keys-file", str(path)).client
+    mine = {"x-api-key": key}
+    said = client.request(
+        "POST", "/api/generate", {"model": "chat", "prompt": "x", "stream": False}, headers=mine
+    )
+    read, generated = said.json["prompt_eval_count"], said.json["eval_count"]
+    client.request("POST", "/api/embed", {"model": "chat", "input": "x"}, headers=mine)
+    assert client.get("/api/tags").status == 401
+    text = client.request("GET", "/metrics", headers=mine).body.decode()
+    counts = dict(line.rsplit(" ", 1) for line in text.splitlines() if "_key_" in line and line[0] != "#")
+    assert float(counts['llm_engine_key_tokens_total{key="alice",kind="completion"}']) == generated > 0
+    assert float(counts['llm_engine_key_tokens_total{key="alice",kind="prompt"}']) > read > 0
+    assert float(counts['llm_engine_key_requests_total{key="alice"}']) == 2
+    assert float(counts['llm_engine_key_requests_total{key="-"}']) >= 1
+    assert key not in text
+
+
+def test_the_names_of_keys_in_the_metrics_are_bounded() -> None:
+    metrics = Metrics()
+    for number in range(MAX_KEYS + 5):
+        metrics.spent(f"key{number}", prompt=1)
+    text = metrics.render().decode()
+    series = [line for line in text.splitlines() if line.startswith("llm_engine_key_tokens_total{")]
+    assert len(series) == 2 * (MAX_KEYS + 1)
+    assert 'llm_engine_key_tokens_total{key="other",kind="prompt"} 5.0' in text
 
 
 def test_origins_and_hosts(engine: EngineServer) -> None:

@@ -89,6 +89,11 @@ class Call:
     reply_headers: dict[str, str] = field(default_factory=dict)
     """Headers a handler adds to its answer, until the first byte is out."""
 
+    @property
+    def key(self) -> str:
+        """The name of the API key that was shown, `-` without one."""
+        return str(self.scope["key_name"])
+
     async def body(self) -> bytes:
         """The whole body, decompressed; 413 when it is larger than the server allows."""
         chunks = [chunk async for chunk in self.body_stream()]

@@ -56,6 +56,7 @@ class Gate:
         request_id = given if _GOOD_ID.fullmatch(given) else f"req_{secrets.token_hex(12)}"
         scope["request_id"] = request_id
         scope["client_name"] = (scope.get("client") or ("local",))[0]
+        scope["key_name"] = "-"
         token = logs.request_id.set(request_id)
         started = time.monotonic()
         status = 499
@@ -108,11 +109,12 @@ class Gate:
                     headers={"WWW-Authenticate": "Bearer"},
                 )
             scope["client_name"] = f"key:{name}"
+            scope["key_name"] = name
         return None
 
     def _account(self, scope: Scope, status: int, seconds: float) -> None:
         route = scope.get("route_path", "unmatched")
-        self.metrics.request(route, scope["method"], status, seconds)
+        self.metrics.request(route, scope["method"], status, seconds, scope["key_name"])
         log.info(
             "request",
             extra={

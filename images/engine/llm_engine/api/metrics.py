@@ -1,7 +1,9 @@
 """What Prometheus may know of the engine; every label is bounded.
 
 Routes are the declared ones, model names are those that were served, at most `MAX_MODELS` of them (then
-`other`). Gauges are read from the scheduler when scraped, so they cannot drift from the truth.
+`other`); keys are told by the names of the keys file, never by what they are, at most `MAX_KEYS` of them, and
+`-` is whoever came without one. Gauges are read from the scheduler when scraped, so they cannot drift from
+the truth.
 """
 
 from __future__ import annotations
@@ -14,6 +16,7 @@ from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 MAX_MODELS = 50
+MAX_KEYS = 200
 _SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300)
 _GAP = (0.001, 0.0025, 0.005, 0.01, 0.02, 0.04, 0.08, 0.16, 0.32, 0.64, 1.28, 2.56, 5.12)
 _METHODS = frozenset({"GET", "POST", "PUT", "DELETE", "HEAD", "OPTIONS", "PATCH"})
@@ -43,6 +46,7 @@ class Metrics:
         registry = CollectorRegistry()
         self.registry = registry
         self._names: set[str] = set()
+        self._keys: set[str] = set()
         self.requests = Counter(
             "llm_engine_requests_total",
             "Requests answered.",
@@ -54,6 +58,18 @@ class Metrics:
             "Time from request to last byte.",
             ["route"],
             buckets=_SECONDS,
+            registry=registry,
+        )
+        self.key_requests = Counter(
+            "llm_engine_key_requests_total",
+            "Requests answered, by the name of the API key.",
+            ["key"],
+            registry=registry,
+        )
+        self.key_tokens = Counter(
+            "llm_engine_key_tokens_total",
+            "Tokens read (prompt) and generated (completion), by the name of the API key.",
+            ["key", "kind"],
             registry=registry,
         )
         self.prompt_tokens = self._counter("prompt_tokens_total", "Prompt tokens, cached ones included.")
@@ -103,7 +119,20 @@ class Metrics:
             self._names.add(model)
         return model
 
-    def request(self, route: str, method: str, status: int, seconds: float) -> None:
+    def _key(self, name: str) -> str:
+        if name not in self._keys:
+            if len(self._keys) >= MAX_KEYS:
+                return "other"
+            self._keys.add(name)
+        return name
+
+    def spent(self, key: str, *, prompt: int = 0, completion: int = 0) -> None:
+        """Tokens on the account of a key."""
+        for kind, count in (("prompt", prompt), ("completion", completion)):
+            self.key_tokens.labels(self._key(key), kind).inc(count)
+
+    def request(self, route: str, method: str, status: int, seconds: float, key: str) -> None:
+        self.key_requests.labels(self._key(key)).inc()
         self.requests.labels(route, method if method in _METHODS else "other", str(status)).inc()
         self.request_seconds.labels(route).observe(seconds)
 

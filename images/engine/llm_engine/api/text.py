@@ -131,6 +131,8 @@ class _Run:
         metrics.completion_tokens.labels(label).inc(usage.completion_tokens)
         metrics.drafted_tokens.labels(label).inc(usage.drafted_tokens)
         metrics.accepted_tokens.labels(label).inc(usage.accepted_tokens)
+        read = usage.prompt_tokens if done.index == 0 else 0
+        metrics.spent(self.call.key, prompt=read, completion=usage.completion_tokens)
         pieces: list[Piece] = []
         if not self.silent and (delta := reader.finish()):
             pieces.append(replace(delta, index=done.index))

@@ -60,5 +60,7 @@ async def embed(
         except RunnerError as error:
             raise runner_error(error.kind, error.text) from None
         tokens = sum(result.tokens)
-        call.engine.metrics.prompt_tokens.labels(call.engine.metrics.label(model.short_name)).inc(tokens)
+        metrics = call.engine.metrics
+        metrics.prompt_tokens.labels(metrics.label(model.short_name)).inc(tokens)
+        metrics.spent(call.key, prompt=tokens)
         return Embedded([np.frombuffer(raw, "<f4") for raw in result.vectors], tokens, lease.load_seconds)

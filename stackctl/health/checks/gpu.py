@@ -6,55 +6,31 @@ cgroup rule), the engine goes on with the CPU, and everything looks well from ou
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from functools import partial
 
 from stackctl.health.check import Check, Look
 from stackctl.health.checks.engine import limits
 from stackctl.health.http import HttpError
+from stackctl.health.look.gpus import LIMIT, NO_GPU, Gpu, parse, query
 from stackctl.health.look.memo import Memo
 from stackctl.health.look.runtime import RuntimeUnreachable
 from stackctl.health.look.scene import Scene
 from stackctl.health.model import Metric, Result, Status, ok, skipped, unknown, worst
 from stackctl.runtime.command import CommandResult
 
-FIELDS = (
-    "name",
-    "memory.used",
-    "memory.total",
-    "temperature.gpu",
-    "ecc.errors.uncorrected.volatile.total",
-    "clocks_throttle_reasons.hw_slowdown",
-    "clocks_throttle_reasons.sw_thermal_slowdown",
-)
-# A driver that hangs must not leave one more process in the engine's container at every look.
-LIMIT = 8
-QUERY = (
-    *("timeout", "-k", "1", str(LIMIT)),
-    *("nvidia-smi", f"--query-gpu={','.join(FIELDS)}", "--format=csv,noheader,nounits"),
-)
 _MIB = 1024 * 1024
-
-
-@dataclass(frozen=True)
-class Gpu:
-    name: str
-    used: float
-    total: float
-    celsius: float | None
-    ecc: float | None
-    throttled: bool
 
 
 def checks(scene: Scene) -> list[Check]:
     if scene.plan.service("engine") is None:
         return []
-    seen = Memo[CommandResult](lambda: scene.exec("engine", QUERY, timeout=10))
+    ask = query(scene.plan.gpu_mode)
+    seen = Memo[CommandResult](lambda: scene.exec("engine", ask, timeout=10))
     return [
         Check(
             id="gpu",
             title="GPU is visible to the engine",
-            looks_at="nvidia-smi inside the engine: presence, memory errors, throttling, heat",
+            looks_at="nvidia-smi, or a ROCm card's files, inside the engine: presence, memory errors, heat",
             why="a container can lose its GPU while it runs, and goes on with the CPU without a word",
             do="stackctl run gpu-lost",
             run=partial(_gpu, scene, seen),
@@ -89,21 +65,21 @@ def checks(scene: Scene) -> list[Check]:
 def _reading(scene: Scene, seen: Memo[CommandResult]) -> list[Gpu] | Result:
     """The GPUs, or the result that says why there are none."""
     mode = scene.plan.gpu_mode
-    if mode in ("none", "rocm"):
-        return skipped(f"gpu.mode is {mode}")
+    if mode == "none":
+        return skipped("gpu.mode is none")
     try:
         done = seen()
     except (RuntimeUnreachable, HttpError) as error:
         return unknown(str(error))
     if done.returncode in (124, 137):
         return Result(Status.CRITICAL, f"nvidia-smi inside the engine does not end within {LIMIT} s")
-    missing = done.returncode in (126, 127)
+    missing = done.returncode in (126, NO_GPU)
     if missing and mode == "auto" and not scene.plan.require_gpu:
-        return skipped("no NVIDIA GPU is given to the engine")
+        return skipped("no GPU is given to the engine")
     gpus = parse(done.stdout) if done.returncode == 0 else []
     if not gpus:
         said = " ".join((done.stdout + " " + done.stderr).split())[:160]
-        return Result(Status.CRITICAL, f"no GPU inside the engine: {said or 'nvidia-smi lists none'}")
+        return Result(Status.CRITICAL, f"no GPU inside the engine: {said or 'none is listed'}")
     return gpus
 
 
@@ -156,9 +132,9 @@ def _vram(scene: Scene, seen: Memo[CommandResult], look: Look) -> Result:
 
 
 def _offload(scene: Scene, look: Look) -> Result:
-    # nvidia-smi knows nothing of a ROCm GPU, and the check that asks it may be switched off.
+    # The check that looks for a GPU may be switched off.
     mode, gpu = scene.plan.gpu_mode, look.needs.get("gpu")
-    unseen = mode == "auto" if gpu is None else gpu.skipped and mode != "rocm"
+    unseen = mode == "auto" if gpu is None else gpu.skipped
     if mode == "none" or unseen:
         return skipped("the engine has no GPU that is known of")
     try:
@@ -180,25 +156,3 @@ def _offload(scene: Scene, look: Look) -> Result:
     status = Status.CRITICAL if min(low.values()) < crit else Status.WARNING
     text = ", ".join(f"{name} {share:.0%}" for name, share in low.items())
     return Result(status, f"not wholly on the GPU: {text}", metrics=metrics)
-
-
-def parse(text: str) -> list[Gpu]:
-    """nvidia-smi's CSV; `[N/A]` and `[Not Supported]` are None."""
-    gpus = []
-    for line in text.splitlines():
-        columns = [column.strip() for column in line.split(",")]
-        if len(columns) != len(FIELDS):
-            continue
-        used, size = _number(columns[1]), _number(columns[2])
-        if used is None or size is None:
-            continue
-        throttled = "Active" in (columns[5], columns[6])
-        gpus.append(Gpu(columns[0], used, size, _number(columns[3]), _number(columns[4]), throttled))
-    return gpus
-
-
-def _number(text: str) -> float | None:
-    try:
-        return float(text)
-    except ValueError:
-        return None

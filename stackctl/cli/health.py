@@ -91,8 +91,8 @@ def _run(
     except state.Busy as busy:
         return _busy(busy, quiet_ok)
     status = report.status(confirmed_only=hard)
-    if report.unsaved and quiet_ok:
-        click.echo(f"note: {report.trouble}", err=True)
+    if quiet_ok and (report.unsaved or report.unwritten):
+        click.echo(f"note: {report.trouble if report.unsaved else report.unwritten}", err=True)
     if not (quiet_ok and status is Status.OK):
         click.echo(_rendered(found, report, as_json=as_json, as_line=as_line, hard=hard))
         sys.stdout.flush()

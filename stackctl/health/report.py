@@ -40,6 +40,8 @@ class Report:
     generation: str | None = None
     # Nothing could be remembered (a full disk): no run can confirm anything, so what is seen has to count.
     unsaved: bool = False
+    # What a monitoring system waits for could not be written: said even where silence means that all is well.
+    unwritten: str | None = None
 
     def status(self, *, confirmed_only: bool = False) -> Status:
         """Worst of all; a check that only waits for a failing one adds nothing to it."""

@@ -79,8 +79,10 @@ def _run(plan: Plan, scenes: SceneMaker, options: Options, folder: Path, memory:
         str(current.number) if current else None,
     )
     if options.record:
-        problems, saved = _record(plan, report, every, memory, folder, whole=not options.patterns)
-        report = replace(report, trouble="; ".join(problems) or None, unsaved=not saved)
+        problems, saved = _record(plan, report, every, memory, folder)
+        unwritten = None if options.patterns else _write_textfile(plan, report)
+        trouble = "; ".join([*problems, *([unwritten] if unwritten else [])]) or None
+        report = replace(report, trouble=trouble, unsaved=not saved, unwritten=unwritten)
     return report
 
 
@@ -191,8 +193,19 @@ def _silenced(plan: Plan, silences: list[silence.Silence], check: str, now: Mome
     return planned.reason if planned else None
 
 
+def _write_textfile(plan: Plan, report: Report) -> str | None:
+    """The trouble with it, if there was any."""
+    if not plan.health.textfile:
+        return None
+    try:
+        textfile.write(Path(plan.health.textfile), report)
+    except OSError as error:
+        return f"{plan.health.textfile} cannot be written: {error.strerror}"
+    return None
+
+
 def _record(
-    plan: Plan, report: Report, every: list[Check], memory: Memory, folder: Path, *, whole: bool
+    plan: Plan, report: Report, every: list[Check], memory: Memory, folder: Path
 ) -> tuple[list[str], bool]:
     """Remember, mend, tell; returns what went wrong on the way, and whether it is remembered.
 
@@ -230,11 +243,6 @@ def _record(
         deliveries = dispatch.deliver(memory, plan.notify, channels.send, report.at)
         save()
         trouble += [f"{done.channel}: {done.problem}" for done in deliveries if done.problem]
-    if plan.health.textfile and whole:
-        try:
-            textfile.write(Path(plan.health.textfile), report)
-        except OSError as error:
-            trouble.append(f"{plan.health.textfile}: {error.strerror}")
     return [*trouble, *failed], not failed
 
 

@@ -60,15 +60,16 @@ def reading(code: int, stdout: str, stderr: str) -> Result:
 
 
 def _metrics(text: str) -> tuple[Metric, ...]:
-    found = []
+    found: dict[str, Metric] = {}
     for label, value, unit, warn, crit in _PERF.findall(text):
         try:
             number = float(value)
         except ValueError:
             continue
         name = label.strip("'").replace("''", "'")
-        found.append(Metric(name, number, unit, _limit(warn), _limit(crit)))
-    return tuple(found)
+        # A label that comes twice would make node_exporter refuse the whole textfile: the last one counts.
+        found[name] = Metric(name, number, unit, _limit(warn), _limit(crit))
+    return tuple(found.values())
 
 
 def _limit(text: str) -> float | None:

@@ -245,3 +245,5 @@ def test_odd_plugin_output() -> None:
     assert commands.reading(0, "", "").summary == "said nothing"
     odd = commands.reading(0, "ok | a=1;@5:9;~:10 b=x 'it''s'=2.5ms", "")
     assert [(m.name, m.value, m.warn) for m in odd.metrics] == [("a", 1, None), ("it's", 2.5, None)]
+    twice = commands.reading(0, "ok | a=1;5;9 b=2 a=3", "")
+    assert [(m.name, m.value) for m in twice.metrics] == [("a", 3), ("b", 2)]

@@ -352,6 +352,10 @@ def test_a_run_pings_and_writes_the_textfile(stack: Watched) -> None:
     assert f'stackctl_check_confirmed_status{{stack="{stack.folder.name}",check="engine"}} 0' in text
     done = stack.folder.run("health", "--hard", "--quiet-ok")
     assert (done.code, done.out, done.err) == (0, "", ""), "a ping service that is away fails nothing"
+    stack.write(textfile=str(textfile / "within-a-file.prom"))
+    done = stack.folder.run("health", "--hard", "--quiet-ok")
+    assert (done.code, done.out) == (0, "")
+    assert "within-a-file.prom cannot be written: File exists" in done.err, "nobody else would notice"
 
 
 def test_a_test_message_reaches_every_channel_or_says_why_not(stack: Watched) -> None:

@@ -8,7 +8,6 @@ import hashlib
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import threading
@@ -23,16 +22,11 @@ import pytest
 import yaml
 
 from tests.support.gates import refuse
+from tests.support.ports import free_port as free_port
 
 PROGRAM = str(Path(sys.executable).parent / "stackctl")
 BASE = "stackctl-base:bookworm"
 STANDIN = Path(__file__).with_name("standin_engine.py")
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def wait_for(condition: Callable[[], Any], what: str, timeout: float = 30.0) -> Any:

@@ -14,6 +14,7 @@ from pydantic import ValidationError
 from stackctl.backup import targets
 from stackctl.config.backup import BackupConfig, BackupTarget
 from stackctl.errors import StackctlError
+from tests.support.ports import free_port
 
 NAME = "bk-20261121T020000Z.backup"
 
@@ -59,9 +60,7 @@ def sshd(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     program = shutil.which("sshd") or "/usr/sbin/sshd"
     if not Path(program).exists():
         pytest.skip("sshd is not installed")
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     for name in ("host_key", "user_key"):
         subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", tmp_path / name], check=True)
     shutil.copy(tmp_path / "user_key.pub", tmp_path / "authorized_keys")

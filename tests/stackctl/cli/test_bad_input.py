@@ -13,6 +13,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.ports import free_port
+
 STACKCTL = str(Path(sys.executable).with_name("stackctl"))
 
 
@@ -32,12 +34,6 @@ def run(folder: Path, *args: str, before: list[str] | None = None, **env: str) -
 
 def stack_file(folder: Path, text: str) -> None:
     (folder / "stack.yaml").write_text(text)
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def test_wrong_types_and_unknown_keys_all_at_once(tmp_path: Path) -> None:

@@ -6,7 +6,6 @@ import functools
 import hashlib
 import os
 import shutil
-import socket
 import sqlite3
 import subprocess
 import sys
@@ -19,6 +18,7 @@ import pytest
 import yaml
 
 from tests.support.gates import refuse
+from tests.support.ports import free_port
 
 BASE = os.environ.get("STACKCTL_BASE_IMAGE", "stackctl-base:bookworm")
 STANDIN = Path(__file__).parent / "standin"
@@ -48,13 +48,6 @@ def image(mode: str, variant: int) -> str:
         input=text, capture_output=True, text=True, timeout=120, check=True,
     )  # fmt: skip
     return tag
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 @dataclass

@@ -1,0 +1,58 @@
+"""Ports for servers of tests, which nobody else takes between the choice and the bind.
+
+A port that the kernel chooses (bind to 0, close, use the number) is one that it may give to any outgoing
+connection a moment later, and two test processes may be told the same one. These come from below the range
+of outgoing connections, and the process that chose one keeps it for its life: by a lock on a byte of a
+shared file, which the kernel frees however the process ends.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import random
+import socket
+import tempfile
+from pathlib import Path
+
+_LOWEST = 20000
+_claimed: set[int] = set()
+_locks: list[int] = []
+
+
+def free_port(host: str = "127.0.0.1") -> int:
+    for _ in range(1000):
+        port = random.randrange(_LOWEST, _outgoing())
+        if port not in _claimed and _claim(port) and _binds(host, port):
+            return port
+    raise AssertionError(f"no free port from {_LOWEST} to {_outgoing()}")
+
+
+def _outgoing() -> int:
+    """Where the ports of outgoing connections begin."""
+    try:
+        return max(_LOWEST + 1000, int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0]))
+    except OSError:
+        return 32768
+
+
+def _claim(port: int) -> bool:
+    if not _locks:
+        path = Path(tempfile.gettempdir()) / f"stackctl-test-ports-{os.getuid()}"
+        _locks.append(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
+    try:
+        fcntl.lockf(_locks[0], fcntl.LOCK_EX | fcntl.LOCK_NB, 1, port)
+    except OSError:
+        return False
+    _claimed.add(port)
+    return True
+
+
+def _binds(host: str, port: int) -> bool:
+    with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except OSError:
+            return False
+    return True

@@ -145,22 +145,21 @@ class Forwarder:
             listener.watched = on
 
     def accept(self, listener: _Listener) -> None:
-        for _ in range(64):
-            if self.active >= MAX_CONNECTIONS:
-                self._watch(listener, False)  # the kernel's backlog waits until one ends (_tick)
-                return
-            try:
-                sock, origin = listener.sock.accept()
-            except BlockingIOError:
-                return
-            except OSError as error:
-                if error.errno in (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM):
-                    self._watch(listener, False)
-                    return
-                continue  # this client went away before it was accepted
-            sock.setblocking(False)
-            self.counters.connections += 1
-            self._connect(listener.forward, sock, origin[:2])
+        """One connection for each event: the loop comes back while more of them wait."""
+        if self.active >= MAX_CONNECTIONS:
+            self._watch(listener, False)  # the kernel's backlog waits until one ends (_tick)
+            return
+        try:
+            sock, origin = listener.sock.accept()
+        except BlockingIOError:
+            return
+        except OSError as error:
+            if error.errno in (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM):
+                self._watch(listener, False)
+            return  # or else this client went away before it was accepted
+        sock.setblocking(False)
+        self.counters.connections += 1
+        self._connect(listener.forward, sock, origin[:2])
 
     def _connect(self, forward: Forward, sock: socket.socket, origin: Address) -> None:
         link = self._link

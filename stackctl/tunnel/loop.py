@@ -34,6 +34,7 @@ class Loop:
         self._wake_out.setblocking(False)
         self._selector.register(self._wake_out, selectors.EVENT_READ, None)
         self._stopping = self._closed = False
+        self._woken = False  # a wake is under way: nobody else need send one
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
 
     def start(self) -> None:
@@ -72,8 +73,9 @@ class Loop:
                 self._selector.modify(sock, after, watcher)
 
     def _wake(self) -> None:
-        if self._closed:
+        if self._closed or self._woken:
             return
+        self._woken = True
         with contextlib.suppress(BlockingIOError):  # it is awake already
             self._wake_in.send(b"w")
 
@@ -100,3 +102,4 @@ class Loop:
     def _clear_wake(self) -> None:
         with contextlib.suppress(BlockingIOError):
             self._wake_out.recv(4096)
+        self._woken = False  # after the read: whoever saw True until now has its call run in this round

@@ -22,6 +22,7 @@ from typing import Any
 import paramiko.packet
 
 READ_SIZE = 256 * 1024
+SMALL_READ = 16 * 1024
 GCM_TAG = 16
 BLOCK = 16
 _PADDING = [bytes(n) for n in range(BLOCK + 4)]
@@ -57,6 +58,7 @@ class TunnelPacketizer(_Packetizer):  # type: ignore[misc]
             for option in (socket.SO_RCVTIMEO, socket.SO_SNDTIMEO):
                 sock.setsockopt(socket.SOL_SOCKET, option, _ONE_SECOND)
         self._buffer = memoryview(b"")
+        self._read_size = SMALL_READ
         self.last_received = time.monotonic()
         self.bytes_received = 0
         #: Set once the session is authenticated; until then every packet takes paramiko's path.
@@ -82,7 +84,7 @@ class TunnelPacketizer(_Packetizer):  # type: ignore[misc]
             if self.handshake_timed_out() or self.closed:
                 raise EOFError
             try:
-                piece = self._sock.recv(READ_SIZE)
+                piece = self._sock.recv(self._read_size)
             except (TimeoutError, BlockingIOError):
                 if check_rekey and total == 0 and self.need_rekey():
                     raise NeedRekeyException from None
@@ -93,9 +95,13 @@ class TunnelPacketizer(_Packetizer):  # type: ignore[misc]
                 raise
             if not piece:
                 raise EOFError
+            self._read_size = next_read_size(len(piece), self._read_size, READ_SIZE)
+            if not total and len(piece) >= n:
+                self._buffer = memoryview(piece)
+                return  # nearly always: nothing was left over, and one read brings whole packets
             pieces.append(piece)
             total += len(piece)
-        self._buffer = memoryview(b"".join(pieces) if len(pieces) > 2 or pieces[0] else pieces[1])
+        self._buffer = memoryview(b"".join(pieces))
 
     def _read_timeout(self, timeout: float) -> bytes:
         """For the version line; paramiko's own knows only Python's kind of timeout."""
@@ -113,7 +119,7 @@ class TunnelPacketizer(_Packetizer):  # type: ignore[misc]
         raise EOFError
 
     def read_message(self) -> tuple[int, Any]:
-        while self.deliver is not None and self._Packetizer__aead_in and not self.get_hexdump():
+        while self.deliver is not None and self._Packetizer__aead_in and not self._Packetizer__dump_packets:
             if len(self._buffer) < 4:
                 self._fill(4, check_rekey=True)
             length = int.from_bytes(self._buffer[:4], "big")
@@ -133,7 +139,7 @@ class TunnelPacketizer(_Packetizer):  # type: ignore[misc]
                 break
             self._buffer = self._buffer[whole:]
             self._count_read(whole)
-            if self.need_rekey():
+            if self._Packetizer__need_rekey:
                 raise NeedRekeyException
         command, message = super().read_message()
         self.last_received = time.monotonic()
@@ -146,7 +152,7 @@ class TunnelPacketizer(_Packetizer):  # type: ignore[misc]
         self._Packetizer__sequence_number_in = (self._Packetizer__sequence_number_in + 1) & 0xFFFFFFFF
         self._Packetizer__received_bytes += size
         self._Packetizer__received_packets += 1
-        if not self.need_rekey() and (
+        if not self._Packetizer__need_rekey and (
             self._Packetizer__received_bytes >= self.REKEY_BYTES
             or self._Packetizer__received_packets >= self.REKEY_PACKETS
         ):
@@ -179,7 +185,7 @@ class TunnelPacketizer(_Packetizer):  # type: ignore[misc]
             self._write_pieces(out)
             self._Packetizer__sent_bytes += sum(map(len, out))
             self._Packetizer__sent_packets += len(payloads)
-            if not self.need_rekey() and (
+            if not self._Packetizer__need_rekey and (
                 self._Packetizer__sent_bytes >= self.REKEY_BYTES
                 or self._Packetizer__sent_packets >= self.REKEY_PACKETS
             ):
@@ -206,6 +212,15 @@ class TunnelPacketizer(_Packetizer):  # type: ignore[misc]
         with contextlib.suppress(OSError, AttributeError, EOFError):
             self._sock.shutdown(socket.SHUT_RDWR)
         super().close()
+
+
+def next_read_size(got: int, asked: int, most: int) -> int:
+    """Room for a large read is taken from the system and given back each time, which costs more than a
+    small read itself: only a stream that fills its reads gets large ones.
+    """
+    if got == asked:
+        return min(asked * 4, most)
+    return asked if got * 4 > asked else SMALL_READ
 
 
 def _next_iv(iv: bytes) -> bytes:

@@ -22,6 +22,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Protocol
 
+from stackctl.tunnel.packets import SMALL_READ, next_read_size
 from stackctl.tunnel.transport import FIRST_WINDOW, Stream
 
 if TYPE_CHECKING:
@@ -76,6 +77,7 @@ class Relay:
         self._queue: deque[memoryview] = deque()
         self._queued = 0
         self._interest = 0
+        self._read_size = SMALL_READ
         self._local_eof = False
         self._remote_eof = False
         self._remote_closed = False
@@ -178,7 +180,8 @@ class Relay:
                     self._want(self._interest & ~READ)
             return
         try:
-            data = self.sock.recv(min(room, READ_SIZE))
+            asked = min(room, self._read_size)
+            data = self.sock.recv(asked)
         except BlockingIOError:
             return
         except OSError:
@@ -186,6 +189,7 @@ class Relay:
                 self._break_local()
             return
         if data:
+            self._read_size = next_read_size(len(data), asked, READ_SIZE)
             self.tally.bytes_up += len(data)
             self._guard(lambda: stream.send(memoryview(data)))
             return

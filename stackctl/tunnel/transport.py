@@ -277,6 +277,10 @@ class TunnelTransport(_Transport):  # type: ignore[misc]
 
     def _wait_clear_to_send(self) -> None:
         """Take the lock that key exchange needs, outside of any exchange, as `_send_user_message` does."""
+        self.clear_to_send_lock.acquire()
+        if self.clear_to_send.is_set() or not self.active:
+            return
+        self.clear_to_send_lock.release()
         deadline = time.monotonic() + self.clear_to_send_timeout
         while True:
             self.clear_to_send.wait(1.0)

@@ -1,4 +1,7 @@
-"""The in-process forwarder against OpenSSH's own -L, over the same server to the same service, interleaved.
+"""`stackctl tunnel` against OpenSSH's own -L, over the same server to the same service, interleaved.
+
+Client, service, server and both tunnels are processes of their own, as they are for a user: a tunnel that
+shared its interpreter with the client would wait for it at each step.
 
 Throughput is a ratio to OpenSSH's. Latency is what a tunnel adds to the direct connection, as a ratio to
 what OpenSSH adds: for a request on an open connection, and for one that makes its connection first.
@@ -6,6 +9,8 @@ what OpenSSH adds: for a request on an open connection, and for one that makes i
 
 from __future__ import annotations
 
+import json
+import os
 import socket
 import statistics
 import subprocess
@@ -15,10 +20,6 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from stackctl.tunnel.connect import Connector
-from stackctl.tunnel.destination import parse
-from stackctl.tunnel.forwarder import Forward, Forwarder
-from stackctl.tunnel.link import ParamikoLink
 from tests.support import transfer
 from tests.support.sshd import Sshd, free_port
 
@@ -90,6 +91,19 @@ def measure(name: str, work: Callable[[int], float], ports: tuple[int, int, int]
     print(f"{name:<28} {figures} ratio {ratio:.2f}", flush=True)
 
 
+def tunnel(folder: Path, ssh_config: Path, remote: int) -> tuple[subprocess.Popen[str], int]:
+    """The program itself, as `stackctl tunnel up --foreground` runs it; the port that it listens on."""
+    home = folder / "config" / "stackctl"
+    home.mkdir(parents=True)
+    entry = {"ssh_config": str(ssh_config), "forward": {"service": {"local": 0, "remote": remote}}}
+    (home / "hosts.yaml").write_text(json.dumps({"box": entry}))
+    env = {**os.environ, "XDG_CONFIG_HOME": str(home.parent), "XDG_STATE_HOME": str(folder / "state")}
+    argv = [str(Path(sys.executable).with_name("stackctl")), "tunnel", "up", "box", "--foreground"]
+    process = subprocess.Popen(argv, env=env, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+    assert process.stdout is not None
+    return process, int(process.stdout.readline().rpartition(":")[2])
+
+
 def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         server = Sshd(Path(folder) / "sshd").start()
@@ -99,22 +113,19 @@ def main() -> None:
         direct, peer = int(service.stdout.readline()), free_port()
         forward = f"127.0.0.1:{peer}:127.0.0.1:{direct}"
         openssh = subprocess.Popen(["ssh", "-N", "-F", str(server.ssh_config()), "-L", forward, "box"])
-        link = ParamikoLink(Connector(parse("box"), server.ssh_config(), None).connect(), 15)
-        forwarder = Forwarder([Forward("service", 0, direct)])
-        forwarder.start()
-        forwarder.use(link)
+        ours, port = tunnel(Path(folder), server.ssh_config(), direct)
         deadline = time.monotonic() + 10
         while time.monotonic() < deadline:
             with socket.socket() as sock:
                 if sock.connect_ex(("127.0.0.1", peer)) == 0:
                     break
-        ports = (direct, peer, forwarder.forwards[0].local_port)
+        ports = (direct, peer, port)
         measure("download", download, ports, added=False)
         measure("upload", upload, ports, added=False)
         measure("request added", request, ports, added=True)
         measure("connection + request added", connection, ports, added=True)
-        forwarder.stop()
-        link.close()
+        ours.terminate()
+        ours.wait()
         openssh.terminate()
         openssh.wait()
         service.kill()

@@ -57,6 +57,7 @@ def up(
     wanted_ports = _ports(ports)
     running = state.read(found.tunnel_name)
     if running and running["pid"] and not foreground:
+        _refuse_changes(found.name, running, wanted_ports, hold)
         if _same_forwards(running, services):
             how = "up" if running["state"] == "up" else f"running ({running['state']})"
             click.echo(f"the tunnel to {found.name} is {how} already", err=True)
@@ -94,6 +95,23 @@ def _ports(words: tuple[str, ...]) -> dict[str, int]:
 
 def _same_forwards(document: dict[str, Any], services: tuple[str, ...]) -> bool:
     return not services or {f["service"] for f in document["forwards"]} == set(services)
+
+
+def _refuse_changes(name: str, running: dict[str, Any], ports: dict[str, int], hold: float | None) -> None:
+    """What runs keeps its options: asking for others must not look as if they were taken."""
+    local = {forward["service"]: forward["local_port"] for forward in running["forwards"]}
+    wanted = [
+        f"{service} is on local port {local[service]}, not {port}"
+        for service, port in ports.items()
+        if port and local.get(service, port) != port
+    ]
+    if hold is not None and hold != running.get("hold"):
+        wanted.append(f"it holds connections for {running.get('hold', 0):g} s, not {hold:g}")
+    if wanted:
+        raise StackctlError(
+            f"the tunnel to {name} is up with other options: {'; '.join(wanted)}",
+            fix=f"stackctl tunnel down {name}, then up again with these options",
+        )
 
 
 def _print_up(document: dict[str, Any], as_json: bool) -> None:

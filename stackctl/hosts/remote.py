@@ -37,22 +37,19 @@ class Answer:
 def argv(host: Host, words: Sequence[str], *, batch: bool, log: Path | None = None) -> list[str]:
     """The ssh command line that runs `words` on the host; ssh's own words go to `log`, if one is given."""
     settings = resolve(host.destination, host.entry.ssh_config)
-    strict = settings.strict if settings.strict in ("accept-new", "no") else "yes"
     options = {
         "BatchMode": "yes" if batch else "no",
         "ConnectTimeout": str(round(settings.connect_timeout)),
         "ServerAliveInterval": "5",
         "ServerAliveCountMax": "2",
-        "StrictHostKeyChecking": strict,
         "RequestTTY": "no",
         "ClearAllForwardings": "yes",
-        "PermitLocalCommand": "no",
     }
     line = ssh_argv(host.destination, host.entry.ssh_config)
     if log is not None:
         line += ["-E", str(log)]
-    for name, value in options.items():
-        line += ["-o", f"{name}={value}"]
+    for option in (*settings.overrides, *(f"{name}={value}" for name, value in options.items())):
+        line += ["-o", option]
     return [*line, "--", host.destination.host, shlex.join(words)]
 
 

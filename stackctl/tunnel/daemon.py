@@ -57,7 +57,7 @@ def run(spec: TunnelSpec, ask: Ask | None, ready: Callable[[dict[str, Any]], Non
     reporter = _Reporter(spec, supervisor, forwarder, ready)
     supervisor.on_change = reporter.write
     for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: supervisor.stop())
+        signal.signal(number, lambda *_: supervisor.stop_by_signal())
     signal.signal(signal.SIGUSR1, lambda *_: supervisor.retry_now())
     forwarder.start()
     reporter.start()
@@ -96,7 +96,21 @@ def in_background(spec: TunnelSpec, ask: Ask | None) -> dict[str, Any]:
 
 def _child(spec: TunnelSpec, ask: Ask | None, writing: int) -> None:
     """Never returns: the parent's stack below us is not ours to unwind."""
-    code = 1
+    code, told = 1, False
+
+    def report(document: dict[str, Any]) -> None:
+        """Once: the pipe's number may be another file's by the time the tunnel ends."""
+        nonlocal told
+        if not told:
+            told = True
+            with contextlib.suppress(BrokenPipeError):  # whoever started us has gone
+                os.write(writing, json.dumps(document).encode())
+            os.close(writing)
+
+    def fail(what: str, fix: str | None, code: int) -> None:
+        log.error("%s", what)
+        report({"what": what, "fix": fix, "exit_code": code})
+
     try:
         log_to_file(spec.name)
 
@@ -105,25 +119,19 @@ def _child(spec: TunnelSpec, ask: Ask | None, writing: int) -> None:
             null = os.open(os.devnull, os.O_RDWR)
             for number in (0, 1, 2):
                 os.dup2(null, number)
-            os.write(writing, json.dumps({"ok": True, "state": document}).encode())
-            os.close(writing)
+            report({"ok": True, "state": document})
 
         run(spec, ask, ready)
         code = 0
+        report({"what": "the tunnel was taken down before it was up", "exit_code": 1})
     except StackctlError as error:
         code = error.exit_code
-        _report_failure(writing, error.what, error.fix, code)
+        fail(error.what, error.fix, code)
     except BaseException as error:
         log.exception("the tunnel ended")
-        _report_failure(writing, f"unexpected {type(error).__name__}: {error}", None, 1)
+        fail(f"unexpected {type(error).__name__}: {error}", None, 1)
     finally:
         os._exit(code)
-
-
-def _report_failure(writing: int, what: str, fix: str | None, code: int) -> None:
-    log.error("%s", what)
-    with contextlib.suppress(OSError):  # the tunnel had been up: the log has the reason
-        os.write(writing, json.dumps({"what": what, "fix": fix, "exit_code": code}).encode())
 
 
 def log_to_file(name: str) -> None:
@@ -226,6 +234,7 @@ class _Reporter:
                 "refused": forwarder.counters.refused,
                 "reset": forwarder.counters.reset,
             },
+            "hold": self._spec.hold,
             "last_refusal": forwarder.last_refusal,
             "bytes": {"up": forwarder.bytes_up, "down": forwarder.bytes_down},
         }

@@ -25,14 +25,18 @@ def services(host: Host) -> tuple[dict[str, int], str]:
         raise
     except AuthError:
         return USUAL_PORTS, "the usual ports, because the host cannot be asked without a password"
+    usual = "the usual ports, because"
     try:
         document: Any = json.loads(answer.out)
         found = _published(document)
     except (ValueError, TypeError, KeyError, AttributeError):
-        found = {}
+        said = (answer.err.strip().splitlines() or [f"exit {answer.code}"])[0].removeprefix("error: ")
+        if answer.code in (126, 127):
+            return USUAL_PORTS, f"{usual} no stackctl is there"
+        return USUAL_PORTS, f"{usual} stackctl there says: {said}"
     if found:
         return found, "as the stack there says"
-    return USUAL_PORTS, "the usual ports, because no stackctl answers there"
+    return USUAL_PORTS, f"{usual} no service of the stack there is up"
 
 
 def _published(document: dict[str, Any]) -> dict[str, int]:

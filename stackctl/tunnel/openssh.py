@@ -3,6 +3,10 @@
 ssh listens on sockets in a private folder, one for each forward; the loopback ports stay ours, so they keep
 their promises (bound at all times, a quick reset while SSH is away, counted bytes) with this transport as
 well.
+
+The forwards are asked for over a control socket in that folder, once ssh has logged in. On its command line
+they would come on top of each LocalForward of the user's configuration, which may well name the ports that
+this tunnel has bound; clearing those (ClearAllForwardings) would clear ours as well.
 """
 
 from __future__ import annotations
@@ -10,13 +14,11 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import errno
-import os
 import re
 import shutil
 import signal
 import socket
 import subprocess
-import tempfile
 import threading
 import time
 from collections import deque
@@ -27,11 +29,11 @@ from stackctl.tunnel.errors import AuthError, ForwardRefused, HostKeyError, Perm
 from stackctl.tunnel.forwarder import Address, Forward
 from stackctl.tunnel.loop import Loop
 from stackctl.tunnel.relay import Tally
+from stackctl.tunnel.sockets import private_folder
 from stackctl.tunnel.splice import Splice
 from stackctl.tunnel.sshconfig import SshSettings, ssh_argv
 
 READY_TIMEOUT = 60.0
-_PREFIX = "stackctl-tunnel-"
 _PR_SET_PDEATHSIG = 1
 _PF_EXITING = 0x4
 _prctl = getattr(ctypes.CDLL(None), "prctl", None)  # Linux alone has it
@@ -44,30 +46,37 @@ _PERMANENT: tuple[tuple[str, type[PermanentTunnelError]], ...] = (
 
 
 def command(
-    destination: Destination, config_file: Path | None, interval: float, forwards: list[tuple[Path, Forward]]
+    destination: Destination,
+    settings: SshSettings,
+    config_file: Path | None,
+    interval: float,
+    control: Path,
 ) -> list[str]:
     argv = ssh_argv(destination, config_file)
     argv += ["-N", "-T"]
     for option in (
+        *settings.overrides,
         "BatchMode=yes",
-        "ExitOnForwardFailure=yes",
+        "ClearAllForwardings=yes",
         # Two unanswered questions: gone within three intervals.
         f"ServerAliveInterval={max(1, round(interval))}",
         "ServerAliveCountMax=2",
         "ConnectTimeout=10",
-        "StrictHostKeyChecking=yes",
-        "ControlMaster=no",
-        "ControlPath=none",
-        "StreamLocalBindUnlink=yes",
-        "PermitLocalCommand=no",
-        "ForwardAgent=no",
-        "ForwardX11=no",
+        "ControlMaster=yes",
+        "ControlPersist=no",
+        f"ControlPath={str(control).replace('%', '%%')}",
     ):
         argv += ["-o", option]
+    return [*argv, "--", destination.host]
+
+
+def forward_command(control: Path, forwards: list[tuple[Path, Forward]]) -> list[str]:
+    """Asks a connected ssh for the forwards; no configuration is read, for none is needed."""
+    argv = ["ssh", "-F", "none", "-o", f"ControlPath={str(control).replace('%', '%%')}", "-O", "forward"]
     for path, forward in forwards:
         host = f"[{forward.remote_host}]" if ":" in forward.remote_host else forward.remote_host
         argv += ["-L", f"{path}:{host}:{forward.remote_port}"]
-    return [*argv, "--", destination.host]
+    return [*argv, "--", "connected"]
 
 
 def classify(lines: list[str]) -> TunnelError:
@@ -94,13 +103,12 @@ class OpensshLink:
         interval: float,
     ) -> None:
         self.settings = settings
-        _sweep()
-        self._folder = Path(tempfile.mkdtemp(prefix=f"{_PREFIX}{os.getpid()}-"))  # mode 0700
+        self._folder = private_folder()
         self._sockets = {forward: self._folder / str(number) for number, forward in enumerate(forwards)}
         self._said: deque[str] = deque(maxlen=50)
-        pairs = [(path, forward) for forward, path in self._sockets.items()]
+        control = self._folder / "control"
         self._child = subprocess.Popen(
-            command(destination, config_file, interval, pairs),
+            command(destination, settings, config_file, interval, control),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,
@@ -112,7 +120,7 @@ class OpensshLink:
         self._reader = threading.Thread(target=self._listen, name="ssh-stderr", daemon=True)
         self._reader.start()
         try:
-            self._wait_ready()
+            self._wait_ready(control)
         except BaseException:
             self.close()
             raise
@@ -123,15 +131,34 @@ class OpensshLink:
             if line.strip():
                 self._said.append(line.rstrip())
 
-    def _wait_ready(self) -> None:
+    def _wait_ready(self, control: Path) -> None:
         deadline = time.monotonic() + READY_TIMEOUT
-        while not all(path.exists() for path in self._sockets.values()):
-            if self._child.poll() is not None:
-                self._reader.join(5)
-                raise classify(list(self._said))
+        while not control.exists():
+            self._check_child()
             if time.monotonic() > deadline:
                 raise TunnelError(f"ssh did not connect to {self.settings.address} in {READY_TIMEOUT:.0f} s")
             time.sleep(0.02)
+        pairs = [(path, forward) for forward, path in self._sockets.items()]
+        try:
+            done = subprocess.run(
+                forward_command(control, pairs),
+                stdin=subprocess.DEVNULL,
+                capture_output=True,
+                text=True,
+                errors="replace",
+                timeout=10,
+            )
+        except subprocess.TimeoutExpired:
+            raise TunnelError("ssh did not take the forwards in 10 s") from None
+        if done.returncode != 0:
+            self._check_child()
+            said = done.stderr.strip().splitlines() or [f"exit {done.returncode}"]
+            raise TunnelError(f"ssh did not take the forwards: {said[-1]}")
+
+    def _check_child(self) -> None:
+        if self._child.poll() is not None:
+            self._reader.join(5)
+            raise classify(list(self._said))
 
     def open(self, loop: Loop, forward: Forward, sock: socket.socket, origin: Address, tally: Tally) -> None:
         far = self._connect(forward)
@@ -207,28 +234,6 @@ def _end_with_us() -> None:
     """In the child: the kernel ends ssh when the tunnel is killed, so that no connection is left behind."""
     if _prctl is not None:
         _prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
-
-
-def _sweep() -> None:
-    """Remove the folders of tunnels that were killed."""
-    for folder in Path(tempfile.gettempdir()).glob(f"{_PREFIX}*-*"):
-        pid = folder.name.removeprefix(_PREFIX).partition("-")[0]
-        with contextlib.suppress(OSError):
-            if pid.isdigit() and folder.stat().st_uid == os.getuid() and not _alive(int(pid)):
-                shutil.rmtree(folder, ignore_errors=True)
-
-
-def _alive(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except OSError:
-        return True
-    # A zombie still answers to its number, until its parent looks.
-    with contextlib.suppress(OSError, IndexError):
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    return True
 
 
 def _exiting(pid: int) -> bool:

@@ -44,6 +44,7 @@ class SshSettings:
     connect_timeout: float
     address_family: str  # any | inet | inet6
     bind_address: str | None
+    overrides: tuple[str, ...]  # `-o` for calls of ssh that must do what they are told and nothing else
     needs_openssh: tuple[str, ...]  # what the in-process transport cannot do, in the user's words
 
     @property
@@ -91,8 +92,32 @@ def resolve(destination: Destination, config_file: Path | None = None) -> SshSet
         connect_timeout=_seconds(one("connecttimeout"), 10.0),
         address_family=one("addressfamily", "any"),
         bind_address=one("bindaddress") or None,
+        overrides=(f"StrictHostKeyChecking={_strict(raw)}", *_quiet(raw)),
         needs_openssh=tuple(_beyond_us(raw, tokens)),
     )
+
+
+def _strict(raw: dict[str, list[str]]) -> str:
+    """Never a question, and never a changed key: that is what `no` would let pass."""
+    value = raw["stricthostkeychecking"][-1] if raw["stricthostkeychecking"] else "ask"
+    return "accept-new" if value in ("accept-new", "no", "false", "off") else "yes"
+
+
+def _quiet(raw: dict[str, list[str]]) -> list[str]:
+    """Undo what a configuration may add to every ssh: a command, a terminal, a life in the background.
+
+    What only newer versions of ssh know is undone where the configuration uses it.
+    """
+    found = ["PermitLocalCommand=no", "ForwardAgent=no", "ForwardX11=no", "Tunnel=no", "LogLevel=INFO"]
+    for key, harmless in (
+        ("remotecommand", "RemoteCommand=none"),
+        ("sessiontype", "SessionType=default"),
+        ("forkafterauthentication", "ForkAfterAuthentication=no"),
+        ("stdinnull", "StdinNull=no"),
+    ):
+        if raw[key] and raw[key][-1] != harmless.partition("=")[2]:
+            found.append(harmless)
+    return found
 
 
 def ssh_argv(destination: Destination, config_file: Path | None) -> list[str]:

@@ -8,11 +8,12 @@ person is watching and can do something about it.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import random
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -74,6 +75,10 @@ def connector(spec: TunnelSpec, ask: Ask | None) -> Callable[[], AnyLink]:
     return lambda: ParamikoLink(made.connect(), spec.interval)
 
 
+class Stopped(BaseException):
+    """A request to stop that came in the middle of connecting: nothing there is worth waiting for."""
+
+
 class Supervisor:
     def __init__(self, spec: TunnelSpec, forwarder: Forwarder, ask: Ask | None) -> None:
         self.spec = spec
@@ -83,11 +88,27 @@ class Supervisor:
         self._stop = threading.Event()
         self._retry_now = threading.Event()
         self._link: AnyLink | None = None
+        self._connecting = False
         self.on_change: Callable[[], None] = lambda: None
 
     def stop(self) -> None:
         self._stop.set()
         self._retry_now.set()
+
+    def stop_by_signal(self) -> None:
+        """In a signal handler of the thread that runs `run`: a connection that is being made is given up."""
+        self.stop()
+        if self._connecting:
+            self._connecting = False
+            raise Stopped
+
+    @contextlib.contextmanager
+    def _given_up_on_stop(self) -> Iterator[None]:
+        self._connecting = True
+        try:
+            yield
+        finally:
+            self._connecting = False
 
     def retry_now(self) -> None:
         """A person (or the network) says that trying again is worth it."""
@@ -95,9 +116,10 @@ class Supervisor:
 
     def run(self) -> None:
         """Until stopped. Raises what stopped it when that was not a request."""
-        make = connector(self.spec, self._ask)
         delay, first = FIRST_DELAY, True
         try:
+            with self._given_up_on_stop():
+                make = connector(self.spec, self._ask)
             while not self._stop.is_set():
                 try:
                     up_for = self._one_life(make)
@@ -113,6 +135,8 @@ class Supervisor:
                 self._pause(delay)
                 delay = min(delay * 2, LONGEST_DELAY)
             self._change("stopped")
+        except Stopped:
+            self._change("stopped")
         except TunnelError as error:
             self._note_error(error.what)
             self._change("failed")
@@ -124,10 +148,11 @@ class Supervisor:
 
     def _one_life(self, make: Callable[[], AnyLink]) -> float:
         """Connect, serve until the link dies, tidy up; how long it was up."""
-        link = make()
-        self._link = link
+        with self._given_up_on_stop():
+            link = self._link = make()
         try:
-            notes = link.check_forwards(list(self.spec.forwards))
+            with self._given_up_on_stop():
+                notes = link.check_forwards(list(self.spec.forwards))
             self.progress.notes = tuple(notes)
             self.progress.transport, self.progress.detail = link.transport_name, link.detail
             self.forwarder.use(link)

@@ -29,7 +29,7 @@ class Laptop:
 
     def __init__(self, folder: Path, sshd: Sshd) -> None:
         self.folder, self.sshd = folder, sshd
-        # Short: the path of a Unix socket has room for some hundred characters.
+        # Of its own, so that what a killed tunnel leaves there can be looked for.
         self._tmp = tempfile.TemporaryDirectory(prefix="scl")
         self.tmp = Path(self._tmp.name)
         self.env = {
@@ -38,6 +38,7 @@ class Laptop:
             "XDG_CONFIG_HOME": str(folder / "config"),
             "HOME": str(folder),
             "TMPDIR": self._tmp.name,
+            "XDG_RUNTIME_DIR": self._tmp.name,
         }
         self.hosts_file = folder / "config" / "stackctl" / "hosts.yaml"
         self.hosts_file.parent.mkdir(parents=True)

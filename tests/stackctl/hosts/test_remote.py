@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from tests.stackctl.tunnel.conftest import eventually
-from tests.support.sshd import Sshd
+from tests.support.sshd import Sshd, free_port
 
 pytestmark = pytest.mark.peer
 STACKCTL = str(Path(sys.executable).with_name("stackctl"))
@@ -247,17 +247,38 @@ def test_hosts_side_by_side_and_the_slow_one_delays_nobody(far: Far, tmp_path: P
 
 
 @pytest.mark.timeout(300)
-def test_bootstrap_installs_what_then_works(far: Far, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_bootstrap_installs_what_then_brings_a_stack_up(far: Far) -> None:
     home = far.folder / "home"
     home.mkdir()
     # The far user's home folder is another one for this test.
     far.sshd.stop()
-    far.sshd.options["SetEnv"] = f"HOME={home}"
+    # The engine is found in its PATH; stackctl itself is not, until it is installed.
+    engine = home / "engine"
+    engine.mkdir()
+    (engine / "llm-engine").symlink_to(Path(STACKCTL).with_name("llm-engine"))
+    far.sshd.options["SetEnv"] = f"HOME={home} PATH={engine}:/usr/local/bin:/usr/bin:/bin"
     far.sshd.start()
+    stack = home / "stack.yaml"
     hosts = far.folder / "near-config/stackctl/hosts.yaml"
-    hosts.write_text(f"box: {{ssh_config: {far.sshd.ssh_config()}}}\n")
+    hosts.write_text(f"box: {{ssh_config: {far.sshd.ssh_config()}, stack_file: {stack}}}\n")
+    stack.write_text(f"name: boot\nruntime: local\nservices: {{engine: {{port: {free_port()}}}}}\n")
     done = far.stackctl("host", "bootstrap", "box", timeout=280)
     assert (home / ".local/bin/stackctl").exists(), done.stderr
     assert "copying and installing" in done.stderr
     version = far.stackctl("--host", "box", "--version")
     assert version.stdout == far.stackctl("--version").stdout, version.stderr
+    try:
+        up = far.stackctl("--host", "box", "up", timeout=120)
+        assert up.returncode == 0, up.stderr
+        status = json.loads(far.stackctl("--host", "box", "status", "--json").stdout)
+        assert [(each["name"], each["state"]) for each in status["services"]] == [("engine", "running")]
+        health = far.stackctl("--host", "box", "health", "--check", "engine", "--json")
+        assert (health.returncode, json.loads(health.stdout)["schema"]) == (0, "stackctl.health/1")
+        assert far.stackctl("--host", "box", "models", "list", "--json").returncode == 0
+        tunnel = far.stackctl("tunnel", "up", "box", "--free-ports")
+        assert "as the stack there says" in tunnel.stderr
+        assert far.stackctl("tunnel", "status", "box").returncode == 0
+        assert far.stackctl("hosts", "status").stdout.split()[:2] == ["box", "ok"]
+    finally:
+        far.stackctl("tunnel", "down", "--all")
+        assert far.stackctl("--host", "box", "down").returncode == 0

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import pty
+import socket
 import subprocess
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import paramiko
 import pytest
 
 from stackctl.errors import ConfigError, UsageError
@@ -146,6 +149,70 @@ def test_a_name_is_required_where_two_factors_are(sshd: Sshd) -> None:
     sshd.start()
     with pytest.raises(AuthError, match="the server accepts password"):
         connect(sshd.ssh_config())
+
+
+class AsksTwice(paramiko.ServerInterface):
+    """Lets in whoever answers two questions: what a one-time password behind PAM looks like to a client."""
+
+    def get_allowed_auths(self, username: str) -> str:
+        return "keyboard-interactive"
+
+    def check_auth_interactive(self, username: str, submethods: str) -> paramiko.InteractiveQuery | int:
+        query = paramiko.InteractiveQuery("Login", "Use your token.")
+        query.add_prompt("Password: ", False)
+        query.add_prompt("Code: ", True)
+        return query
+
+    def check_auth_interactive_response(self, responses: list[str]) -> int:
+        return 0 if responses == ["secret", "123456"] else 2  # AUTH_SUCCESSFUL, AUTH_FAILED
+
+
+@pytest.fixture
+def asking(tmp_path: Path) -> Iterator[Path]:
+    """A server that knows keyboard-interactive alone (OpenSSH's needs PAM); its client configuration."""
+    key = keygen(tmp_path / "host")
+    listener = socket.create_server(("127.0.0.1", 0))
+    port = listener.getsockname()[1]
+    made: list[paramiko.Transport] = []
+
+    def serve() -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                sock, _ = listener.accept()
+                transport = paramiko.Transport(sock)
+                transport.add_server_key(paramiko.Ed25519Key.from_private_key_file(str(key)))
+                made.append(transport)
+                transport.start_server(server=AsksTwice())
+
+    thread = threading.Thread(target=serve, daemon=True)
+    thread.start()
+    (tmp_path / "known").write_text(f"[127.0.0.1]:{port} {public(key)}\n")
+    config = tmp_path / "config"
+    config.write_text(
+        f"Host box\n HostName 127.0.0.1\n Port {port}\n UserKnownHostsFile {tmp_path}/known\n"
+        " IdentityFile none\n IdentitiesOnly yes\n"
+    )
+    yield config
+    listener.shutdown(socket.SHUT_RDWR)
+    listener.close()
+    thread.join(10)
+    for transport in made:
+        transport.close()
+
+
+def test_keyboard_interactive_asks_what_the_server_asks(asking: Path) -> None:
+    asked: list[tuple[str, bool]] = []
+
+    def ask(question: str, echo: bool) -> str:
+        asked.append((question, echo))
+        return "123456" if echo else "secret"
+
+    connect(asking, ask=ask)
+    assert asked == [("Password: ", False), ("Code: ", True)]
+    with pytest.raises(AuthError, match="accepts keyboard-interactive; tried keyboard-interactive"):
+        connect(asking, ask=lambda question, echo: "wrong")
+    with pytest.raises(AuthError, match="accepts keyboard-interactive; tried nothing"):
+        connect(asking)
 
 
 # --- host keys ---

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import socket
@@ -11,6 +12,7 @@ from collections.abc import Callable
 import pytest
 
 from stackctl.tunnel.forwarder import Forward, Forwarder, PortTaken
+from stackctl.tunnel.transport import FIRST_WINDOW
 from tests.stackctl.tunnel.conftest import (
     MakeTunnel,
     Service,
@@ -121,6 +123,44 @@ def test_a_reader_that_stops_costs_one_small_window(sshd: Sshd, service: MakeSer
         # Kernel buffers on the way may double it twice or thrice before they are full.
         assert relay._queued <= 2 * 1024 * 1024  # type: ignore[attr-defined]
         assert forwarder.bytes_down < 4 * 1024 * 1024
+    eventually(lambda: forwarder.active == 0)
+    forwarder.stop()
+    link.close()
+
+
+def test_many_readers_that_stop_hold_up_nobody_and_little_memory(sshd: Sshd, service: MakeService) -> None:
+    """150 connections whose clients read nothing: each holds a small window at most, and others go on."""
+    stalled = 150
+
+    def flood(sock: socket.socket) -> None:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 65536)
+        sock.settimeout(60)
+        while True:
+            sock.send(bytes(65536))
+
+    link = link_for(sshd)
+    floods = Forward("flood", 0, service(flood).port)
+    forwarder = Forwarder([floods, Forward("echo", 0, service(echo).port)])
+    forwarder.start()
+    forwarder.use(link)
+    flooded, echoed = (("127.0.0.1", forward.local_port) for forward in forwarder.forwards)
+    with contextlib.ExitStack() as clients:
+        for _ in range(stalled):
+            client = clients.enter_context(socket.socket())
+            client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            client.connect(flooded)
+
+        def all_full() -> bool:
+            relays = list(forwarder._relays)
+            return len(relays) == stalled and all(relay._queued for relay in relays)  # type: ignore[attr-defined]
+
+        eventually(all_full, timeout=30)
+        held = [relay._queued for relay in forwarder._relays]  # type: ignore[attr-defined]
+        # What the kernel's buffer took at once may have doubled the first window, never more than twice.
+        assert max(held) <= 4 * FIRST_WINDOW
+        with socket.create_connection(echoed, timeout=20) as sock:
+            sock.sendall(b"still here")
+            assert sock.recv(20) == b"still here"
     eventually(lambda: forwarder.active == 0)
     forwarder.stop()
     link.close()

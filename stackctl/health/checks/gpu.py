@@ -19,13 +19,15 @@ from stackctl.health.model import Metric, Result, Status, ok, skipped, unknown, 
 from stackctl.runtime.command import CommandResult
 
 _MIB = 1024 * 1024
+# A busy host takes seconds to start the command and to end it: its own limit must be what is met first.
+_PATIENCE = LIMIT + 8
 
 
 def checks(scene: Scene) -> list[Check]:
     if scene.plan.service("engine") is None:
         return []
     ask = query(scene.plan.gpu_mode)
-    seen = Memo[CommandResult](lambda: scene.exec("engine", ask, timeout=10))
+    seen = Memo[CommandResult](lambda: scene.exec("engine", ask, timeout=_PATIENCE))
     return [
         Check(
             id="gpu",
@@ -35,7 +37,7 @@ def checks(scene: Scene) -> list[Check]:
             do="stackctl run gpu-lost",
             run=partial(_gpu, scene, seen),
             needs=("container.engine",),
-            timeout=15,
+            timeout=_PATIENCE + 4,
             thresholds="warn, crit: degrees Celsius (85, 92)",
             remedy="gpu-lost",
         ),

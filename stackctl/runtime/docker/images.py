@@ -5,7 +5,6 @@ An image from a registry is pinned as `name@sha256:…`, one that was built here
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Iterable
 from pathlib import Path
@@ -14,6 +13,7 @@ from typing import Any
 from stackctl.errors import PreflightError, StackctlError
 from stackctl.runtime.base import Progress
 from stackctl.runtime.command import CommandError, clean_environment, run, tail
+from stackctl.runtime.docker import sources
 
 ROOT = Path(__file__).resolve().parents[3]
 
@@ -21,9 +21,10 @@ ROOT = Path(__file__).resolve().parents[3]
 BUILT_HERE = {"llm-engine": "cpu", "stackctl-webui": "webui", "stackctl-proxy": "proxy"}
 
 
-SOURCE_LABEL = "dev.stackctl.source"
-_REQUIREMENTS = {"cpu": ("engine", "llama"), "webui": ("webui", "open-webui")}
-_IGNORED = {"__pycache__", "llm_engine.egg-info"}
+def kind_of(reference: str) -> str | None:
+    """How this checkout builds the image; None for one that it cannot build."""
+    kind = BUILT_HERE.get(repository_of(reference))
+    return "cuda" if kind == "cpu" and reference.partition("@")[0].endswith("-cuda") else kind
 
 
 def inspect(reference: str) -> dict[str, Any] | None:
@@ -92,18 +93,18 @@ def is_current(reference: str) -> bool:
 
 def _source_to_build(reference: str, here: dict[str, Any] | None) -> str | None:
     """The digest of newer sources than the image was built from; None when there is nothing to build."""
-    kind = BUILT_HERE.get(repository_of(reference))
+    kind = kind_of(reference)
     if not kind or not (ROOT / "scripts" / "images").exists():
         return None
-    source = source_digest(kind)
+    source = sources.digest(kind)
     labels = (here["Config"].get("Labels") or {}) if here is not None else {}
-    return None if source == labels.get(SOURCE_LABEL) else source
+    return None if source == labels.get(sources.LABEL) else source
 
 
 def obtain(reference: str, progress: Progress) -> None:
     """Build it where this checkout can and its sources are newer than the image, else pull it when it is not
     here."""
-    kind = BUILT_HERE.get(repository_of(reference))
+    kind = kind_of(reference)
     script = ROOT / "scripts" / "images"
     here = inspect(reference)
     source = _source_to_build(reference, here)
@@ -112,8 +113,7 @@ def obtain(reference: str, progress: Progress) -> None:
     try:
         if kind and source:
             progress(f"building {reference}")
-            label = f"--label={SOURCE_LABEL}={source}"
-            run([str(script), label], timeout=3600, env=_build_environment(kind), cwd=ROOT, on_line=progress)
+            run([str(script)], timeout=3600, env=_build_environment(kind), cwd=ROOT, on_line=progress)
         else:
             progress(f"pulling {reference}")
             run(["docker", "pull", "--quiet", reference], timeout=3600, on_line=progress)
@@ -123,7 +123,7 @@ def obtain(reference: str, progress: Progress) -> None:
                 f"warning: {reference} could not be built anew, the one from {here['Created'][:19]} is used"
             )
             return
-        how = f"IMAGE={kind} scripts/images" if kind else f"docker pull {reference}"
+        how = f"IMAGE={kind} scripts/images" if source else f"docker pull {reference}"
         raise PreflightError(f"image {reference} cannot be had: {error.what}", fix=how) from error
     if inspect(reference) is None:
         raise PreflightError(f"image {reference} is not here after building it", fix="docker image ls")
@@ -185,24 +185,13 @@ def newest(reference: str) -> str:
 
 
 def _rebuild_or_obtain(reference: str, progress: Progress) -> None:
-    kind = BUILT_HERE.get(repository_of(reference))
+    kind = kind_of(reference)
     script = ROOT / "scripts" / "images"
     if kind and script.exists():
         progress(f"building {reference}")
         run([str(script)], timeout=3600, env=_build_environment(kind), cwd=ROOT, on_line=progress)
     else:
         obtain(reference, progress)
-
-
-def source_digest(kind: str) -> str:
-    """Of everything that goes into the image, so that an image that is behind its sources is known."""
-    folder = ROOT / "images" / ("engine" if kind in ("cpu", "cuda") else kind)
-    requirements = [ROOT / "requirements" / f"{name}.txt" for name in _REQUIREMENTS.get(kind, ())]
-    files = [path for path in folder.rglob("*") if path.is_file() and not _IGNORED & set(path.parts)]
-    digest = hashlib.sha256()
-    for path in sorted([*files, *requirements, ROOT / "scripts" / "images"]):
-        digest.update(str(path.relative_to(ROOT)).encode() + b"\0" + path.read_bytes())
-    return digest.hexdigest()[:32]
 
 
 def _build_environment(kind: str) -> dict[str, str]:

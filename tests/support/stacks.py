@@ -13,7 +13,7 @@ import sys
 import threading
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -80,10 +80,12 @@ class Folder:
         assert done.code == 0, f"exit {done.code}\n{done.out}\n{done.err}"
         return done
 
-    def cut_off(self, *arguments: str, at: str, number: signal.Signals) -> int:
+    def cut_off(
+        self, *arguments: str, at: str, number: signal.Signals, program: Sequence[str] = (PROGRAM,)
+    ) -> int:
         """Run, and send a signal as soon as a line of stderr holds `at`."""
         process = subprocess.Popen(
-            [PROGRAM, *arguments],
+            [*program, *arguments],
             cwd=self.path,
             env=self.environment,
             stdin=subprocess.DEVNULL,

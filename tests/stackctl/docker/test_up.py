@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import signal
 import socket
 import subprocess
 import uuid
@@ -128,31 +127,6 @@ def test_a_port_taken_in_mid_update_is_undone(docker_folder: Folder, standin_ima
     assert health(docker_folder) == [("engine", "running", "healthy")]
     with closing(socket.create_connection(("127.0.0.1", port), timeout=5)):
         pass
-
-
-@pytest.mark.parametrize(
-    ("at", "number"),
-    [
-        ("starting generation 2", signal.SIGKILL),
-        ("Recreate", signal.SIGKILL),
-        ("waiting for engine", signal.SIGKILL),
-        ("Recreate", signal.SIGINT),
-        ("waiting for engine", signal.SIGINT),
-    ],
-)
-def test_cut_off_at_any_point_a_second_up_succeeds(
-    docker_folder: Folder, standin_image: str, at: str, number: signal.Signals
-) -> None:
-    port = free_port()
-    docker_folder.write(engine(standin_image, port))
-    docker_folder.ok("up")
-    document = engine(standin_image, port, environment={"CHANGED": "1"}, start_grace="60s")
-    docker_folder.write(document)
-    code = docker_folder.cut_off("up", at=at, number=number)
-    assert code == (-signal.SIGKILL if number == signal.SIGKILL else 130)
-    docker_folder.ok("up")
-    assert health(docker_folder) == [("engine", "running", "healthy")]
-    assert docker_folder.ok("status", "--json").json["drift"] == []
 
 
 def test_beyond_its_memory_limit_it_is_killed_and_that_is_said(

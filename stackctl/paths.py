@@ -30,6 +30,12 @@ def data_dir(stack: str) -> Path:
     return Path.home() / ".local" / "share" / "stackctl" / stack
 
 
+def cache_dir() -> Path:
+    """`$XDG_CACHE_HOME/stackctl`: what can be made again at any time."""
+    xdg = os.environ.get("XDG_CACHE_HOME")
+    return (Path(xdg) if xdg else Path.home() / ".cache") / "stackctl"
+
+
 def config_home() -> Path:
     """`$XDG_CONFIG_HOME/stackctl`: the user's own files, such as hosts.yaml."""
     xdg = os.environ.get("XDG_CONFIG_HOME")

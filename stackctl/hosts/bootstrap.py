@@ -23,8 +23,6 @@ from stackctl.runtime.command import run
 from stackctl.tunnel.hosts import Host
 
 SOURCE = Path(stackctl.__file__).resolve().parents[1]
-#: Folders that the program reads at run time and that lie beside the package.
-BESIDE = ("compose", "procedures")
 Say = Callable[[str], None]
 
 _LOOK = r"""
@@ -53,9 +51,7 @@ tar -xf - -C "$base/new"
     --find-links "$base/new/wheels" --require-hashes -r "$base/new/requirements.txt"
 "$base/new/venv/bin/python" -m pip install -q --disable-pip-version-check --no-index --no-deps \
     "$base/new/wheels"/stackctl-*.whl
-site=$("$base/new/venv/bin/python" -c 'import sysconfig; print(sysconfig.get_paths()["purelib"])')
-cp -R "$base/new/beside/." "$site/"
-rm -rf "$base/new/wheels" "$base/new/beside"
+rm -rf "$base/new/wheels"
 # A virtual environment holds its own path: move it, then mend the program's first line by making it anew.
 rm -rf "$base/current.old"
 [ ! -d "$base/current" ] || mv "$base/current" "$base/current.old"
@@ -150,9 +146,6 @@ def _bundle(wheels: Path, lock: Path) -> bytes:
     with tarfile.open(fileobj=buffer, mode="w") as tar:
         tar.add(wheels, "wheels")
         tar.add(lock, "requirements.txt")
-        for name in BESIDE:
-            if (SOURCE / name).is_dir():
-                tar.add(SOURCE / name, f"beside/{name}")
     return buffer.getvalue()
 
 

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-import stackctl
+from stackctl import shipped
 from stackctl.errors import UsageError
 from stackctl.procedures import document
 from stackctl.procedures.document import Procedure, ProcedureInvalid
@@ -26,7 +26,7 @@ class Found:
 
 
 def shipped_folder() -> Path:
-    return Path(stackctl.__file__).resolve().parent.parent / "procedures"
+    return shipped.folder("procedures")
 
 
 def _pages(folder: Path, origin: str) -> Iterator[Found]:

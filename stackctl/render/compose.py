@@ -14,14 +14,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import jinja2
 import yaml
 
 from stackctl import paths
 from stackctl.config import StackConfig
 from stackctl.config.service import Mount, Service
 from stackctl.config.services import Certificate
-from stackctl.render import monitoring, policy, proxy, webui
+from stackctl.render import monitoring, policy, proxy, templates, webui
 from stackctl.render.facts import Facts
 from stackctl.render.hardening import hardening_of
 from stackctl.render.rendered import Rendered
@@ -29,7 +28,6 @@ from stackctl.render.rendered import Rendered
 # The C versions, where PyYAML has them: ten times as fast, and the same safe subset.
 _LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 _DUMPER: Any = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
-TEMPLATES = Path(__file__).resolve().parents[2] / "compose"
 
 
 @dataclass(frozen=True)
@@ -45,9 +43,7 @@ class Part:
 
 
 def render_compose(config: StackConfig, facts: Facts) -> Rendered:
-    jinja = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(TEMPLATES), undefined=jinja2.StrictUndefined, autoescape=False
-    )
+    jinja = templates.environment()
     bodies, secrets, folders = list[str](), set[str](), list[str]()
     files: dict[str, str] = {}
     for name, service in config.services.enabled().items():

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 
+from stackctl import shipped
 from stackctl.config import StackConfig
 from stackctl.render.dashboard import DATASOURCE, dashboard
 
-TEMPLATES = Path(__file__).resolve().parents[2] / "compose" / "monitoring"
+TEMPLATES = shipped.folder("compose") / "monitoring"
 RULES = ("recording.yml", "alerts.yml")
 PASSWORD_SECRET = "grafana_password"
 

@@ -7,7 +7,7 @@ from typing import Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from stackctl.config.section import HostPath, Section
+from stackctl.config.section import HostPath, Section, unwritten
 
 
 class Keep(Section):
@@ -57,7 +57,7 @@ class BackupConfig(Section):
     to: tuple[BackupTarget, ...] = Field(
         (), description="places; default: backups/ in the stack's state folder"
     )
-    keep: Keep = Keep()
+    keep: Keep = unwritten()
     passphrase_file: HostPath | None = Field(
         None, description="the secrets are encrypted with the text in it"
     )

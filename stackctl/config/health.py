@@ -10,6 +10,7 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
 
 from stackctl.config.durations import Duration, parse_threshold
+from stackctl.config.section import unwritten
 
 Day = Literal["mon", "tue", "wed", "thu", "fri", "sat", "sun"]
 CheckId = Annotated[str, Field(pattern=r"^[a-z][a-z0-9-]*(\.[A-Za-z0-9_./:@-]+)?$")]
@@ -18,7 +19,7 @@ ClockTime = Annotated[str, Field(pattern=r"^([01]\d|2[0-3]):[0-5]\d$|^24:00$")]
 
 
 class Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, defer_build=True)
 
 
 class Window(Section):
@@ -128,7 +129,7 @@ class HealthConfig(Section):
     timeout: Duration = Field(10.0, gt=0, le=300, description="time limit of one check")
     reminder: Duration = Field(86400.0, description="repeat a message while the failure lasts; 0 = never")
     stale_after: Duration = Field(3600.0, gt=0, description="a gap this long makes counting start anew")
-    flap: FlapConfig = FlapConfig()
+    flap: FlapConfig = unwritten()
     maintenance: tuple[Maintenance, ...] = ()
     business_hours: Window | None = Field(
         None, description="when resident models must be loaded; default: always"
@@ -140,7 +141,7 @@ class HealthConfig(Section):
     checks: dict[CheckId, CheckOverride] = Field({}, description="overrides by check id")
     textfile: str | None = Field(None, description="Prometheus metrics are written to this .prom file")
     ping: PingConfig | None = None
-    remedies: RemedyConfig = RemedyConfig()
+    remedies: RemedyConfig = unwritten()
 
     @field_validator("textfile")
     @classmethod

@@ -7,7 +7,7 @@ from typing import Annotated
 from pydantic import Field
 
 from stackctl.config.durations import Duration
-from stackctl.config.section import Port, Size
+from stackctl.config.section import Port, Size, unwritten
 from stackctl.config.service import Limits, Service
 
 Target = Annotated[str, Field(pattern=r"^[A-Za-z0-9_.\[\]:-]+:\d{1,5}$")]
@@ -18,7 +18,7 @@ class PrometheusService(Service):
 
     image: str = Field("prom/prometheus:v2.53.5", min_length=1)
     port: Port = 9090
-    limits: Limits = Limits(memory=1 << 30, pids=256)
+    limits: Limits = unwritten(memory=1 << 30, pids=256)
     retention: Duration = Field(15 * 86400.0, ge=3600, description="how long series are kept")
     retention_size: Size = Field(5 << 30, description="at most this much disk")
     interval: Duration = Field(15.0, ge=1, description="between two scrapes")
@@ -32,4 +32,4 @@ class GrafanaService(Service):
 
     image: str = Field("grafana/grafana:11.5.2", min_length=1)
     port: Port = 3001
-    limits: Limits = Limits(memory=512 << 20, pids=512)
+    limits: Limits = unwritten(memory=512 << 20, pids=512)

@@ -7,12 +7,13 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from stackctl.config.durations import Duration
+from stackctl.config.section import unwritten
 
 Severity = Literal["warning", "critical"]
 
 
 class Channel(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, defer_build=True)
 
     name: str | None = Field(None, description="shown in logs; default: its type")
     min_severity: Severity = Field("warning", description="the mildest failure this channel carries")
@@ -75,17 +76,17 @@ AnyChannel = Annotated[
 class RateLimit(BaseModel):
     """At most `messages` per `per`, for all channels together; what is held back comes as one digest."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, defer_build=True)
 
     messages: int = Field(6, ge=1)
     per: Duration = Field(3600.0, gt=0)
 
 
 class NotifyConfig(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, defer_build=True)
 
     channels: tuple[AnyChannel, ...] = ()
-    rate_limit: RateLimit = RateLimit()
+    rate_limit: RateLimit = unwritten()
     include_output: bool = Field(
         False, description="add the details of a check, which can quote logs and paths"
     )

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import typing
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from pydantic import BaseModel
@@ -15,6 +15,8 @@ from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
 from stackctl.config.stack import StackConfig
+
+NOTHING: Mapping[str, Any] = {}
 
 
 def json_schema() -> dict[str, Any]:
@@ -53,7 +55,8 @@ def sample() -> str:
     return "\n".join(lines) + "\n"
 
 
-def _section(model: type[BaseModel], depth: int) -> Iterator[str]:
+def _section(model: type[BaseModel], depth: int, given: Mapping[str, Any] = NOTHING) -> Iterator[str]:
+    """`given` is what the section above says of this one's defaults: they differ from place to place."""
     pad = "  " * depth
     for key, field in fields(model):
         if field.description:
@@ -61,9 +64,9 @@ def _section(model: type[BaseModel], depth: int) -> Iterator[str]:
         nested = nested_model(field)
         if nested is not None and not _is_list(field):
             yield f"# {pad}{key}:" if depth else f"# {key}:"
-            yield from _section(nested, depth + 1)
+            yield from _section(nested, depth + 1, _given(field))
             continue
-        yield f"# {pad}{key}: {default_text(field)}"
+        yield f"# {pad}{key}: {json.dumps(given[key]) if key in given else default_text(field)}"
 
 
 def reference() -> str:
@@ -75,7 +78,9 @@ def reference() -> str:
     return "\n".join(rows) + "\n"
 
 
-def _rows(model: type[BaseModel], prefix: str) -> Iterator[tuple[str, str, str, str]]:
+def _rows(
+    model: type[BaseModel], prefix: str, given: Mapping[str, Any] = NOTHING
+) -> Iterator[tuple[str, str, str, str]]:
     for key, field in fields(model):
         path = f"{prefix}{key}"
         nested = nested_model(field)
@@ -85,9 +90,14 @@ def _rows(model: type[BaseModel], prefix: str) -> Iterator[tuple[str, str, str, 
                 yield path, "list" if _is_list(field) else "section", _code(default_text(field)), text
                 yield from _rows(nested, f"{path}[]." if _is_list(field) else f"{path}.")
             else:
-                yield from _rows(nested, f"{path}.")
+                yield from _rows(nested, f"{path}.", _given(field))
             continue
-        yield path, kind_of(field), _code(default_text(field)), (field.description or "").replace("|", "\\|")
+        default = json.dumps(given[key]) if key in given else default_text(field)
+        yield path, kind_of(field), _code(default), (field.description or "").replace("|", "\\|")
+
+
+def _given(field: FieldInfo) -> Mapping[str, Any]:
+    return field.default if isinstance(field.default, dict) else NOTHING
 
 
 def fields(model: type[BaseModel]) -> list[tuple[str, FieldInfo]]:

@@ -8,8 +8,17 @@ from typing import Annotated, Any
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo
 
 
+def unwritten(**values: Any) -> Any:
+    """The default of a section: its own defaults, but for `values`; the parent's validation fills them in.
+
+    Not an instance: each would need a validator of its own while the modules are imported, and building those
+    is most of what a command's start costs.
+    """
+    return Field(default=values, validate_default=True)
+
+
 class Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True, defer_build=True)
 
 
 def _resolve(value: Path, info: ValidationInfo) -> Path:
@@ -51,5 +60,10 @@ def _size(value: Any) -> Any:
     return parse_size(value) if isinstance(value, str) else value
 
 
+def _limit(value: Any) -> Any:
+    return 0 if value == "none" else _size(value)
+
+
 Size = Annotated[int, Field(gt=0), BeforeValidator(_size, json_schema_input_type=str | int)]
+SizeLimit = Annotated[int, Field(ge=0), BeforeValidator(_limit, json_schema_input_type=str | int)]
 Port = Annotated[int, Field(ge=1, le=65535)]

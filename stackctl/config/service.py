@@ -7,14 +7,16 @@ from typing import Annotated
 from pydantic import Field, field_validator
 
 from stackctl.config.durations import Duration
-from stackctl.config.section import HostPath, Port, Section, Size
+from stackctl.config.section import HostPath, Port, Section, SizeLimit, unwritten
 
 SecretName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,62}$")]
 
 
 class Limits(Section):
-    memory: Size | None = Field(
-        None, description="such as 48g; the service is killed beyond it; default: no limit"
+    memory: SizeLimit | None = Field(
+        None,
+        description="such as 48g; the service is killed beyond it; none or 0 is no limit; default: the "
+        "host's memory less a reserve of a tenth (2 GiB at least)",
     )
     cpus: float | None = Field(None, gt=0, description="such as 2.5; default: all")
     pids: int = Field(4096, ge=16, description="processes and threads")
@@ -34,7 +36,7 @@ class Service(Section):
     enabled: bool = False
     image: str = Field(min_length=1)
     port: Port
-    limits: Limits = Limits()
+    limits: Limits = unwritten()
     environment: dict[str, str] = Field({}, description="added to, and stronger than, what stackctl sets")
     volumes: tuple[Mount, ...] = Field((), description="more folders of the host")
     secrets: tuple[SecretName, ...] = Field((), description="secrets given as files /run/secrets/NAME")
@@ -42,6 +44,18 @@ class Service(Section):
     healthcheck: tuple[str, ...] | None = Field(
         None, min_length=1, description="command that proves health; default: what the image is known to have"
     )
+
+    @field_validator("limits", mode="before")
+    @classmethod
+    def _over_the_defaults(cls, value: object) -> object:
+        """To write one limit does not take the others away that this service has."""
+        default = cls.model_fields["limits"].default
+        return {**default, **value} if isinstance(value, dict) and isinstance(default, dict) else value
+
+    @property
+    def ports(self) -> tuple[int, ...]:
+        """All that are published on the host."""
+        return (self.port,)
 
     @field_validator("environment", mode="before")
     @classmethod

@@ -9,7 +9,7 @@ from pydantic import Field, model_validator
 from stackctl import __version__
 from stackctl.config.durations import Duration
 from stackctl.config.monitoring import GrafanaService, PrometheusService
-from stackctl.config.section import HostPath, Port, Section
+from stackctl.config.section import HostPath, Port, Section, unwritten
 from stackctl.config.service import Limits, Service
 
 
@@ -38,7 +38,7 @@ class WebuiService(Service):
 
     image: str = Field("stackctl-webui:0.12.4", min_length=1)
     port: Port = 3000
-    limits: Limits = Limits(memory=1 << 30)
+    limits: Limits = unwritten(memory=1 << 30)
     start_grace: Duration = Field(900.0, gt=0, description="long: the first start builds the database")
     admin_email: str = Field("admin@localhost.localdomain", pattern=r"^[^@\s]+@[^@\s]+\.[^@\s]+$")
     origin: str | None = Field(
@@ -68,7 +68,7 @@ class ProxyService(Service):
 
     image: str = Field("stackctl-proxy:2", min_length=1)
     port: Port = 8443
-    limits: Limits = Limits(memory=256 << 20, pids=256)
+    limits: Limits = unwritten(memory=256 << 20, pids=256)
     webui_port: Port = Field(8444, description="where the web UI is, if it is enabled; `port` has the APIs")
     hostnames: tuple[str, ...] = Field(
         ("localhost",), min_length=1, description="names the certificate is for"
@@ -81,6 +81,10 @@ class ProxyService(Service):
     )
     client_ca: HostPath | None = Field(None, description="PEM of the CA whose client certificates are let in")
 
+    @property
+    def ports(self) -> tuple[int, ...]:
+        return (self.port, self.webui_port)
+
     @model_validator(mode="after")
     def _mtls_has_ca(self) -> ProxyService:
         if (self.auth == "mtls") != (self.client_ca is not None):
@@ -89,12 +93,12 @@ class ProxyService(Service):
 
 
 class Services(Section):
-    engine: EngineService = EngineService()
-    webui: WebuiService = WebuiService()
-    comfyui: ComfyuiService = ComfyuiService()
-    proxy: ProxyService = ProxyService()
-    prometheus: PrometheusService = PrometheusService()
-    grafana: GrafanaService = GrafanaService()
+    engine: EngineService = unwritten()
+    webui: WebuiService = unwritten()
+    comfyui: ComfyuiService = unwritten()
+    proxy: ProxyService = unwritten()
+    prometheus: PrometheusService = unwritten()
+    grafana: GrafanaService = unwritten()
 
     def enabled(self) -> dict[str, Service]:
         """The services that are switched on, in the order in which they start."""
@@ -111,7 +115,8 @@ class Services(Section):
     def _ports_differ(self) -> Services:
         seen: dict[int, str] = {}
         for name, service in self.enabled().items():
-            if other := seen.get(service.port):
-                raise ValueError(f"{other} and {name} both have port {service.port}")
-            seen[service.port] = name
+            for port in service.ports:
+                if other := seen.get(port):
+                    raise ValueError(f"{other} and {name} both have port {port}")
+                seen[port] = name
         return self

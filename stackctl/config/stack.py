@@ -18,7 +18,7 @@ from stackctl.config.health import HealthConfig
 from stackctl.config.hosts import HostConfig
 from stackctl.config.models import WantedModel
 from stackctl.config.notify import NotifyConfig
-from stackctl.config.section import HostPath, Section
+from stackctl.config.section import HostPath, Section, unwritten
 from stackctl.config.services import Services
 from stackctl.config.upgrade import UpgradeConfig
 
@@ -38,17 +38,17 @@ class StackConfig(Section):
     data_mount: HostPath | None = Field(
         None, description="file system that must be mounted before data_dir is touched, such as /mnt/nvme"
     )
-    gpu: GpuConfig = GpuConfig()
+    gpu: GpuConfig = unwritten()
     expose: Literal["loopback", "lan"] = Field(
         "loopback", description="lan publishes on every address of this host: only with something in front"
     )
-    services: Services = Services()
+    services: Services = unwritten()
     models: tuple[WantedModel, ...] = Field((), description="what `stackctl models sync` makes true")
     hosts: dict[HostName, HostConfig] = Field({}, description="other hosts, reached over SSH")
-    health: HealthConfig = HealthConfig()
-    notify: NotifyConfig = NotifyConfig()
-    upgrade: UpgradeConfig = UpgradeConfig()
-    backup: BackupConfig = BackupConfig()
+    health: HealthConfig = unwritten()
+    notify: NotifyConfig = unwritten()
+    upgrade: UpgradeConfig = unwritten()
+    backup: BackupConfig = unwritten()
 
     @field_validator("models")
     @classmethod

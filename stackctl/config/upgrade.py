@@ -23,7 +23,8 @@ class UpgradeConfig(Section):
     )
     stability: Duration = Field(30.0, ge=0, description="no restart and no failed check for so long")
     probes: tuple[Probe, ...] = Field(
-        (Probe(prompt="Count from one to ten in words."),),
+        ({"prompt": "Count from one to ten in words."},),
+        validate_default=True,
         description="asked of the old and of the new version",
     )
     probe_model: str | None = Field(

@@ -19,7 +19,7 @@ def gather(config: StackConfig, runtime: str, locked: Mapping[str, str] | None =
     """`locked` holds what stack.lock says an image reference means; others mean what they mean now."""
     if runtime == "local":
         programs = {name: path for name in PROGRAMS if (path := find_program(name))}
-        return Facts("local", programs=programs)
+        return Facts("local", memory=host_memory(), programs=programs)
     from stackctl.runtime import gpu_probe
     from stackctl.runtime.docker import images
 
@@ -27,7 +27,11 @@ def gather(config: StackConfig, runtime: str, locked: Mapping[str, str] | None =
     references = {service.image for service in config.services.enabled().values()}
     locked = {reference: pin for reference, pin in (locked or {}).items() if reference in references}
     pins = {**images.pins(reference for reference in references if not locked.get(reference)), **locked}
-    return Facts("docker", user=container_user(), gpu=gpu, pins=pins)
+    return Facts("docker", user=container_user(), gpu=gpu, memory=host_memory(), pins=pins)
+
+
+def host_memory() -> int:
+    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
 
 
 def container_user() -> str:

@@ -23,6 +23,7 @@ from stackctl.config.services import Certificate
 from stackctl.render import monitoring, policy, proxy, templates, webui
 from stackctl.render.facts import Facts
 from stackctl.render.hardening import hardening_of
+from stackctl.render.limits import memory_limit
 from stackctl.render.rendered import Rendered
 
 # The C versions, where PyYAML has them: ten times as fast, and the same safe subset.
@@ -59,6 +60,7 @@ def render_compose(config: StackConfig, facts: Facts) -> Rendered:
             facts=facts,
             image=facts.pins.get(service.image, service.image),
             hardening=hardening_of(name),
+            memory=memory_limit(service.limits, facts.memory),
             networks=["back", "edge"],
             bind=config.bind_address,
             ports=part.ports,

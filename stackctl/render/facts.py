@@ -17,5 +17,6 @@ class Facts:
     runtime: RuntimeName
     user: str = "10001:10001"  # uid:gid that containers run as; it owns the data and the secrets
     gpu: GpuChoice = CPU
+    memory: int = 8 << 30  # bytes of the host: limits that are not written are taken from it
     pins: Mapping[str, str] = field(default_factory=dict)  # image reference -> digest reference or image id
     programs: Mapping[str, str] = field(default_factory=dict)  # local runtime: program name -> path

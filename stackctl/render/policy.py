@@ -33,6 +33,7 @@ def findings(document: Mapping[str, Any], config: StackConfig) -> Iterator[str]:
         yield from _addresses(name, body, config)
         yield from _health(name, body, services)
         yield from _hardening(name, body)
+        yield from _limits(name, body, config)
         yield from _secrets(name, body)
 
 
@@ -71,11 +72,17 @@ def _hardening(name: str, body: Mapping[str, Any]) -> Iterator[str]:
             yield f"{name}: {rule} is {body.get(rule)!r}, not {value!r}, and no exception says why"
     if body.get("privileged"):
         yield f"{name}: privileged"
-    if not body.get("pids_limit"):
-        yield f"{name}: has no pids_limit"
     for volume in body.get("volumes", []):
         if "docker.sock" in str(volume.get("source")):
             yield f"{name}: mounts Docker's socket, which is root on this host"
+
+
+def _limits(name: str, body: Mapping[str, Any], config: StackConfig) -> Iterator[str]:
+    if not body.get("pids_limit"):
+        yield f"{name}: has no pids_limit"
+    service = config.services.enabled().get(name)
+    if not body.get("mem_limit") and not (service and service.limits.memory == 0):
+        yield f"{name}: has no mem_limit, and the stack file does not say limits: {{memory: none}}"
 
 
 def _secrets(name: str, body: Mapping[str, Any]) -> Iterator[str]:

@@ -17,6 +17,7 @@ from stackctl.config.service import Service
 from stackctl.errors import ConfigError
 from stackctl.render import monitoring, proxy, webui
 from stackctl.render.facts import Facts
+from stackctl.render.limits import memory_limit
 from stackctl.render.rendered import Rendered
 
 Builder = Callable[[StackConfig, Facts], dict[str, Any]]
@@ -47,7 +48,7 @@ def render_processes(config: StackConfig, facts: Facts) -> Rendered:
                 f"services.{name}.volumes: a local process sees the host's folders as they are",
                 fix="remove the volumes, or set runtime: docker",
             )
-        services[name] = _common(config, name, service) | _BUILDERS[name](config, facts)
+        services[name] = _common(config, facts, service) | _BUILDERS[name](config, facts)
         services[name]["environment"] |= service.environment
         if service.healthcheck:
             services[name]["health"] = {"argv": list(service.healthcheck)}
@@ -84,14 +85,14 @@ def service_hash(body: dict[str, Any]) -> str:
     return hashlib.sha256(json.dumps(settled, sort_keys=True).encode()).hexdigest()
 
 
-def _common(config: StackConfig, name: str, service: Service) -> dict[str, Any]:
+def _common(config: StackConfig, facts: Facts, service: Service) -> dict[str, Any]:
     limits = service.limits
     return {
         "environment": {},
         "secrets": list(service.secrets),
         "secret_environment": {},
         "ports": [{"host_ip": config.bind_address, "port": service.port}],
-        "limits": {"memory": limits.memory, "cpus": limits.cpus, "pids": limits.pids},
+        "limits": {"memory": memory_limit(limits, facts.memory), "cpus": limits.cpus, "pids": limits.pids},
         "start_grace": service.start_grace,
         "stop_grace": 30,
     }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 import itertools
 from collections.abc import Callable
 from typing import Any
@@ -77,6 +78,7 @@ def _set(*path: Any) -> Callable[[dict[str, Any]], None]:
         (_set("network_mode", "host"), "bypasses"),
         (_set("healthcheck", {}), "no healthcheck"),
         (_set("healthcheck", "test", ["NONE"]), "no healthcheck"),
+        (_set("mem_limit", None), "no mem_limit"),
         (_set("read_only", False), "read_only is False"),
         (_set("cap_drop", []), "cap_drop is []"),
         (_set("security_opt", None), "security_opt"),
@@ -153,3 +155,27 @@ def test_webui_is_local_first_and_its_secrets_are_files() -> None:
     assert body["secrets"] == ["webui_admin_password", "webui_secret_key"]
     assert body["healthcheck"]["start_period"] == "900s"
     assert not {"WEBUI_SECRET_KEY", "WEBUI_ADMIN_PASSWORD"} & set(environment)
+
+
+def test_the_memory_of_every_service_is_limited_unless_the_stack_file_says_none() -> None:
+    def limit(host: int, **engine: Any) -> int | None:
+        stack = config({"engine": engine})
+        document = render(stack, dataclasses.replace(facts(stack), memory=host)).document
+        found: int | None = document["services"]["engine"].get("mem_limit")
+        assert document["services"]["engine"].get("memswap_limit") == found
+        return found
+
+    assert limit(64 << 30) == (57 << 30) + (512 << 20)
+    assert limit(8 << 30) == 6 << 30
+    assert limit(2 << 30) == 1 << 30
+    # Another kernel on the same host: nothing to recreate.
+    assert limit((64 << 30) - (9 << 20)) == limit(64 << 30)
+    assert limit(64 << 30, limits={"memory": "48g"}) == 48 << 30
+    assert limit(64 << 30, limits={"memory": "none"}) is None
+    assert limit(64 << 30, limits={"pids": 100}) == limit(64 << 30)
+
+
+def test_one_limit_that_is_written_leaves_the_others_as_they_are() -> None:
+    stack = config({"webui": {"enabled": True, "limits": {"cpus": 2}}})
+    limits = stack.services.webui.limits
+    assert (limits.memory, limits.cpus, limits.pids) == (1 << 30, 2, 4096)

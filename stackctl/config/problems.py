@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import typing
 from collections.abc import Mapping
 from typing import Any
@@ -27,6 +26,8 @@ def _line(origin: Origin | None, item: dict[str, Any], model: type[BaseModel]) -
 
 
 def _text(item: dict[str, Any], location: KeyPath, model: type[BaseModel]) -> str:
+    import difflib
+
     kind, value = item["type"], item.get("input")
     if kind == "extra_forbidden":
         known = _keys_at(model, location[:-1])

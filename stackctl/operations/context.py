@@ -7,12 +7,15 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from stackctl.config import Loaded, StackConfig
-from stackctl.engine_api import EngineClient
 from stackctl.runtime.base import Runtime
 from stackctl.runtime.generations import GenerationStore
 from stackctl.runtime.selection import Choice, choose, runtime_of
+
+if TYPE_CHECKING:
+    from stackctl.engine_api import EngineClient
 
 Say = Callable[[str], None]
 
@@ -43,6 +46,8 @@ class Stack:
         return self.loaded.files[0].with_suffix(".lock")
 
     def engine(self, timeout: float = 10.0) -> EngineClient:
+        from stackctl.engine_api import EngineClient  # brings TLS along: not every command talks to it
+
         return EngineClient(self.config.url("engine"), timeout=timeout)
 
 

@@ -39,11 +39,18 @@ def init(context: click.Context, name: str | None, runtime: str, force: bool) ->
 
 
 def write_stack_file(path: Path, name: str | None = None, runtime: str = "auto") -> None:
-    from stackctl.config import StackConfig, sample
+    from pydantic import ValidationError
+
+    from stackctl.config import StackConfig, problems, sample
+    from stackctl.errors import ConfigError
     from stackctl.operations.firstrun import stack_name
 
     chosen = name or stack_name(path.absolute().parent)
-    StackConfig.model_validate({"name": chosen, "runtime": runtime})
+    try:
+        StackConfig.model_validate({"name": chosen, "runtime": runtime})
+    except ValidationError as error:
+        found = problems.explain(error, StackConfig, {})
+        raise ConfigError("a stack cannot be called so", problems=found, fix="give another --name") from error
     path.parent.mkdir(parents=True, exist_ok=True)
     aside = path.with_name(f".{path.name}.new")
     aside.write_text(sample.starter(chosen, runtime))

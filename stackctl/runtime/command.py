@@ -83,25 +83,9 @@ def run(
     log.info("%s", typed)
     started = time.monotonic()
     child_env = dict(env) if env is not None else clean_environment()
+    child: list[subprocess.Popen[str]] = []
     try:
-        process = subprocess.Popen(
-            argv,
-            stdin=subprocess.PIPE if input is not None else subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            errors="replace",
-            env=child_env,
-            cwd=cwd,
-            process_group=0,  # so that its children end with it: they hold our pipes open
-        )
-    except OSError as error:
-        result = CommandResult(tuple(argv), 127, "", error.strerror or str(error), 0.0)
-        if check:
-            raise CommandError(f"cannot run {argv[0]}: {result.stderr}", result) from error
-        return result
-    code = None
-    try:
+        process = _start(child, argv, child_env, cwd, piped=input is not None)
         if on_line is None:
             out, err = process.communicate(input, timeout=timeout)
         else:
@@ -111,15 +95,67 @@ def run(
         _stop(process)
         out, err = process.communicate()
         code, err = 124, err + f"\nstopped after {timeout:g} s"
+    except OSError as error:
+        if child:
+            _stop(child[0])
+            raise
+        result = CommandResult(tuple(argv), 127, "", error.strerror or str(error), 0.0)
+        if check:
+            raise CommandError(f"cannot run {argv[0]}: {result.stderr}", result) from error
+        return result
     except BaseException:
         # Ctrl-C: do not leave the child behind, and do not hide why we stop.
-        _stop(process)
+        for process in child:
+            _stop(process)
         raise
     result = CommandResult(tuple(argv), code, out, err, time.monotonic() - started)
     log.debug("exit %d after %.2f s", code, result.duration)
     if check and code != 0:
         raise failed(result)
     return result
+
+
+def _start(
+    child: list[subprocess.Popen[str]],
+    argv: Sequence[str],
+    env: Mapping[str, str],
+    cwd: str | os.PathLike[str] | None,
+    *,
+    piped: bool,
+) -> subprocess.Popen[str]:
+    """Into `child`, and in a thread, which no signal interrupts: a Ctrl-C while the child comes to be would
+    leave it behind with nobody knowing its pid."""
+    import threading
+
+    errors: list[Exception] = []
+
+    def start() -> None:
+        try:
+            process = subprocess.Popen(
+                argv,
+                stdin=subprocess.PIPE if piped else subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                text=True,
+                errors="replace",
+                env=env,
+                cwd=cwd,
+                process_group=0,  # so that its children end with it: they hold our pipes open
+            )
+            child.append(process)
+        except Exception as error:  # noqa: BLE001 - raised again where the caller is
+            errors.append(error)
+
+    thread = threading.Thread(target=start)
+    thread.start()
+    try:
+        thread.join()
+    except BaseException:
+        thread.join()
+        raise
+    for error in errors:
+        raise error
+    return child[0]
 
 
 def failed(result: CommandResult) -> CommandError:

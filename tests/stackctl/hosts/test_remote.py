@@ -104,7 +104,7 @@ def slow_procedure(far: Far) -> Path:
 def test_output_exit_code_and_json_are_the_far_sides_own(far: Far) -> None:
     done = far.stackctl("--host", "box", "hosts-are-not-a-command")
     assert done.returncode == 2
-    assert "No such command" in done.stderr
+    assert "no such command" in done.stderr
     listed = far.stackctl("--host", "box", "session", "list", "--json")
     assert listed.returncode == 0, listed.stderr
     runs = json.loads(listed.stdout)["sessions"]

@@ -20,7 +20,7 @@ from stackctl.cli import output
 @click.option("--json", "as_json", is_flag=True, help="With --once: print as JSON.")
 @click.pass_context
 def top(context: click.Context, interval: float, once: bool, as_json: bool) -> None:
-    """Show live: memory and restarts of each service, GPU, loaded models, tokens per second, queue.
+    """Show live: CPU, memory and restarts of each service, GPU, loaded models, tokens per second, queue.
 
     \b
     Examples:
@@ -53,8 +53,13 @@ def top(context: click.Context, interval: float, once: bool, as_json: bool) -> N
 def _document(before: Any, now: Any) -> dict[str, Any]:
     import dataclasses
 
+    from stackctl.operations import activity
+
+    loads = activity.cpu_load(before, now)
     return {
-        "services": [dataclasses.asdict(service) for service in now.services],
+        "services": [
+            {**dataclasses.asdict(service), "cpu": loads.get(service.name)} for service in now.services
+        ],
         "models": now.models,
         "gpus": now.gpus,
         "load": now.load,
@@ -75,7 +80,9 @@ def _figures(before: Any, now: Any) -> dict[str, float | None]:
 
 def _text(name: str, before: Any, now: Any) -> str:
     from stackctl.config.section import format_size
+    from stackctl.operations.activity import cpu_load
 
+    loads = cpu_load(before, now)
     head = f"stack {name}   load {now.load[0]:.2f} {now.load[1]:.2f} {now.load[2]:.2f}"
     rows = [
         (
@@ -83,6 +90,7 @@ def _text(name: str, before: Any, now: Any) -> str:
             service.state,
             service.health,
             str(service.restarts),
+            f"{100 * loads[service.name]:.0f}%" if service.name in loads else "-",
             format_size(service.memory_bytes) if service.memory_bytes else "-",
             format_size(service.memory_limit) if service.memory_limit else "-",
         )
@@ -93,6 +101,6 @@ def _text(name: str, before: Any, now: Any) -> str:
         for key, value in _figures(before, now).items()
         if value is not None
     ]
-    table = output.table(("SERVICE", "STATE", "HEALTH", "RESTARTS", "MEMORY", "LIMIT"), rows)
+    table = output.table(("SERVICE", "STATE", "HEALTH", "RESTARTS", "CPU", "MEMORY", "LIMIT"), rows)
     extra = [*(f"gpu: {gpu}" for gpu in now.gpus), *(f"loaded: {model}" for model in now.models)]
     return "\n".join([head, table, *extra, "   ".join(figures)])

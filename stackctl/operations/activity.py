@@ -58,5 +58,19 @@ def rate(before: Reading | None, now: Reading, *names: str) -> float | None:
     return None
 
 
+def cpu_load(before: Reading | None, now: Reading) -> dict[str, float]:
+    """Processors that each service keeps busy: 1.0 is one. One that was just restarted is left out."""
+    if before is None or now.at <= before.at:
+        return {}
+    used = {one.name: one.cpu_seconds for one in before.services}
+    return {
+        one.name: (one.cpu_seconds - earlier) / (now.at - before.at)
+        for one in now.services
+        if one.cpu_seconds is not None
+        and (earlier := used.get(one.name)) is not None
+        and one.cpu_seconds >= earlier
+    }
+
+
 def gauge(now: Reading, *names: str) -> float | None:
     return next((now.counters[name] for name in names if name in now.counters), None)

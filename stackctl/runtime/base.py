@@ -38,6 +38,7 @@ class ServiceStatus:
     ports: tuple[PublishedPort, ...] = ()
     memory_bytes: int | None = None
     memory_limit: int | None = None
+    cpu_seconds: float | None = None  # used since it started; the difference of two looks is the load
     exit_code: int | None = None
     oom_killed: bool = False
     id: str = ""  # container id, or the pid of the local process

@@ -11,7 +11,9 @@ from stackctl.runtime.base import Health, PublishedPort, ServiceStatus, State
 _STATES = {"dead": "exited", "removing": "exited"}
 
 
-def service_status(attributes: dict[str, Any], memory: int | None = None) -> ServiceStatus:
+def service_status(
+    attributes: dict[str, Any], memory: int | None = None, cpu_seconds: float | None = None
+) -> ServiceStatus:
     state, config, host = attributes["State"], attributes["Config"], attributes["HostConfig"]
     labels: dict[str, str] = config.get("Labels") or {}
     health = state.get("Health") or {}
@@ -27,6 +29,7 @@ def service_status(attributes: dict[str, Any], memory: int | None = None) -> Ser
         tuple(ports(attributes)),
         memory,
         host.get("Memory") or None,
+        cpu_seconds,
         state.get("ExitCode"),
         bool(state.get("OOMKilled")),
         attributes["Id"],

@@ -63,7 +63,7 @@ class DockerRuntime:
         found = {}
         for container in self.containers():
             attributes = container.attrs
-            one = inspecting.service_status(attributes, self._memory(container))
+            one = inspecting.service_status(attributes, *self._usage(container))
             found[one.name] = one
         rendered = self._rendered(current)
         services = [
@@ -159,16 +159,18 @@ class DockerRuntime:
                 return one
         raise StackctlError(f"service {service} is not running", fix="stackctl up")
 
-    def _memory(self, container: Any) -> int | None:
+    def _usage(self, container: Any) -> tuple[int | None, float | None]:
+        """Memory in bytes, and seconds of CPU since the start."""
         if container.status != "running":
-            return None
+            return None, None
         try:
-            usage = container.stats(stream=False, one_shot=True)["memory_stats"]
-        except Exception:  # noqa: BLE001 - a container that ends while we look has no memory
-            return None
+            found = container.stats(stream=False, one_shot=True)
+            usage, cpu = found["memory_stats"], found["cpu_stats"]["cpu_usage"]["total_usage"] / 1e9
+        except Exception:  # noqa: BLE001 - a container that ends while we look uses nothing
+            return None, None
         stats = usage.get("stats", {})
         cache = stats.get("inactive_file", stats.get("total_inactive_file", 0))  # as `docker stats` counts
-        return max(0, usage.get("usage", 0) - cache) or None
+        return max(0, usage.get("usage", 0) - cache) or None, cpu
 
     def _rendered(self, generation: Generation | None) -> dict[str, str]:
         if generation is None or generation.runtime != self.name:

@@ -183,6 +183,7 @@ def _status(report: dict[str, Any]) -> ServiceStatus:
         tuple(PublishedPort(port["host_ip"], port["port"], port["port"]) for port in spec["ports"]),
         report["memory"],
         spec["limits"]["memory"],
+        report.get("cpu_seconds"),  # a supervisor of an older version does not tell
         report["exit_code"],
         report["oom_killed"],
         str(report["pid"] or ""),

@@ -195,6 +195,7 @@ class Service:
             "oom_killed": self.oom_killed,
             "started_at": self.started_at or None,
             "memory": self.memory,
+            "cpu_seconds": usage.of_session(self.pid).cpu_seconds if self.pid else None,
             "hash": self.spec["hash"],
             "health_log": self.health_log,
             "spec": self.spec,

@@ -24,6 +24,7 @@ CHECKS: dict[str, Check] = {
     "cdi-spec": gpu.cdi_spec,
     "driver-cuda": gpu.driver_and_image,
     "data-mount": system.data_mount,
+    "models-folder": system.models_folder,
     "disk": system.disk,
     "ports": system.ports,
     "clock": system.clock,
@@ -35,7 +36,7 @@ CHECKS: dict[str, Check] = {
 
 # What `up` looks at before it changes anything: an error of one of these refuses, a warning is said.
 BEFORE_UP_LOCAL = ("data-mount", "disk", "secrets")
-BEFORE_UP = ("docker", "compose-version", "cdi-spec", *BEFORE_UP_LOCAL)
+BEFORE_UP = ("docker", "compose-version", "cgroup-driver", "cdi-spec", "driver-cuda", *BEFORE_UP_LOCAL)
 
 
 def examine(host: Host, only: Sequence[str] = ()) -> Iterable[Finding]:

@@ -66,23 +66,40 @@ def _paths_of(spec: Path) -> list[str]:
     return sorted(set(re.findall(r'hostPath"?:\s*"?([^\s",}]+)', text)))
 
 
+def _cuda_image(image: str) -> str:
+    """The build of our own engine for CUDA; for another's image only a person knows the name."""
+    return f"{image}-cuda" if image.startswith("llm-engine:") else "that image's CUDA build"
+
+
 def driver_and_image(host: Host) -> Finding:
     """A CUDA image asks for a driver that is new enough; the label says which."""
-    if not host.gpu.nvidia_devices or host.config is None or host.docker_info is None:
-        return skipped("driver-cuda", "no NVIDIA GPU, no stack file, or no Docker Engine")
+    cards = host.gpu.nvidia_devices
+    if not cards or host.config is None or host.config.gpu.mode == "none" or host.docker_info is None:
+        return skipped("driver-cuda", "no NVIDIA GPU, none wanted, no stack file, or no Docker Engine")
     image = host.config.services.engine.image
-    wants = host.command(
+    asked = host.command(
         ["docker", "image", "inspect", "-f", "{{range .Config.Env}}{{println .}}{{end}}", image]
-    ).stdout
+    )
+    if asked.returncode != 0 and "cuda" in image:
+        return skipped("driver-cuda", f"{image} is not here yet")
+    wants = asked.stdout
     match = re.search(r"^(?:NVIDIA_REQUIRE_CUDA=cuda>=|CUDA_VERSION=)([\d.]+)", wants, re.MULTILINE)
+    if match is None and "NVIDIA_DRIVER_CAPABILITIES=" in wants:
+        return ok("driver-cuda", f"{image} is made for NVIDIA GPUs, and does not say for which CUDA")
     if match is None:
         return warning(
-            "driver-cuda", f"{image} is not a CUDA image, but there is a GPU", "IMAGE=cuda scripts/images"
+            "driver-cuda",
+            f"{image} is not a CUDA image: the engine would compute on the CPU beside {cards[0]}",
+            f"set services.engine.image: {_cuda_image(image)}; stackctl up builds it",
         )
     header = host.command(["nvidia-smi"]).stdout
     has = re.search(r"CUDA Version:\s*([\d.]+)", header)
     if has and version_numbers(has[1]) < version_numbers(match[1]):
-        return error(
-            "driver-cuda", f"the driver supports CUDA {has[1]}, {image} needs {match[1]}", "update the driver"
+        # Within a major version most cards get by: the container's start is the judge then.
+        severity = error if version_numbers(has[1])[0] < version_numbers(match[1])[0] else warning
+        return severity(
+            "driver-cuda",
+            f"the driver supports CUDA {has[1]}, {image} is for {match[1]}",
+            "update the driver",
         )
     return ok("driver-cuda", f"image for CUDA {match[1]}, driver for {has[1] if has else 'unknown'}")

@@ -13,6 +13,7 @@ from stackctl.doctor.finding import Finding, error, ok, skipped, warning
 from stackctl.doctor.host import Host
 
 LOW_SPACE, LOW_INODES = 10 << 30, 0.02
+_ORDER = ("error", "warning", "ok")
 
 
 def data_mount(host: Host) -> Finding:
@@ -30,8 +31,32 @@ def data_mount(host: Host) -> Finding:
     return ok("data-mount", f"{data} is on {mount}")
 
 
+def models_folder(host: Host) -> Finding:
+    """A folder that the stack file names is never made: where it is missing, so is its disk."""
+    folder = host.config.services.engine.models_dir if host.config else None
+    if folder is None:
+        return skipped("models-folder", "no services.engine.models_dir: models lie in data_dir")
+    if not folder.is_dir():
+        above = _mount_of(_existing(folder))
+        return error(
+            "models-folder", f"{folder} does not exist; its disk would be {above}", f"ls -ld {folder}"
+        )
+    if not os.access(folder, os.R_OK | os.X_OK):
+        return error("models-folder", f"no permission to read {folder}", f"ls -ld {folder}")
+    return ok("models-folder", f"{folder}, on the file system mounted at {_mount_of(folder)}")
+
+
 def disk(host: Host) -> Finding:
-    path = _existing(host.config.data_path if host.config else Path.cwd())
+    """Room where the models go: the fullest of the disks decides."""
+    folders = [Path.cwd()]
+    if host.config is not None:
+        folders = [host.config.data_path]
+        if host.config.services.engine.models_dir is not None:
+            folders.append(host.config.services.engine.models_dir)
+    return min((_disk(_existing(folder)) for folder in folders), key=lambda one: _ORDER.index(one.severity))
+
+
+def _disk(path: Path) -> Finding:
     usage = shutil.disk_usage(path)
     evidence = f"{format_size(usage.free)} of {format_size(usage.total)} free at {path}"
     stat = os.statvfs(path)
@@ -52,14 +77,13 @@ def ports(host: Host) -> Finding:
 
     ours = _published_ports(host)
     for name, service in host.config.services.enabled().items():
-        if service.port in ours or not taken(host.config.bind_address, service.port):
-            continue
-        who = holder_of(service.port) or "a process of another user"
-        return error(
-            "ports",
-            f"port {service.port} of {name} is held by {who}",
-            f"stop it, or set services.{name}.port",
-        )
+        for port in service.ports:
+            if port in ours or not taken(host.config.bind_address, port):
+                continue
+            who = holder_of(port) or "a process of another user"
+            return error(
+                "ports", f"port {port} of {name} is held by {who}", f"stop it, or set services.{name}.port"
+            )
     return ok("ports", "every port of the stack is free, or the stack's own")
 
 
@@ -143,6 +167,13 @@ def supervisor(host: Host) -> Finding:
     if alive:
         return error("supervisor", f"{', '.join(alive)} runs without its supervisor", "stackctl up")
     return ok("supervisor", "not running")
+
+
+def _mount_of(path: Path) -> Path:
+    path = path.resolve()
+    while not os.path.ismount(path):
+        path = path.parent
+    return path
 
 
 def _existing(path: Path) -> Path:

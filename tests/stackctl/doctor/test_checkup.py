@@ -8,9 +8,11 @@ from typing import Any
 
 import pytest
 
+from stackctl import __version__
 from stackctl.config import StackConfig
 from stackctl.doctor import docker, gpu, system
 from stackctl.doctor.checkup import CHECKS, examine
+from stackctl.doctor.finding import Finding
 from stackctl.doctor.host import Host, version_numbers
 from stackctl.errors import UsageError
 from stackctl.render.gpu import GpuEvidence
@@ -124,7 +126,9 @@ def test_gpu_without_runtime_and_cpu_fallback() -> None:
     ("image", "driver", "severity"),
     [
         ("CUDA_VERSION=12.4.1", "12.6", "ok"),
-        ("CUDA_VERSION=12.4.1", "12.2", "error"),
+        ("CUDA_VERSION=12.4.1", "11.8", "error"),
+        ("CUDA_VERSION=12.4.1", "12.2", "warning"),
+        ("NVIDIA_DRIVER_CAPABILITIES=compute,utility", "12.2", "ok"),
         ("A=b", "12.6", "warning"),
     ],
 )
@@ -135,6 +139,26 @@ def test_driver_versus_image(image: str, driver: str, severity: str) -> None:
     }
     found = gpu.driver_and_image(host({}, GpuEvidence(CARD), config=StackConfig(), answers=answers))
     assert found.severity == severity
+
+
+def test_an_engine_for_the_cpu_beside_a_gpu_is_told_which_image_to_take() -> None:
+    answers = {"image inspect": (0, "PATH=/bin\n", "")}
+    found = gpu.driver_and_image(host({}, GpuEvidence(CARD), config=StackConfig(), answers=answers))
+    assert "would compute on the CPU" in found.evidence
+    assert found.fix is not None and f"llm-engine:{__version__}-cuda" in found.fix
+    not_wanted = StackConfig.model_validate({"gpu": {"mode": "none"}})
+    assert gpu.driver_and_image(host({}, GpuEvidence(CARD), config=not_wanted, answers=answers)).good
+
+
+def test_the_models_folder_that_the_stack_file_names(tmp_path: Path) -> None:
+    def look(folder: Path) -> Finding:
+        services = {"engine": {"models_dir": str(folder)}}
+        return system.models_folder(host(config=StackConfig.model_validate({"services": services})))
+
+    assert look(tmp_path).severity == "ok"
+    gone = look(tmp_path / "nvme" / "models")
+    assert gone.severity == "error" and "does not exist; its disk would be /" in gone.evidence
+    assert system.models_folder(host(config=StackConfig())).severity == "skipped"
 
 
 def test_data_mount(tmp_path: Path) -> None:

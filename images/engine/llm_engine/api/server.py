@@ -17,6 +17,7 @@ import socket
 from collections.abc import AsyncIterator
 from pathlib import Path
 
+import psutil
 import uvicorn
 
 from llm_engine import __version__, logs
@@ -88,13 +89,26 @@ def listen(settings: Settings) -> socket.socket:
         sock.bind(address)
         sock.listen(2048)
     except OSError as error:
-        text = "address already in use" if error.errno == errno.EADDRINUSE else error.strerror
+        text = error.strerror
+        if error.errno == errno.EADDRINUSE:
+            text = "address already in use" + (f" by {who}" if (who := _holder_of(settings.port)) else "")
         raise ListenError(
             f"listen tcp {settings.host}:{settings.port}: bind: {text}",
             fix="OLLAMA_HOST=127.0.0.1:PORT llm-engine serve",
         ) from error
     sock.setblocking(False)
     return sock
+
+
+def _holder_of(port: int) -> str | None:
+    """`name (pid 123)`, or None where that is hidden from us."""
+    try:
+        for one in psutil.net_connections("tcp"):
+            if one.pid and one.status == psutil.CONN_LISTEN and one.laddr and one.laddr.port == port:
+                return f"{psutil.Process(one.pid).name()} (pid {one.pid})"
+    except psutil.Error:
+        pass
+    return None
 
 
 async def _main(settings: Settings, sock: socket.socket) -> None:

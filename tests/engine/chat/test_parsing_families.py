@@ -45,6 +45,12 @@ def call(name: str = "get_weather", index: int = 0, /, id: str = "", **arguments
 
 
 SAMPLES = [
+    # Mistral since v11
+    Sample(
+        "mistral-args",
+        'Looking.[TOOL_CALLS]get_weather[ARGS]{"city": "Pa]ris"}[TOOL_CALLS]get_time[CALL_ID]a1[ARGS]{}',
+        [Content("Looking."), call(city="Pa]ris"), call("get_time", 1, id="a1")],
+    ),
     # Hermes, Qwen 2.5 and 3
     Sample(
         "hermes",
@@ -301,3 +307,7 @@ def test_a_sample_gives_the_same_events_however_it_is_cut(sample: Sample) -> Non
     assert events(sample, *sample.text) == sample.events, "one character at a time"
     for at in range(1, len(sample.text)):
         assert events(sample, sample.text[:at], sample.text[at:]) == sample.events, f"cut at {at}"
+
+
+def test_every_family_has_a_sample() -> None:
+    assert {sample.family for sample in SAMPLES} == set(BY_NAME)

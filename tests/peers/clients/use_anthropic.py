@@ -1,5 +1,5 @@
 import anthropic
-from expect import AFTER_TOOL, ARGUMENTS, PARAMETERS, SENTENCE, URL, wait_until_idle
+from expect import AFTER_TOOL, ARGUMENTS, PARAMETERS, PERSON, SENTENCE, URL, wait_until_idle
 
 client = anthropic.Anthropic(base_url=URL, api_key="none", max_retries=0)
 messages = [{"role": "user", "content": "hi"}]
@@ -19,6 +19,15 @@ assert (
     client.messages.create(model="tool", max_tokens=50, messages=after, tools=[tool]).content[0].text
     == AFTER_TOOL
 )
+person = {"name": "person", "input_schema": PERSON}
+forced = client.messages.create(
+    model="tool",
+    max_tokens=200,
+    messages=messages,
+    tools=[person],
+    tool_choice={"type": "tool", "name": "person"},
+)
+assert forced.content[-1].input == {"name": "Ada", "age": 36}
 thinking = {"type": "enabled", "budget_tokens": 1024}
 thought = client.messages.create(model="think", max_tokens=2048, messages=messages, thinking=thinking)
 assert [block.type for block in thought.content] == ["thinking", "text"]

@@ -3,7 +3,7 @@ import os
 
 os.environ["LITELLM_LOCAL_MODEL_COST_MAP"] = "True"
 import litellm
-from expect import ARGUMENTS, SENTENCE, TOOL, URL, wait_until_idle
+from expect import AFTER_TOOL, ARGUMENTS, PERSON, SENTENCE, TOOL, URL, wait_until_idle
 
 messages = [{"role": "user", "content": "hi"}]
 openai = {"api_base": f"{URL}/v1", "api_key": "none", "num_retries": 0}
@@ -12,7 +12,15 @@ for model, where in (("openai/chat", openai), ("ollama_chat/chat", {"api_base": 
     parts = litellm.completion(model=model, messages=messages, stream=True, **where)
     assert "".join(part.choices[0].delta.content or "" for part in parts) == SENTENCE
 answer = litellm.completion(model="openai/tool", messages=messages, tools=[TOOL], **openai)
-assert json.loads(answer.choices[0].message.tool_calls[0].function.arguments) == ARGUMENTS
+(call,) = answer.choices[0].message.tool_calls
+assert json.loads(call.function.arguments) == ARGUMENTS
+result = {"role": "tool", "tool_call_id": call.id, "content": "sunny"}
+after = [*messages, answer.choices[0].message.model_dump(), result]
+answer = litellm.completion(model="openai/tool", messages=after, tools=[TOOL], **openai)
+assert answer.choices[0].message.content == AFTER_TOOL
+form = {"type": "json_schema", "json_schema": {"name": "p", "strict": True, "schema": PERSON}}
+answer = litellm.completion(model="openai/chat", messages=messages, response_format=form, **openai)
+assert json.loads(answer.choices[0].message.content) == {"name": "Ada", "age": 36}
 answer = litellm.completion(
     model="anthropic/chat", messages=messages, api_base=URL, api_key="none", max_tokens=50, num_retries=0
 )

@@ -1,8 +1,17 @@
+from typing import Literal
+
 import ollama
 from expect import ARGUMENTS, SENTENCE, URL, wait_until_idle
+from llama_index.core import PromptTemplate
 from llama_index.core.llms import ChatMessage
 from llama_index.core.tools import FunctionTool
 from llama_index.llms.ollama import Ollama
+from pydantic import BaseModel
+
+
+class Person(BaseModel):
+    name: Literal["Ada"]
+    age: Literal[36]
 
 
 def get_weather(city: str, days: int = 1) -> str:
@@ -18,6 +27,7 @@ tools = Ollama(model="tool", base_url=URL, request_timeout=60, context_window=40
 answer = tools.chat_with_tools([FunctionTool.from_defaults(get_weather)], user_msg="hi")
 (call,) = tools.get_tool_calls_from_response(answer)
 assert call.tool_name == "get_weather" and call.tool_kwargs == ARGUMENTS
+assert llm.structured_predict(Person, PromptTemplate("hi")) == Person(name="Ada", age=36)
 try:
     Ollama(model="nope", base_url=URL, context_window=4096).complete("hi")
     raise SystemExit("an unknown model was answered")

@@ -58,6 +58,10 @@ async function withOpenAI() {
   const first = await client.chat.completions.create({ model: "tool", messages, tools: [tool] });
   const [call] = first.choices[0].message.tool_calls;
   assert.deepEqual(JSON.parse(call.function.arguments), ARGUMENTS);
+  const result = { role: "tool", tool_call_id: call.id, content: "sunny" };
+  const after = [...messages, first.choices[0].message, result];
+  const said = await client.chat.completions.create({ model: "tool", messages: after, tools: [tool] });
+  assert.equal(said.choices[0].message.content, AFTER_TOOL);
   const format = { type: "json_schema", json_schema: { name: "p", strict: true, schema: person } };
   const made = await client.chat.completions.create({ model: "chat", messages, response_format: format });
   assert.deepEqual(JSON.parse(made.choices[0].message.content), { name: "Ada", age: 36 });
@@ -78,6 +82,18 @@ async function withAnthropic() {
   const tools = [{ name: "get_weather", input_schema: parameters }];
   const first = await client.messages.create({ model: "tool", max_tokens: 50, messages, tools });
   assert.deepEqual(first.content[0].input, ARGUMENTS);
+  const result = { type: "tool_result", tool_use_id: first.content[0].id, content: "sunny" };
+  const after = [...messages, { role: "assistant", content: first.content }, { role: "user", content: [result] }];
+  const said = await client.messages.create({ model: "tool", max_tokens: 50, messages: after, tools });
+  assert.equal(said.content[0].text, AFTER_TOOL);
+  const forced = await client.messages.create({
+    model: "tool",
+    max_tokens: 200,
+    messages,
+    tools: [{ name: "person", input_schema: person }],
+    tool_choice: { type: "tool", name: "person" },
+  });
+  assert.deepEqual(forced.content.at(-1).input, { name: "Ada", age: 36 });
   await assert.rejects(client.messages.create({ model: "nope", max_tokens: 5, messages }), Anthropic.NotFoundError);
   const stream = await client.messages.create({ model: "endless", max_tokens: 9999, messages, stream: true });
   for await (const _ of stream) { stream.controller.abort(); break; }

@@ -10,7 +10,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -164,13 +164,15 @@ def _command(pid: int) -> bytes:
         return b""
 
 
-def start_engine(store: Path, log: Path, *arguments: str, **env: str) -> EngineServer:
+def start_engine(
+    store: Path, log: Path, *arguments: str, program: Sequence[str] = (), **env: str
+) -> EngineServer:
     """Starts an engine on a free port and waits until it answers."""
     clean = {
         key: value for key, value in os.environ.items() if not key.startswith(("OLLAMA_", "LLM_ENGINE_"))
     }
-    program = str(Path(sys.executable).with_name("llm-engine"))
-    command = [program, "serve", "--models", str(store)]
+    program = program or (str(Path(sys.executable).with_name("llm-engine")),)
+    command = [*program, "serve", "--models", str(store)]
     env.setdefault("OLLAMA_HOST", "127.0.0.1:0")
     with log.open("wb") as file:
         process = subprocess.Popen(

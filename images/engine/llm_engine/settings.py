@@ -33,6 +33,7 @@ class Settings:
     context_length: int = 0
     origins: tuple[str, ...] = ()
     debug: bool = False
+    log_requests: bool = False
     flash_attention: bool | None = None
     kv_cache_type: str = "f16"
     gpu_overhead: int = 0
@@ -77,6 +78,7 @@ def from_env(env: Mapping[str, str] | None = None) -> Settings:
         context_length=reader.number("OLLAMA_CONTEXT_LENGTH", 0),
         origins=reader.words("OLLAMA_ORIGINS"),
         debug=reader.flag("OLLAMA_DEBUG", False),
+        log_requests=reader.flag("OLLAMA_DEBUG_LOG_REQUESTS", False),
         flash_attention=reader.flag("OLLAMA_FLASH_ATTENTION", True)
         if reader.text("OLLAMA_FLASH_ATTENTION")
         else None,

@@ -44,6 +44,16 @@ def test_stop_reasons(client: Client) -> None:
     assert (stopped["stop_reason"], stopped["stop_sequence"]) == ("stop_sequence", " fox")
 
 
+def test_the_models_own_stop_texts_are_no_stop_sequence(client: Client) -> None:
+    """A client is told of the sequences it gave, not of marks it has never heard of."""
+    body = {"model": "chat-params", "max_tokens": 50, "messages": HI}
+    answer = client.post("/v1/messages", body).json
+    assert answer["content"][0]["text"].endswith("over the ")
+    assert (answer["stop_reason"], answer["stop_sequence"]) == ("end_turn", None)
+    answer = client.post("/v1/messages", {**body, "stop_sequences": ["fox"]}).json
+    assert (answer["stop_reason"], answer["stop_sequence"]) == ("stop_sequence", "fox")
+
+
 def test_event_sequence(client: Client) -> None:
     body = {
         "model": "think",

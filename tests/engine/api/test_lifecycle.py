@@ -8,6 +8,7 @@ import os
 import re
 import signal
 import ssl
+import subprocess
 import threading
 import time
 import urllib.request
@@ -273,6 +274,21 @@ def test_tls(start: Callable[..., EngineServer], tmp_path: Path) -> None:
     wait_for(answers)
 
 
+@pytest.mark.parametrize("broken", ["cert", "key"])
+def test_a_certificate_that_cannot_be_used_is_one_pair_of_lines(
+    model_store: Path, tmp_path: Path, broken: str
+) -> None:
+    certificate = trustme.CA().issue_cert("127.0.0.1")
+    cert, key = tmp_path / "cert.pem", tmp_path / "key.pem"
+    certificate.cert_chain_pems[0].write_to_path(cert)
+    certificate.private_key_pem.write_to_path(key)
+    (tmp_path / f"{broken}.pem").write_text("no PEM")
+    with pytest.raises(AssertionError) as caught:
+        start_engine(model_store, tmp_path / "log", "--tls-cert", str(cert), "--tls-key", str(key))
+    assert f"error: TLS certificate {cert} with key {key}: " in str(caught.value)
+    assert "fix: openssl x509" in str(caught.value) and "Traceback" not in str(caught.value)
+
+
 def test_a_warning_when_others_can_reach_it_without_a_key(start: Callable[..., EngineServer]) -> None:
     server = start("--host", "0.0.0.0")
     assert any(line["level"] == "warning" and "WITHOUT ANY KEY" in line["msg"] for line in server.lines())
@@ -292,3 +308,51 @@ def test_preload_and_pin(start: Callable[..., EngineServer]) -> None:
     )
     assert names() == {"chat:latest", "tool:latest"}
     assert server.client.get("/readyz").status == 200
+
+
+def test_requests_are_logged_when_asked_for(start: Callable[..., EngineServer], tmp_path: Path) -> None:
+    """The body as it came, with a script that sends it again; readable by the server's user alone."""
+    server = start(OLLAMA_DEBUG_LOG_REQUESTS="1", TMPDIR=str(tmp_path))
+    (warning,) = [line for line in server.lines() if "prompts included" in line["msg"]]
+    folder = Path(warning["folder"])
+    assert folder.parent == tmp_path and folder.stat().st_mode & 0o077 == 0
+    body = {"model": "chat", "prompt": "my secret plan", "stream": False}
+    answer = server.client.request("POST", "/api/generate", body, {"X-Request-Id": "../../$(id)"})
+    assert answer.status == 200
+    server.client.get("/api/tags")
+    (document,), (script,) = folder.glob("*.json"), folder.glob("*.sh")
+    assert json.loads(document.read_bytes()) == body
+    clean = {key: value for key, value in os.environ.items() if "proxy" not in key.lower()}
+    again = subprocess.run([script], capture_output=True, env=clean, timeout=30)
+    assert json.loads(again.stdout)["response"] == answer.json["response"]
+    assert len(list(folder.glob("*.json"))) == 2
+    assert "my secret plan" not in server.log.read_text()
+
+
+@pytest.mark.parametrize("debug", ["0", "1"])
+def test_no_log_line_holds_a_prompt(start: Callable[..., EngineServer], tmp_path: Path, debug: str) -> None:
+    """Good requests, refused ones, and one whose runner dies; at every level of the log."""
+    server = start(OLLAMA_DEBUG=debug, TMPDIR=str(tmp_path))
+    secret = "the-secret-of-the-prompt"
+    chat = [{"role": "user", "content": secret}]
+    for path, body in (
+        ("/api/generate", {"model": "chat", "prompt": secret, "stream": False}),
+        ("/api/chat", {"model": "chat", "messages": chat, "options": {"nope": secret}, "stream": False}),
+        ("/api/chat", {"model": "nope", "messages": chat}),
+        ("/api/generate", {"model": "chat", "prompt": secret, "template": "{{ .Broken", "stream": False}),
+        ("/api/embed", {"model": "embed", "input": [secret]}),
+        ("/v1/chat/completions", {"model": "chat", "messages": chat, "response_format": {"type": secret}}),
+        ("/v1/responses", {"model": "chat", "input": secret}),
+        ("/v1/messages", {"model": "chat", "max_tokens": 3, "messages": chat}),
+        ("/v1/messages/count_tokens", {"model": "chat", "messages": chat}),
+        ("/api/tokenize", {"model": "chat", "content": secret}),
+    ):
+        server.client.post(path, body)
+    thread, lines = stream_in_thread(server, "/api/generate", {**ENDLESS, "prompt": secret})
+    wait_for(lambda: len(lines) > 1)
+    for runner in server.runners():
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(runner, signal.SIGKILL)
+    thread.join(20)
+    assert secret not in server.log.read_text()
+    assert not [path for path in tmp_path.rglob("*") if "request-logs" in path.name]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
@@ -318,6 +319,17 @@ def test_unknown_paths_and_methods(client: Client) -> None:
 def test_tokenizer_round_trip(client: Client) -> None:
     tokens = client.post("/api/tokenize", {"model": "chat", "content": "hiä"}).json["tokens"]
     assert client.post("/api/detokenize", {"model": "chat", "tokens": tokens}).json["content"] == "hiä"
+
+
+def test_ps_is_measured(engine: EngineServer, client: Client) -> None:
+    client.post("/api/generate", {"model": "chat", "keep_alive": "90s", "options": {"num_ctx": 64}})
+    row = next(row for row in client.get("/api/ps").json["models"] if row["name"] == "chat:latest")
+    assert row["size"] >= 100_000 and row["size_vram"] == 0, "no GPU here, so all of it is in main memory"
+    assert row["context_length"] >= 64 and row["details"]["family"] == "llama"
+    expires = datetime.fromisoformat(row["expires_at"])
+    assert 60 < (expires - datetime.now(UTC)).total_seconds() <= 90
+    tags = {model["name"]: model["digest"] for model in client.get("/api/tags").json["models"]}
+    assert row["digest"] == tags["chat:latest"]
 
 
 def test_names_on_one_blob_are_both_listed(client: Client) -> None:

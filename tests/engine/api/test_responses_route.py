@@ -120,3 +120,22 @@ def test_a_long_prompt_is_refused_unless_truncation_is_asked_for(client: Client)
     assert refused.status == 400 and refused.json["error"]["code"] == "context_length_exceeded"
     cut = client.post(PATH, {"model": "chat", "input": items, "truncation": "auto"})
     assert cut.status == 200 and cut.headers["x-context-truncated"] == "true"
+
+
+def test_thinking_and_then_a_call_are_two_items(client: Client) -> None:
+    body = {"model": "think-tool", "input": "hi", "tools": [TOOL], "tool_choice": "required", "stream": True}
+    events = client.post(PATH, {**body, "max_output_tokens": 300}).events
+    assert [data["sequence_number"] for _, data in events] == list(range(len(events)))
+    done = [data for name, data in events if name == "response.output_item.done"]
+    assert [(data["output_index"], data["item"]["type"]) for data in done] == [
+        (0, "reasoning"),
+        (1, "function_call"),
+    ]
+    names = [name for name, _ in events]
+    assert names.index("response.reasoning_summary_text.done") < names.index(
+        "response.function_call_arguments.delta"
+    )
+    final = events[-1][1]["response"]
+    assert final["output"] == [data["item"] for data in done]
+    assert json.loads(final["output"][1]["arguments"])["city"]
+    assert final["usage"]["output_tokens_details"]["reasoning_tokens"] > 0

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
+from collections.abc import Sequence
 from typing import Any
 
 from prometheus_client import CONTENT_TYPE_LATEST
@@ -52,7 +54,7 @@ async def healthz(call: Call) -> Reply:
 async def readyz(call: Call) -> Reply:
     """Ready: new requests will be served, and no GPU has gone missing."""
     engine = call.engine
-    lost = engine.scheduler.gpus.missing()
+    lost = await engine.lost_gpu()
     if engine.draining or not engine.ready or lost:
         reason = f"gpu lost: {lost}" if lost else "shutting down" if engine.draining else "starting"
         return json_reply({"status": reason}, 503)
@@ -61,7 +63,7 @@ async def readyz(call: Call) -> Reply:
 
 async def metrics(call: Call) -> Reply:
     await call.engine.refresh_stats()
-    return Reply(call.engine.metrics.render(), 200, CONTENT_TYPE_LATEST)
+    return Reply(await asyncio.to_thread(call.engine.metrics.render), 200, CONTENT_TYPE_LATEST)
 
 
 async def status(call: Call) -> Reply:
@@ -94,14 +96,15 @@ async def status(call: Call) -> Reply:
                 "speculation": {"drafted": stats.drafted_tokens, "accepted": stats.accepted_tokens},
             }
         )
-    requests = [entry.describe(now) for entry in engine.running.values()]
+    places = engine.scheduler.positions()
+    requests = [entry.describe(now, places.get(entry.request_id)) for entry in engine.running.values()]
     return json_reply(
         {
             "cloud": {"disabled": True, "source": "config"},
             "version": __version__,
             "uptime_seconds": round(time.time() - engine.started, 3),
             "ready": engine.ready and not engine.draining,
-            "gpu_lost": engine.scheduler.gpus.missing(),
+            "gpu_lost": await engine.lost_gpu(),
             "queue": {"waiting": engine.scheduler.waiting, "limit": engine.settings.max_queue},
             "models": loaded,
             "requests": requests,
@@ -128,15 +131,18 @@ async def detokenize(call: Call) -> Reply:
     model = await find_model(call, request.model)
     keep_alive = request.keep_alive.seconds if request.keep_alive else None
     async with call.engine.use(call, files_of(model), options_for(model).runner, keep_alive) as lease:
-        vocabulary = lease.runner.info.n_vocab
-        for token in request.tokens:
-            if not 0 <= token < vocabulary:
-                raise bad_request(f"token {token} is not in the vocabulary of {vocabulary}")
+        await call.work(_check_tokens, request.tokens, lease.runner.info.n_vocab)
         try:
             content = await lease.runner.detokenize(request.tokens)
         except RunnerError as error:
             raise runner_error(error.kind, error.text) from None
     return json_reply({"model": request.model, "content": content})
+
+
+def _check_tokens(tokens: Sequence[int], vocabulary: int) -> None:
+    for token in (min(tokens, default=0), max(tokens, default=0)):
+        if not 0 <= token < vocabulary:
+            raise bad_request(f"token {token} is not in the vocabulary of {vocabulary}")
 
 
 async def openapi(call: Call) -> Reply:

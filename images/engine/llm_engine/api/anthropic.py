@@ -22,7 +22,7 @@ SIGNATURE = ""
 
 async def messages(call: Call) -> Reply | Stream:
     request = await call.json(MessagesRequest)
-    turn = to_turn(request)
+    turn = await call.work(to_turn, request)
     message_id = f"msg_{secrets.token_hex(12)}"
     if request.stream:
         return Stream(_Events(request.model, message_id).run(call, turn), SSE)
@@ -32,7 +32,7 @@ async def messages(call: Call) -> Reply | Stream:
 
 async def count_tokens(call: Call) -> Reply:
     request = await call.json(CountTokensRequest)
-    return json_reply({"input_tokens": await count_prompt(call, to_turn(request))})
+    return json_reply({"input_tokens": await count_prompt(call, await call.work(to_turn, request))})
 
 
 def stop_reason(end: End) -> str:

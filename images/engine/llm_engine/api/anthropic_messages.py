@@ -3,11 +3,10 @@ refused."""
 
 from __future__ import annotations
 
-import base64
-import binascii
 from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
+from llm_engine.api import base64text
 from llm_engine.api.anthropic_types import CountTokensRequest, MessagesRequest
 from llm_engine.api.errors import bad_request
 from llm_engine.api.turn import JsonFormat, ToolChoice, Turn
@@ -188,8 +187,8 @@ def _image(source: Any) -> bytes:
             f"invalid image source type: {source.get('type')}. Only base64 images are supported."
         )
     try:
-        return base64.b64decode(source["data"], validate=True)
-    except (KeyError, TypeError, ValueError, binascii.Error):
+        return base64text.decode(source["data"])
+    except (KeyError, TypeError, base64text.NotBase64):
         raise bad_request("invalid image source") from None
 
 

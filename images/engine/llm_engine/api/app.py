@@ -12,6 +12,7 @@ from llm_engine.api.keys import KeyRing
 from llm_engine.api.lookup import Models
 from llm_engine.api.metrics import Metrics
 from llm_engine.api.origins import Origins
+from llm_engine.api.requestlog import RequestLog
 from llm_engine.api.router import Router
 from llm_engine.api.routes import ENDPOINTS
 from llm_engine.api.state import Engine
@@ -61,7 +62,8 @@ def create_app(settings: Settings) -> App:
     keys = KeyRing(settings.keys_file) if settings.keys_file else None
     store = ModelStore(settings.models, prune=not settings.noprune)
     puller = Puller(store, traffic=Traffic(rate=RateLimit(settings.pull_rate)))
-    engine = Engine(settings, Models(store), puller, scheduler, metrics, keys)
+    requests = RequestLog() if settings.log_requests else None
+    engine = Engine(settings, Models(store), puller, scheduler, metrics, keys, requests)
     engine.description = openapi.describe(ENDPOINTS)
     metrics.watch(lambda: scheduler.waiting, lambda: loaded_models(engine))
     asgi = Gate(

@@ -14,14 +14,14 @@ import logging
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 import zstandard
 from starlette.datastructures import Headers
 from starlette.requests import ClientDisconnect
 from starlette.types import Message, Receive, Scope, Send
 
-from llm_engine.api import goencode, gojson
+from llm_engine.api import goencode, gojson, longtexts
 from llm_engine.api.errors import ApiError, Dialect, body
 
 if TYPE_CHECKING:
@@ -29,11 +29,22 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("llm_engine.api")
 T = TypeVar("T")
+P = ParamSpec("P")
 
 JSON = "application/json; charset=utf-8"
 PLAIN_JSON = "application/json"
 NDJSON = "application/x-ndjson"
 SSE = "text/event-stream"
+LOGGED = frozenset(
+    {
+        *("/api/generate", "/api/chat", "/api/embed", "/api/embeddings"),
+        *("/v1/chat/completions", "/v1/completions", "/v1/embeddings", "/v1/rerank", "/v1/responses"),
+        *("/v1/messages", "/v1/messages/count_tokens"),
+    }
+)
+"""The routes whose bodies hold what people ask models."""
+SMALL = 64 << 10
+"""Bodies up to here are read on the event loop itself: a millisecond at most."""
 
 
 @dataclass(frozen=True)
@@ -86,6 +97,8 @@ class Call:
     receive: Receive
     limit: int
     started: float = field(default_factory=time.monotonic)
+    size: int = 0
+    """Bytes of the body, once it was read."""
     reply_headers: dict[str, str] = field(default_factory=dict)
     """Headers a handler adds to its answer, until the first byte is out."""
 
@@ -99,8 +112,16 @@ class Call:
         chunks = [chunk async for chunk in self.body_stream()]
         raw = b"".join(chunks)
         if self.headers.get("content-encoding", "").lower() == "zstd":
-            return self._unzstd(raw)
+            raw = await asyncio.to_thread(self._unzstd, raw)
+        self.size = len(raw)
         return raw
+
+    async def work(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """What a request's size makes slow is done in a thread, so that no other request feels it; for a
+        small one that would cost more than it saves."""
+        if self.size <= SMALL:
+            return function(*args, **kwargs)
+        return await asyncio.to_thread(function, *args, **kwargs)
 
     async def body_stream(self, limit: int | None = None) -> AsyncIterator[bytes]:
         limit = self.limit if limit is None else limit
@@ -121,20 +142,31 @@ class Call:
     def _unzstd(self, raw: bytes) -> bytes:
         try:
             reader = zstandard.ZstdDecompressor().stream_reader(raw)
-            data = reader.read(self.limit + 1)
+            data = reader.read(self.limit + 1 if self.limit else -1)
         except zstandard.ZstdError:
             raise ApiError(400, "failed to decompress zstd body") from None
-        if len(data) > self.limit:
+        if self.limit and len(data) > self.limit:
             raise ApiError(413, f"request body is larger than {self.limit} bytes")
         return data
+
+    async def _log(self, raw: bytes) -> None:
+        """Where it was asked for: what people need to see when a client's request is not what they think."""
+        requests = self.engine.requests
+        if requests is not None and self.scope["route_path"] in LOGGED:
+            host, port = self.scope.get("server") or ("127.0.0.1", None)
+            address = f"{self.scope.get('scheme', 'http')}://{f'[{host}]' if ':' in host else host}:{port}"
+            await asyncio.to_thread(requests.write, self.scope["route_path"], self.request_id, raw, address)
 
     async def json(self, cls: type[T]) -> T:
         """The body as the request dataclass `cls`, with Go's errors."""
         raw = await self.body()
+        await self._log(raw)
         if not raw.strip():
             raise ApiError(400, "missing request body" if self.dialect is Dialect.OLLAMA else "EOF")
         try:
-            return gojson.decode(raw, cls)
+            return await self.work(gojson.decode, raw, cls)
+        except longtexts.TooMuch as error:
+            raise ApiError(413, str(error)) from None
         except gojson.GoDecodeError as error:
             raise ApiError(400, str(error)) from None
 
@@ -154,8 +186,10 @@ class Endpoint:
     reply: Any = None
     stream: str | None = None
     summary: str = ""
-    empty_errors: bool = False
-    """Errors have no body, as with HEAD."""
+    body: Mapping[str, Any] | None = None
+    """What its description says of a body that is not JSON: media types with their schemas."""
+    replies: tuple[int, ...] = (200,)
+    """The statuses of answers that are no errors."""
     limit: int | None = None
     """None: the server's body limit; 0: none, for uploads that go to disk as they come."""
 

@@ -46,14 +46,19 @@ def not_found(message: str) -> ApiError:
 
 
 class QueueFull(ApiError):
-    """Every waiting place is taken; the header says when trying again is worth it."""
+    """Every waiting place is taken; the headers say how many wait, which place this request would have had,
+    and when trying again is worth it."""
 
     def __init__(self, queued: int, retry_after: int) -> None:
         super().__init__(
             503,
             "server busy, please try again.  maximum pending requests exceeded",
             code="queue_full",
-            headers={"Retry-After": str(retry_after), "X-Queue-Length": str(queued)},
+            headers={
+                "Retry-After": str(retry_after),
+                "X-Queue-Length": str(queued),
+                "X-Queue-Position": str(queued + 1),
+            },
         )
 
 

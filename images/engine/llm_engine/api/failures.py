@@ -12,7 +12,6 @@ TOO_LONG = (
 _RUNNER_STATUS = {
     "invalid": 400,
     "context": 400,
-    "busy": 503,
     "unsupported": 400,
     "crashed": 500,
     "internal": 500,
@@ -33,7 +32,5 @@ def runner_error(kind: str, text: str) -> ApiError:
         return ApiError(
             500, f"an error was encountered while running the model: {text}", code="runner_crashed"
         )
-    if kind == "busy":
-        return ApiError(status, text, code="queue_full", headers={"Retry-After": "1"})
     code = "context_length_exceeded" if kind == "context" else None
     return ApiError(status, text, code=code)

@@ -18,6 +18,7 @@ from typing import Annotated, Any, Protocol, TypeVar, cast, get_args, get_origin
 
 import orjson
 
+from llm_engine.api import longtexts
 from llm_engine.api.goscan import GoSyntaxError, scan
 
 MAX_DEPTH = 500
@@ -50,6 +51,15 @@ Convert = Callable[[Any, str, str], Any]
 
 def parse(raw: bytes) -> Any:
     """The first JSON value of a body; GoDecodeError says what is wrong with it."""
+    if len(raw) <= longtexts.LARGE:
+        return _parse(raw)
+    try:
+        return longtexts.loads(raw, _parse)
+    except GoSyntaxError as error:
+        raise GoDecodeError(str(error)) from None
+
+
+def _parse(raw: bytes) -> Any:
     try:
         value = orjson.loads(raw)
     except orjson.JSONDecodeError:

@@ -9,7 +9,8 @@ from __future__ import annotations
 import re
 
 _SPACE = frozenset(b" \t\r\n")
-_PLAIN = re.compile(rb'[^"\\\x00-\x1f]*')
+_RUN = 1 << 16
+_PLAIN = re.compile(rb'[^"\\\x00-\x1f]{0,65536}')
 _DIGITS = re.compile(rb"[0-9]*")
 _HEX = frozenset(b"0123456789abcdefABCDEF")
 _ESCAPES = frozenset(b'"\\/bfnrt')
@@ -58,7 +59,9 @@ class _Scanner:
         self.at += 1
         while True:
             match = _PLAIN.match(self.raw, self.at)
-            self.at = match.end() if match else self.at
+            before, self.at = self.at, match.end() if match else self.at
+            if self.at - before == _RUN:  # there may be more: a long text is read in short steps
+                continue
             char = self.peek()
             if char == ord('"'):
                 self.at += 1

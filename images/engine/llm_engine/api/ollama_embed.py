@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from typing import Any
 
+import orjson
+
+from llm_engine.api import goencode
 from llm_engine.api.endpoint import Call, Reply, json_reply
 from llm_engine.api.errors import bad_request
 from llm_engine.api.ollama_types import EmbeddingRequest, EmbedRequest
-from llm_engine.api.vectors import embed
+from llm_engine.api.vectors import embed, listed
 from llm_engine.durations import nanoseconds
 
 
@@ -24,7 +28,8 @@ async def embed_route(call: Call) -> Reply:
         keep_alive=request.keep_alive.seconds if request.keep_alive else None,
         options=request.options,
     )
-    document: dict[str, Any] = {"model": request.model, "embeddings": result.vectors}
+    vectors = await asyncio.to_thread(lambda: listed([goencode.dumps(vector) for vector in result.vectors]))
+    document: dict[str, Any] = {"model": request.model, "embeddings": orjson.Fragment(vectors)}
     if inputs:
         document["total_duration"] = nanoseconds(time.monotonic() - call.started)
         document["load_duration"] = nanoseconds(result.load_seconds)

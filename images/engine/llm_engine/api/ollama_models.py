@@ -44,18 +44,19 @@ async def show(call: Call) -> Reply:
         raise bad_request("model is required")
     name = parse_name(text)
 
-    def describe() -> dict[str, object]:
+    def describe() -> Reply:
         model: Model = call.engine.models.store.resolve(name)
-        return modelfacts.shown(
+        facts = modelfacts.shown(
             model,
             verbose=request.verbose,
             system=request.system,
             template=request.template,
             options=request.options,
         )
+        return json_reply(facts)
 
     try:
-        return json_reply(await asyncio.to_thread(describe))
+        return await asyncio.to_thread(describe)
     except ModelNotFound:
         raise not_found(f"model '{name.short}' not found") from None
     except ModelsError as error:

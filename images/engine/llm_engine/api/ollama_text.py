@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from abc import ABC, abstractmethod
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -11,7 +12,7 @@ from llm_engine.api import goencode
 from llm_engine.api.endpoint import NDJSON, Call, Reply, Stream, json_reply, ndjson
 from llm_engine.api.errors import ApiError, bad_request
 from llm_engine.api.ollama_messages import chat_message
-from llm_engine.api.ollama_types import ChatRequest, GenerateRequest, KeepAlive, Think, Tool
+from llm_engine.api.ollama_types import ChatRequest, GenerateRequest, KeepAlive, Message, Think, Tool
 from llm_engine.api.openai_messages import tool_choice
 from llm_engine.api.text import debug_render, load_only, open_turn, unload
 from llm_engine.api.turn import Answer, Begun, CallMade, Delta, End, JsonFormat, Plain, Turn
@@ -65,7 +66,7 @@ async def chat_route(call: Call) -> Reply | Stream:
     tools = [_tool(item) for item in request.tools]
     turn = Turn(
         model=request.model,
-        messages=[chat_message(message) for message in request.messages],
+        messages=await call.work(_messages, request.messages),
         tools=tools,
         tool_choice=tool_choice(request.tool_choice, tools),
         think=_think(request.think),
@@ -119,7 +120,7 @@ async def _lines(call: Call, turn: Turn, shape: _Shape) -> AsyncGenerator[bytes,
 
 
 @dataclass(frozen=True)
-class _Shape:
+class _Shape(ABC):
     """How one of the two routes writes its objects."""
 
     model: str
@@ -127,8 +128,9 @@ class _Shape:
     def head(self) -> dict[str, Any]:
         return {"model": self.model, "created_at": goencode.now()}
 
+    @abstractmethod
     def body(self, piece: Delta) -> dict[str, Any]:
-        raise NotImplementedError
+        """The fields that hold what the model wrote."""
 
     def debug(self) -> dict[str, Any]:
         return {**self.head(), **self.body(Delta(0))}
@@ -234,6 +236,10 @@ def json_format(value: Any) -> JsonFormat | None:
         return value
     shown = goencode.dumps(value).decode()
     raise ApiError(400, f'invalid format: {shown}; expected "json" or a valid JSON Schema object')
+
+
+def _messages(items: Sequence[Message]) -> list[chat.Message]:
+    return [chat_message(item) for item in items]
 
 
 def _tool(item: Tool) -> chat.Tool:

@@ -3,13 +3,13 @@ contract."""
 
 from __future__ import annotations
 
-import base64
-import binascii
+import re
 from dataclasses import dataclass, field
 from typing import Any, NotRequired
 
 from typing_extensions import TypedDict
 
+from llm_engine.api import base64text
 from llm_engine.api.gojson import GoDecodeError
 from llm_engine.durations import FOREVER, InvalidDuration, parse_duration
 
@@ -64,20 +64,20 @@ class ImageData:
     def from_json(cls, value: Any) -> ImageData:
         if not isinstance(value, str):
             raise GoDecodeError("json: cannot unmarshal value into Go value of type []uint8")
-        text = "".join(value.split())
+        text = base64text.without_space(value)
         try:
-            return cls(base64.b64decode(text, validate=True))
-        except (binascii.Error, ValueError):
+            return cls(base64text.decode(text))
+        except base64text.NotBase64:
             raise GoDecodeError(f"illegal base64 data at input byte {_first_bad(text)}") from None
 
 
-_ALPHABET = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/")
+_NOT_BASE64 = re.compile(r"[^A-Za-z0-9+/]")
 
 
 def _first_bad(text: str) -> int:
-    for index, char in enumerate(text):
-        if char not in _ALPHABET:
-            return index
+    for at in range(0, len(text), base64text.STEP):
+        if found := _NOT_BASE64.search(text, at, at + base64text.STEP):
+            return found.start()
     return len(text) // 4 * 4
 
 

@@ -25,7 +25,7 @@ MAX_CHOICES = 128
 
 async def chat_completions(call: Call) -> Reply | Stream:
     request = await call.json(ChatCompletionRequest)
-    turn = to_turn(request)
+    turn = await call.work(to_turn, request)
     if request.debug_render_only:
         return json_reply(await debug_render(call, turn))
     head = Head(f"chatcmpl-{secrets.token_hex(12)}", int(time.time()), request.model)

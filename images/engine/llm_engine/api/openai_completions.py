@@ -24,7 +24,7 @@ async def completions(call: Call) -> Reply | Stream:
     request = await call.json(CompletionRequest)
     if not request.model:
         raise bad_request("model is required", param="model")
-    prompts = _prompts(request.prompt)
+    prompts = await call.work(_prompts, request.prompt)
     n = choices_wanted(request.n)
     best_of = n if request.best_of is None else request.best_of
     if not n <= best_of <= 20 and best_of != n:

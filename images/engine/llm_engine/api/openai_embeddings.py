@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 from collections.abc import Sequence
 from typing import Any
 
+import orjson
+
+from llm_engine.api import goencode
 from llm_engine.api.endpoint import Call, Reply, json_reply
 from llm_engine.api.errors import bad_request
-from llm_engine.api.failures import runner_error
 from llm_engine.api.lookup import files_of, find_model, options_for
 from llm_engine.api.openai_types import EmbeddingsRequest
 from llm_engine.api.openai_types import RerankRequest as RerankBody
-from llm_engine.api.vectors import Vector, embed
+from llm_engine.api.vectors import Embedded, Vector, embed, listed
 from llm_engine.runner.messages import RerankRequest
 from llm_engine.scheduler.process import RunnerError
 
@@ -31,12 +34,24 @@ async def embeddings(call: Call) -> Reply:
     result = await embed(
         call, request.model, inputs, dimensions=request.dimensions if request.dimensions > 0 else None
     )
+    return await asyncio.to_thread(_reply, request, result)
+
+
+def _reply(request: EmbeddingsRequest, result: Embedded) -> Reply:
     data = [
-        {"object": "embedding", "embedding": _vector(vector, request.encoding_format), "index": index}
+        goencode.dumps(
+            {"object": "embedding", "embedding": _vector(vector, request.encoding_format), "index": index}
+        )
         for index, vector in enumerate(result.vectors)
     ]
     usage = {"prompt_tokens": result.tokens, "total_tokens": result.tokens}
-    return json_reply({"object": "list", "data": data, "model": request.model, "usage": usage})
+    document = {
+        "object": "list",
+        "data": orjson.Fragment(listed(data)),
+        "model": request.model,
+        "usage": usage,
+    }
+    return json_reply(document)
 
 
 def _inputs(value: Any) -> Sequence[str | Sequence[int]]:
@@ -76,7 +91,7 @@ async def rerank(call: Call) -> Reply:
         try:
             result = await lease.runner.rerank(RerankRequest(request.query, documents))
         except RunnerError as error:
-            raise runner_error(error.kind, error.text) from None
+            raise await call.engine.failure(error.kind, error.text, lease.runner) from None
     order = sorted(range(len(documents)), key=lambda index: result.scores[index], reverse=True)
     if request.top_n is not None and request.top_n > 0:
         order = order[: request.top_n]

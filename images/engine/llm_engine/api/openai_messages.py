@@ -3,12 +3,11 @@ refused."""
 
 from __future__ import annotations
 
-import base64
-import binascii
 import json
 from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
+from llm_engine.api import base64text
 from llm_engine.api.errors import bad_request
 from llm_engine.api.turn import JsonFormat, ToolChoice
 from llm_engine.chat.messages import Call, Message, Tool
@@ -116,8 +115,8 @@ def _base64(data: Any, refusal: str) -> bytes:
     if not isinstance(data, str):
         raise bad_request(refusal)
     try:
-        return base64.b64decode(data, validate=True)
-    except (binascii.Error, ValueError):
+        return base64text.decode(data)
+    except base64text.NotBase64:
         raise bad_request(refusal) from None
 
 

@@ -65,6 +65,8 @@ def _operation(endpoint: Endpoint, method: str, components: _Components) -> dict
     if endpoint.request is not None:
         schema = components.request(endpoint.request)
         operation["requestBody"] = {"required": True, "content": {"application/json": {"schema": schema}}}
+    elif endpoint.body is not None:
+        operation["requestBody"] = {"required": True, "content": endpoint.body}
     return operation
 
 
@@ -80,13 +82,16 @@ def _responses(endpoint: Endpoint, method: str, components: _Components) -> dict
         # A stream is many documents, which OpenAPI cannot describe one by one.
         content[endpoint.stream] = {"schema": {}}
     responses: dict[str, Any] = {
-        "200": {"description": "OK", **({"content": content} if content else {})},
+        **{
+            str(status): {"description": "OK", **({"content": content} if content else {})}
+            for status in endpoint.replies
+        },
         "default": {
             "description": "What went wrong, in the shape of this API.",
             "content": {"application/json": {"schema": components.reply(_ERRORS[endpoint.dialect])}},
         },
     }
-    if endpoint.empty_errors:
+    if method == "HEAD":
         responses["default"] = {"description": "What went wrong."}
     return responses
 

@@ -197,7 +197,8 @@ class _Builder:
         """A token is at least one byte of text, so a short text needs no counting."""
         if prepared.tokens is not None:
             return prepared.tokens < self.n_ctx
-        return len(prepared.text.encode()) + 2 + prepared.images * IMAGE_TOKENS < self.n_ctx
+        room = self.n_ctx - 2 - prepared.images * IMAGE_TOKENS
+        return len(prepared.text) < room and len(prepared.text.encode()) < room
 
     async def _fits(self, prepared: Prepared) -> bool:
         if self._surely_fits(prepared):

@@ -18,7 +18,7 @@ from llm_engine.api.turn import Begun, CallMade, Delta, End, Turn
 
 async def responses(call: Call) -> Reply | Stream:
     request = await call.json(ResponsesRequest)
-    turn = to_turn(request)
+    turn = await call.work(to_turn, request)
     writer = _Writer(request)
     if request.stream:
         return Stream(writer.events(call, turn), SSE)

@@ -116,7 +116,15 @@ MODELS = [
         summary="Remove a model.",
     ),
     Endpoint(("HEAD",), "/api/blobs/{digest}", ollama_blobs.head, summary="Whether a blob is there."),
-    Endpoint(POST, "/api/blobs/{digest}", ollama_blobs.upload, limit=0, summary="Upload a blob."),
+    Endpoint(
+        POST,
+        "/api/blobs/{digest}",
+        ollama_blobs.upload,
+        body={"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}},
+        replies=(200, 201),
+        limit=0,
+        summary="Upload a blob.",
+    ),
     Endpoint(
         POST,
         "/api/create",
@@ -206,6 +214,7 @@ OPENAI = [
         transcriptions.transcribe,
         Dialect.OPENAI,
         reply=transcriptions.Transcription,
+        body=transcriptions.BODY,
         summary="Speech as text.",
     ),
     Endpoint(

@@ -14,7 +14,9 @@ import os
 import shlex
 import signal
 import socket
+import ssl
 from collections.abc import AsyncIterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import psutil
@@ -24,12 +26,13 @@ from llm_engine import __version__, logs
 from llm_engine.api.app import App, create_app
 from llm_engine.api.keys import KeysFileError
 from llm_engine.api.lookup import files_of
-from llm_engine.api.watchers import watch_loop
+from llm_engine.api.watchers import watch_gpus, watch_loop
 from llm_engine.durations import FOREVER
 from llm_engine.errors import EngineError
 from llm_engine.settings import Settings
 
 log = logging.getLogger("llm_engine.server")
+THREADS = 32
 
 
 class ListenError(EngineError):
@@ -40,10 +43,15 @@ class ModelsFolderError(EngineError):
     """The model store is no folder, or not ours to read."""
 
 
+class CertificateError(EngineError):
+    """The TLS certificate or its key cannot be used."""
+
+
 def serve(settings: Settings) -> None:
     """Blocks until the server has ended."""
     logs.setup(debug=settings.debug)
     check_models(settings.models)
+    check_tls(settings)
     sock = listen(settings)
     host, port = sock.getsockname()[:2]
     log.info(
@@ -76,6 +84,22 @@ def check_models(folder: Path) -> None:
             fix="llm-engine serve --models FOLDER"
             if isinstance(error, NotADirectoryError)
             else f"sudo chown -R {os.geteuid()} {quoted}",
+        ) from error
+
+
+def check_tls(settings: Settings) -> None:
+    """Before the port is taken: a server that cannot speak must not seem to listen."""
+    if settings.tls_cert is None or settings.tls_key is None:
+        return
+    try:
+        ssl.create_default_context(ssl.Purpose.CLIENT_AUTH).load_cert_chain(
+            settings.tls_cert, settings.tls_key
+        )
+    except (ssl.SSLError, OSError) as error:
+        # OpenSSL does not say which of the two it means.
+        raise CertificateError(
+            f"TLS certificate {settings.tls_cert} with key {settings.tls_key}: {error.strerror or error}",
+            fix=f"openssl x509 -noout -subject -enddate -in {shlex.quote(str(settings.tls_cert))}",
         ) from error
 
 
@@ -112,7 +136,15 @@ def _holder_of(port: int) -> str | None:
 
 
 async def _main(settings: Settings, sock: socket.socket) -> None:
+    # More than there are processors: many of them wait, for a disk or for a template that takes its time.
+    threads = ThreadPoolExecutor(THREADS, thread_name_prefix="work")
+    asyncio.get_running_loop().set_default_executor(threads)
     app = create_app(settings)
+    if app.engine.requests is not None:
+        log.warning(
+            "request bodies, prompts included, are written to a folder",
+            extra={"data": {"folder": str(app.engine.requests.folder)}},
+        )
     server = uvicorn.Server(
         uvicorn.Config(
             app.asgi,
@@ -147,7 +179,7 @@ async def _main(settings: Settings, sock: socket.socket) -> None:
         done, _ = await asyncio.wait({serving}, timeout=2)
         if not done:
             server.force_exit = True
-            await serving
+        await serving
     log.info("stopped")
 
 
@@ -164,6 +196,7 @@ async def _background(app: App) -> AsyncIterator[None]:
     """The watcher of the loop, and the models that are to be there from the start."""
     tasks = [
         asyncio.create_task(watch_loop(app.engine.metrics), name="loop watch"),
+        asyncio.create_task(watch_gpus(app.engine), name="gpu watch"),
         asyncio.create_task(_preload(app), name="preload"),
         asyncio.create_task(_clean(app), name="clean"),
     ]

@@ -9,9 +9,11 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from llm_engine.api.failures import scheduler_error
+from llm_engine.api.errors import ApiError, QueueFull
+from llm_engine.api.failures import runner_error, scheduler_error
 from llm_engine.api.keys import KeyRing
 from llm_engine.api.metrics import Metrics
+from llm_engine.api.requestlog import RequestLog
 from llm_engine.models.registry.pull import Puller
 from llm_engine.runner.messages import Stats
 from llm_engine.scheduler import Lease, Scheduler
@@ -29,6 +31,7 @@ if TYPE_CHECKING:
 
 # How long a runner may take to tell of itself: it answers between two batch turns.
 STATS_SECONDS = 1.0
+GPU_SECONDS = 2.0
 
 
 @dataclass
@@ -42,8 +45,9 @@ class Running:
     since: float = field(default_factory=time.monotonic)
     state: str = "waiting"
 
-    def describe(self, now: float) -> dict[str, Any]:
+    def describe(self, now: float, position: int | None) -> dict[str, Any]:
         return {
+            "position": position,
             "request_id": self.request_id,
             "client": self.client,
             "path": self.path,
@@ -61,6 +65,7 @@ class Engine:
     scheduler: Scheduler
     metrics: Metrics
     keys: KeyRing | None = None
+    requests: RequestLog | None = None
     started: float = field(default_factory=time.time)
     ready: bool = False
     draining: bool = False
@@ -81,7 +86,7 @@ class Engine:
             async with contextlib.AsyncExitStack() as stack:
                 try:
                     lease = await stack.enter_async_context(
-                        self.scheduler.use(files, options, keep_alive, call.client)
+                        self.scheduler.use(files, options, keep_alive, call.client, call.request_id)
                     )
                 except SchedulerError as error:
                     raise scheduler_error(error) from None
@@ -89,6 +94,23 @@ class Engine:
                 yield lease
         finally:
             del self.running[id(entry)]
+
+    async def failure(self, kind: str, text: str, runner: RunnerProcess) -> ApiError:
+        """What a runner said went wrong, as the client's error; a GPU that is gone is named as the cause."""
+        if kind == "busy":
+            return QueueFull(self.settings.max_queue + self.scheduler.waiting, self.scheduler.retry_after())
+        if kind in ("crashed", "internal") and (lost := await self.lost_gpu()):
+            self.scheduler.distrust(runner)
+            return ApiError(500, f"gpu lost: {lost}; {text}", code="gpu_lost")
+        return runner_error(kind, text)
+
+    async def lost_gpu(self) -> str | None:
+        """Why fewer GPUs answer than at start. A driver that hangs with its GPU must not take the server
+        along."""
+        try:
+            return await asyncio.wait_for(asyncio.to_thread(self.scheduler.gpus.missing), GPU_SECONDS)
+        except TimeoutError:
+            return f"the driver has not answered for {GPU_SECONDS:g} s"
 
     async def refresh_stats(self) -> None:
         """Asks each runner how full its cache is. One that is frozen or dying must not hold up whoever asks

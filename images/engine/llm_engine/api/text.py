@@ -27,6 +27,7 @@ from llm_engine.api.reading import Reader
 from llm_engine.api.turn import Answer, Begun, Delta, End, Piece, Turn
 from llm_engine.runner.messages import Done, Event, Failed, GenerateRequest, Queued, Tokens
 from llm_engine.scheduler import Lease
+from llm_engine.scheduler.process import RunnerError
 
 UNLIMITED_FACTOR = 10
 """An answer without a limit ends after this many contexts: a model that never stops must not run for ever."""
@@ -39,7 +40,7 @@ async def open_turn(call: Call, turn: Turn) -> AsyncIterator[AsyncGenerator[Piec
     options = options_for(model, turn.options, overrides=turn.overrides, fallbacks=turn.fallbacks)
     async with call.engine.use(call, files_of(model), options.runner, turn.keep_alive) as lease:
         prepared = await prepare(call, model, turn, lease)
-        forced = grammar_for(turn, options.grammar, prepared)
+        forced = await _forced(turn, options.grammar, prepared)
         limit = _limit(options.num_predict, turn, lease)
         request = GenerateRequest(
             prompt=prepared.prompt,
@@ -62,6 +63,13 @@ async def open_turn(call: Call, turn: Turn) -> AsyncIterator[AsyncGenerator[Piec
             yield pieces
         finally:
             await pieces.aclose()
+
+
+async def _forced(turn: Turn, grammar: str | None, prepared: Prepared) -> Forced:
+    """In a thread where there is a schema: a large one takes a while to become a grammar."""
+    if turn.format is None and not turn.tools:
+        return grammar_for(turn, grammar, prepared)
+    return await asyncio.to_thread(grammar_for, turn, grammar, prepared)
 
 
 def _limit(num_predict: int | None, turn: Turn, lease: Lease) -> int:
@@ -92,7 +100,7 @@ class _Run:
                 if isinstance(event, Queued):
                     continue
                 if isinstance(event, Failed):
-                    raise self._failure(event)
+                    raise await self._failure(event)
                 reader = readers[event.index]
                 if isinstance(event, Tokens):
                     now = time.monotonic()
@@ -116,10 +124,10 @@ class _Run:
             return ThinkFirst(runner, request, marks, self.prepared.parser).events()
         return cast(AsyncGenerator[Event, None], runner.generate(request))
 
-    def _failure(self, event: Failed) -> ApiError:
+    async def _failure(self, event: Failed) -> ApiError:
         if event.kind == "crashed" and self.call.engine.draining:
             return ApiError(503, "the server is shutting down", code="shutting_down")
-        return runner_error(event.kind, event.text)
+        return await self.call.engine.failure(event.kind, event.text, self.lease.runner)
 
     def _finish(self, reader: Reader, done: Done) -> list[Piece]:
         usage = replace(done.usage, completion_tokens=0) if self.silent else done.usage
@@ -141,7 +149,8 @@ class _Run:
             End(
                 index=done.index,
                 reason="length" if cut else "stop",
-                stop_string=done.stop_string if done.reason == "stop_string" else None,
+                # The model's own end marks are no news to a client; the texts it named itself are.
+                stop_string=done.stop_string if done.stop_string in self.turn.stops else None,
                 called=reader.called > 0,
                 usage=usage,
                 thinking_tokens=reader.thinking_tokens,
@@ -203,4 +212,7 @@ async def count_prompt(call: Call, turn: Turn) -> int:
 async def render_tokens(call: Call, name: str, tokens: Sequence[int]) -> str:
     model = await find_model(call, name)
     async with call.engine.use(call, files_of(model), options_for(model).runner, None) as lease:
-        return await lease.runner.detokenize(list(tokens))
+        try:
+            return await lease.runner.detokenize(list(tokens))
+        except RunnerError as error:
+            raise runner_error(error.kind, error.text) from None

@@ -23,6 +23,23 @@ class Transcription(TypedDict):
     text: str
 
 
+BODY = {
+    "multipart/form-data": {
+        "schema": {
+            "type": "object",
+            "properties": {
+                "file": {"type": "string", "format": "binary"},
+                "model": {"type": "string"},
+                "response_format": {"enum": ["json", "text", "verbose_json"]},
+                "language": {"type": "string"},
+                "prompt": {"type": "string"},
+            },
+            "required": ["file", "model"],
+        }
+    }
+}
+
+
 async def transcribe(call: Call) -> Reply:
     fields = await _form(call)
     model = fields.get("model", b"").decode("utf-8", "replace")

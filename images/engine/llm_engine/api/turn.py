@@ -69,6 +69,12 @@ class Turn:
     want_context: bool = False
     count_prompt: bool = False
 
+    @property
+    def stops(self) -> Sequence[str]:
+        """The texts at which the client itself wants the answer to end."""
+        given: Sequence[str] = self.overrides.get("stop") or ()
+        return given
+
 
 @dataclass(frozen=True)
 class Begun:

@@ -13,7 +13,6 @@ import numpy as np
 import numpy.typing as npt
 
 from llm_engine.api.endpoint import Call
-from llm_engine.api.failures import runner_error
 from llm_engine.api.lookup import files_of, find_model, options_for
 from llm_engine.runner.messages import EmbedRequest
 from llm_engine.scheduler.process import RunnerError
@@ -26,6 +25,12 @@ class Embedded:
     vectors: Sequence[Vector]
     tokens: int
     load_seconds: float
+
+
+def listed(items: Sequence[bytes]) -> bytes:
+    """A JSON list of documents that were written one by one: one call for all of a large batch would keep
+    every other thread waiting."""
+    return b"[" + b",".join(items) + b"]"
 
 
 async def embed(
@@ -58,7 +63,7 @@ async def embed(
         try:
             result = await lease.runner.embed(request)
         except RunnerError as error:
-            raise runner_error(error.kind, error.text) from None
+            raise await call.engine.failure(error.kind, error.text, lease.runner) from None
         tokens = sum(result.tokens)
         metrics = call.engine.metrics
         metrics.prompt_tokens.labels(metrics.label(model.short_name)).inc(tokens)

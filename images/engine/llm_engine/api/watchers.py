@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -12,6 +13,8 @@ from llm_engine.api.state import Engine
 from llm_engine.scheduler.observer import Observer
 
 TICK = 0.05
+GPU_TICK = 2.0
+log = logging.getLogger("llm_engine.watch")
 
 
 class MetricsObserver(Observer):
@@ -40,8 +43,6 @@ class MetricsObserver(Observer):
 
     def crashed(self, model: str, gpu_lost: str | None) -> None:
         self.metrics.crashes.labels(self.metrics.label(model)).inc()
-        if gpu_lost:
-            self.metrics.gpu_lost.inc()
 
 
 @dataclass(frozen=True)
@@ -67,6 +68,21 @@ def loaded_models(engine: Engine) -> Iterable[_Loaded]:
             cells=info.cells,
             parked_bytes=engine.stats_of(residency).parked_bytes,
         )
+
+
+async def watch_gpus(engine: Engine) -> None:
+    """Notices that a GPU is gone, or is back, when nobody asks: models go on without it, or fail, and the
+    log should say why from the beginning."""
+    before: str | None = None
+    while engine.scheduler.gpus.known:
+        lost = await engine.lost_gpu()
+        if lost and not before:
+            log.error("gpu lost", extra={"data": {"reason": lost}})
+            engine.metrics.gpu_lost.inc()
+        elif before and not lost:
+            log.info("gpu is back")
+        before = lost
+        await asyncio.sleep(GPU_TICK)
 
 
 async def watch_loop(metrics: Metrics) -> None:

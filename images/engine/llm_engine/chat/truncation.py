@@ -21,11 +21,8 @@ def cut_points(messages: Sequence[Message], *, whole_turns: bool) -> list[int]:
     """
     last = len(messages) - 1
     allowed = ("user",) if whole_turns else ("user", "assistant")
-    found = [
-        at
-        for at, message in enumerate(messages[:last])
-        if message.role in allowed and any(m.role != "system" for m in messages[:at])
-    ]
+    first = next((at for at, message in enumerate(messages) if message.role != "system"), last)
+    found = [at for at in range(first + 1, last) if messages[at].role in allowed]
     return [*found, last] if last > 0 else []
 
 

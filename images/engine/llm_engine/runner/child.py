@@ -22,6 +22,8 @@ from llm_engine.runner.protocol import encode
 from llm_engine.runner.service import Reader, Work, Writer, failure, pump
 from llm_engine.runner.vocab import TokenArray
 
+LONG_TEXT = 32768
+
 
 def serve(sock: socket.socket) -> None:
     """Never returns: the process ends with the exit code 0 when the server leaves or says stop."""
@@ -64,6 +66,7 @@ class Desk:
     def __init__(self, machine: Machine, writer: Writer, inbox: queue.SimpleQueue[Work]) -> None:
         self._inbox = inbox
         self._darkroom = Darkroom()
+        self._texts = Darkroom()
         self._machine = machine
         self._vocab = machine.vocab
         self._writer = writer
@@ -163,7 +166,15 @@ class Desk:
 
     def on_tokenize(self, request_id: int, payload: Any) -> None:
         options = {key: bool(payload[key]) for key in ("add_special", "parse_special")}
-        self._reply(request_id, self._vocab.tokenize(payload["text"], **options).tolist())
+        text = payload["text"]
+
+        def answer() -> None:
+            self._reply(request_id, self._vocab.tokenize(text, **options).astype("<i4").tobytes())
+
+        if len(text) > LONG_TEXT:  # takes seconds at worst, and the next request must not wait for it
+            self._texts.put(request_id, answer)
+        else:
+            answer()
 
     def on_detokenize(self, request_id: int, payload: Any) -> None:
         ids = tokens_of(self._vocab, payload, add_special=False)
@@ -177,4 +188,5 @@ class Desk:
 
     def on_cancel(self, request_id: int, _payload: Any) -> Work:
         self._darkroom.cancel(request_id)
+        self._texts.cancel(request_id)
         return lambda: self._machine.cancel(request_id)

@@ -79,6 +79,7 @@ def repeat(item: str, least: int, most: int | None) -> str:
 class _Builder:
     def __init__(self, document: Any) -> None:
         self.rules: dict[str, str] = {}
+        self._used: dict[str, int] = {}
         self._document = document
         self._refs: dict[str, str] = {}
 
@@ -92,10 +93,11 @@ class _Builder:
     def define(self, hint: str, text: str) -> str:
         """A rule of its own, named after its place in the schema."""
         stem = re.sub(r"[^a-zA-Z0-9]+", "-", hint).strip("-") or "part"
-        name, count = stem, 1
+        name, count = stem, self._used.get(stem, 1)
         while name in self.rules or name in _BASE or name == "root":
             count += 1
             name = f"{stem}-{count}"
+        self._used[stem] = count
         if len(self.rules) >= MOST_RULES:
             raise ValueError(f"the schema needs more than {MOST_RULES} rules")
         self.rules[name] = text

@@ -209,7 +209,8 @@ class Projector:
 
 
 class Darkroom:
-    """The thread on which media are prepared, in order of arrival."""
+    """A thread on which what takes long is prepared, in order of arrival: media, and the tokens of long
+    texts."""
 
     def __init__(self) -> None:
         self._jobs: queue.SimpleQueue[tuple[int, Callable[[], None]]] = queue.SimpleQueue()

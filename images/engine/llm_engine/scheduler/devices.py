@@ -13,8 +13,9 @@ log = logging.getLogger("llm_engine.devices")
 class Gpus:
     """NVML, opened once. A machine without NVIDIA's driver has no GPUs; one whose GPU vanishes says so."""
 
-    def __init__(self) -> None:
-        self._nvml = _open_nvml()
+    def __init__(self, nvml: Any = None) -> None:
+        """`nvml`: the library to ask, if not the machine's own."""
+        self._nvml = _open_nvml() if nvml is None else nvml
         self.lost: str | None = None
         self.known = len(self.list()) if self._nvml else 0
 

@@ -14,6 +14,7 @@ import os
 import signal
 import socket
 import sys
+from array import array
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
@@ -299,8 +300,10 @@ class RunnerProcess:
 
     async def tokenize(self, text: str, *, add_special: bool = True, parse_special: bool = True) -> list[int]:
         payload = {"text": text, "add_special": add_special, "parse_special": parse_special}
-        result: list[int] = await self._ask("tokenize", payload)
-        return result
+        # Bytes: as a list of numbers, the tokens of a long text would take longer to read than to make.
+        raw: bytes = await self._ask("tokenize", payload)
+        ids = array("i", raw)
+        return ids.tolist()
 
     async def detokenize(self, ids: Sequence[int]) -> str:
         raw: bytes = await self._ask("detokenize", list(ids))

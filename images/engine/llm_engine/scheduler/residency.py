@@ -59,6 +59,7 @@ Starter = Callable[[LoadSpec, Callable[[float], None]], Awaitable[RunnerProcess]
 class Waiter:
     plan: Plan
     client: str
+    tag: str = ""
     since: float = field(default_factory=time.monotonic)
     granted: asyncio.Future[RunnerProcess] = field(
         default_factory=lambda: asyncio.get_running_loop().create_future()

@@ -98,17 +98,19 @@ class Scheduler:
         options: RunnerOptions | None = None,
         keep_alive: float | None = None,
         client: str = "",
+        tag: str = "",
     ) -> AsyncIterator[Lease]:
-        """Waits until the model is loaded as asked and has a free slot."""
+        """Waits until the model is loaded as asked and has a free slot. `tag` names the request where the
+        queue is looked at."""
         seconds = self.limits.keep_alive if keep_alive is None else keep_alive
         plan = make_plan(files, options or RunnerOptions(), self.defaults, seconds)
-        residency, lease = await self._acquire(plan, client)
+        residency, lease = await self._acquire(plan, client, tag)
         try:
             yield lease
         finally:
             residency.release(seconds)
 
-    async def _acquire(self, plan: Plan, client: str) -> tuple[Residency, Lease]:
+    async def _acquire(self, plan: Plan, client: str, tag: str) -> tuple[Residency, Lease]:
         if self._closing:
             raise ShuttingDown
         residency = self._residency(plan)
@@ -117,8 +119,8 @@ class Scheduler:
         )
         if not immediate and self._waiting >= self.limits.max_queue:
             self.observer.rejected(plan.name)
-            raise Busy(self._waiting, self._retry_after())
-        waiter = Waiter(plan, client)
+            raise Busy(self._waiting, self.retry_after())
+        waiter = Waiter(plan, client, tag)
         started = time.monotonic()
         self._waiting += 1
         residency.join(waiter)
@@ -148,7 +150,7 @@ class Scheduler:
         residency.names.setdefault(plan.name, time.monotonic())
         return residency
 
-    def _retry_after(self) -> int:
+    def retry_after(self) -> int:
         """A guess at when a place will be free: the time an average wait takes, 1 to 30 seconds."""
         return max(1, min(30, round(self.observer.mean_wait())))
 
@@ -177,7 +179,24 @@ class Scheduler:
         return self._waiting
 
     def residencies(self) -> Iterator[Residency]:
-        yield from self._residencies.values()
+        """As they are now: whoever asks may be a thread that writes metrics."""
+        return iter(list(self._residencies.values()))
+
+    def positions(self) -> dict[str, int]:
+        """The place of each waiting request in the queue of its model, from 1, by its tag."""
+        return {
+            waiter.tag: at
+            for residency in self.residencies()
+            for at, waiter in enumerate(residency.queue, 1)
+            if waiter.tag
+        }
+
+    def distrust(self, runner: RunnerProcess) -> None:
+        """Has a runner that cannot be relied on any more replaced, once nobody uses it."""
+        for residency in self.residencies():
+            if residency.process is runner:
+                residency.evict = True
+                residency.wake()
 
     def find(self, key: str) -> Residency | None:
         return self._residencies.get(key)
@@ -188,6 +207,7 @@ class Scheduler:
         """Evicts until the plan fits; returns how to load it. One at a time, so that room is not given
         twice."""
         async with self._room:
+            self._check_gpus(plan)
             while True:
                 others = [
                     other for other in self._residencies.values() if other is not residency and other.occupies
@@ -234,6 +254,16 @@ class Scheduler:
             missing = ram - free
             text = f"model requires more system memory ({_gib(ram)}) than is available ({_gib(max(free, 0))})"
         return None, text, missing
+
+    def _check_gpus(self, plan: Plan) -> None:
+        """Without the GPU that was there at start a model would run, many times slower: that is an error."""
+        lost = self.gpus.missing()
+        if lost and plan.options.num_gpu != 0:
+            if not self.gpus.list():
+                raise LoadError(
+                    f"gpu lost: {lost}; the model is not loaded without it (num_gpu 0 loads it on the CPU)"
+                )
+            log.error("loading with fewer GPUs than at start", extra={"data": {"gpu": lost}})
 
     async def _evict_one(self, others: list[Residency], why: str) -> None:
         """Asks the least recently used model to go, an idle one if there is one, and waits for any change."""

@@ -1,0 +1,144 @@
+"""No request holds up the others: the event loop is never busy with one thing for more than 50 ms, whatever
+clients send, and 64 streams of which many are given up leave nothing behind."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import os
+import string
+import sys
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.engine.api.test_lifecycle import running, wait_for
+from tests.engine.api.test_ollama_routes import HI, WEATHER
+from tests.engine.api.test_soak import one
+from tests.support import random_gguf
+from tests.support.engine import EngineServer, add_model, start_engine
+
+MOST = 0.05
+STREAMS = 64
+LONG = "alpha beta gamma delta " * 4400
+PROGRAM = (sys.executable, str(Path(__file__).parents[2] / "support" / "measured_engine.py"))
+# Every character is a token: a text of 100,000 characters has as many tokens, which takes the model itself
+# no time to find out.
+LETTERS = [*string.ascii_letters, *string.digits, "▁", *'.,:_{}[]()<>|-+*/="!?;']
+
+
+@pytest.fixture(scope="module")
+def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("loop") / "report"
+
+
+@pytest.fixture(scope="module")
+def server(
+    model_store: Path, report: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[EngineServer]:
+    work = tmp_path_factory.mktemp("letters")
+    gguf = random_gguf.build(work / "letters.gguf", layers=1, context=512, words=LETTERS)
+    add_model(model_store, "letters", gguf, template="{{ range .Messages }}{{ .Content }} {{ end }}")
+    server = start_engine(model_store, work / "log", program=(*PROGRAM, str(report)))
+    report.write_text("")  # what it did before it listened kept nobody waiting
+    yield server
+    server.stop()
+
+
+def slow(report: Path) -> list[Any]:
+    found = [json.loads(line) for line in report.read_text().splitlines()]
+    return [entry for entry in found if entry["seconds"] > MOST]
+
+
+def schema(properties: int) -> dict[str, Any]:
+    fields = {f"field_{number}": {"type": "string", "enum": ["a", "b"]} for number in range(properties)}
+    return {"type": "object", "properties": fields}
+
+
+def conversation(length: int) -> list[dict[str, str]]:
+    return [{"role": ("user", "assistant")[at % 2], "content": f"message {at}"} for at in range(length)]
+
+
+def test_no_request_blocks_the_loop(server: EngineServer, report: Path) -> None:
+    picture = base64.b64encode(os.urandom(4 << 20)).decode()
+    url = f"data:image/png;base64,{picture}"
+    source = {"type": "base64", "media_type": "image/png", "data": picture}
+    blob = os.urandom(8 << 20)
+    few = {"num_predict": 1}
+    asked = [{"role": "user", "content": [{"type": "input_image", "image_url": url}]}]
+    shown = [{"role": "user", "content": [{"type": "image", "source": source}]}]
+    tools = [{**WEATHER, "function": {**WEATHER["function"], "name": f"tool_{n}"}} for n in range(20)]  # type: ignore[dict-item]
+    requests: list[tuple[str, Any, int]] = [
+        ("/api/tokenize", {"model": "letters", "content": LONG}, 200),
+        ("/api/detokenize", {"model": "letters", "tokens": [5, 6, 7, 8] * 50_000}, 200),
+        ("/api/generate", {"model": "letters", "prompt": LONG, "stream": False, "options": few}, 200),
+        ("/v1/completions", {"model": "letters", "prompt": [5, 6] * 50_000, "max_tokens": 1}, 200),
+        ("/v1/chat/completions", {"model": "letters", "messages": conversation(1501), "max_tokens": 1}, 200),
+        ("/v1/messages", {"model": "letters", "messages": conversation(1501), "max_tokens": 1}, 200),
+        ("/api/chat", {"model": "chat", "messages": HI, "format": schema(400), "options": few}, 200),
+        ("/v1/chat/completions", {"model": "tool", "messages": HI, "tools": tools, "max_tokens": 1}, 200),
+        ("/api/chat", {"model": "chat", "messages": [{"role": "user", "images": [picture]}]}, 400),
+        ("/v1/responses", {"model": "chat", "input": asked}, 400),
+        ("/v1/messages", {"model": "chat", "max_tokens": 1, "messages": shown}, 400),
+        ("/api/chat", {"model": "chat", "messages": HI, "more": [[n] for n in range(300_000)]}, 200),
+        ("/api/chat", {"model": "chat", "messages": HI, "more": [[n] for n in range(800_000)]}, 413),
+        ("/v1/embeddings", {"model": "embed", "input": [[5, 6, 7]] * 200, "encoding_format": "base64"}, 200),
+        ("/api/embed", {"model": "embed", "input": ["x"] * 200}, 200),
+        (f"/api/blobs/sha256:{hashlib.sha256(blob).hexdigest()}", blob, 201),
+        ("/api/show", {"model": "letters", "verbose": True}, 200),
+    ]  # fmt: skip
+    pages: list[Callable[[], Any]] = [
+        lambda path=path: server.client.get(path)  # type: ignore[misc]
+        for path in ("/metrics", "/openapi.json", "/api/tags", "/api/ps", "/api/status", "/v1/models")
+    ]
+
+    def ask(request: tuple[str, Any, int]) -> None:
+        path, body, status = request
+        if isinstance(body, dict) and "stream" not in body and path == "/api/chat":
+            body = {**body, "stream": False}
+        answer = server.client.post(path, body)
+        assert answer.status == status, (path, answer.body[:300])
+
+    with ThreadPoolExecutor(3) as pool:
+        list(pool.map(ask, requests))
+        assert all(answer.status == 200 for answer in pool.map(lambda page: page(), pages))
+    assert not slow(report)
+
+
+def test_64_streams_with_disconnects(server: EngineServer, report: Path) -> None:
+    for model in ("chat", "endless"):
+        server.client.post("/api/generate", {"model": model})
+    files = server.open_files()
+    with ThreadPoolExecutor(STREAMS) as pool:
+        outcomes = list(pool.map(lambda number: one(server, number), range(STREAMS)))
+    assert set(outcomes) == {"left", "whole"}
+    wait_for(lambda: not running(server) and server.open_files() <= files + 2)
+    assert not slow(report)
+
+
+def test_the_measurement_sees_a_block(tmp_path: Path, model_store: Path) -> None:
+    """A server whose loop is made to compute for a tenth of a second is found out."""
+    report = tmp_path / "report"
+    made = tmp_path / "blocked.py"
+    made.write_text(
+        "import sys, time\n"
+        "from llm_engine.api import admin\n"
+        "def busy(*_):\n"
+        "    end = time.thread_time() + 0.1\n"
+        "    while time.thread_time() < end: pass\n"
+        "    return b''\n"
+        "admin.goencode.dumps = busy\n"
+        f"exec(compile(open({PROGRAM[1]!r}).read(), 'measured', 'exec'))\n"
+    )
+    server = start_engine(model_store, tmp_path / "log", program=(sys.executable, str(made), str(report)))
+    report.write_text("")
+    try:
+        server.client.get("/openapi.json")
+        wait_for(lambda: slow(report))
+        assert any("busy" in place for place in slow(report)[0]["stack"])
+    finally:
+        server.stop()

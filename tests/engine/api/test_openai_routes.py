@@ -195,6 +195,18 @@ def test_completions(client: Client) -> None:
         assert client.post("/v1/completions", {"model": "chat", "prompt": "a", **wrong}).status == 400
 
 
+def test_offsets_of_streamed_logprobs_are_each_choices_own(client: Client) -> None:
+    body = {"model": "chat", "prompt": ["a", "bc"], "n": 2, "max_tokens": 3, "logprobs": 1, "echo": True}
+    texts: dict[int, str] = {}
+    for _, event in client.post("/v1/completions", {**body, "stream": True}).events[:-1]:
+        (choice,) = event["choices"]
+        text = texts.setdefault(choice["index"], "")
+        if choice["logprobs"]:
+            assert choice["logprobs"]["text_offset"][0] == len(text)
+        texts[choice["index"]] += choice["text"]
+    assert sorted(texts) == [0, 1, 2, 3] and texts[0].startswith("a") and texts[3].startswith("bc")
+
+
 def test_embeddings(client: Client) -> None:
     def vector(**body: Any) -> Any:
         return client.post("/v1/embeddings", {"model": "embed", **body}).json["data"][0]["embedding"]

@@ -155,7 +155,7 @@ class _Writer:
         include_usage = bool(options and options.include_usage)
         ends: list[End] = []
         prompt_tokens = 0
-        offset = 0
+        written: dict[int, int] = {}
         for base, (turn, prompt) in enumerate(zip(turns, prompts, strict=True)):
             echo = await self._echo(call, prompt)
             if echo:
@@ -172,8 +172,9 @@ class _Writer:
                             prompt_tokens += piece.usage.prompt_tokens
                         yield sse(self._document([_chunk(index, "", finish=piece.reason)]))
                     elif piece.content or piece.logprobs:
-                        yield sse(self._document([self._delta(piece, index, offset + len(echo))]))
-                        offset += len(piece.content)
+                        at = written.get(index, len(echo))
+                        yield sse(self._document([self._delta(piece, index, at)]))
+                        written[index] = at + len(piece.content)
         if include_usage:
             usage = usage_out(total_usage(ends))
             usage["prompt_tokens"] = prompt_tokens

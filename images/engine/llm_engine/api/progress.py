@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import threading
 from collections.abc import AsyncGenerator, Callable, Generator
 
@@ -58,7 +59,10 @@ async def from_thread(make: Callable[[], Generator[Status, None, None]]) -> Asyn
             generator.close()
             loop.call_soon_threadsafe(queue.put_nowait, end)
 
-    task = asyncio.create_task(asyncio.to_thread(work))
+    # Of its own: making a model takes minutes, and requests need the threads that all share.
+    context = contextvars.copy_context()
+    thread = threading.Thread(target=context.run, args=(work,), name="progress", daemon=True)
+    thread.start()
     try:
         while (item := await queue.get()) is not None:
             if isinstance(item, BaseException):
@@ -66,4 +70,4 @@ async def from_thread(make: Callable[[], Generator[Status, None, None]]) -> Asyn
             yield item
     finally:
         stop.set()
-        await asyncio.shield(task)
+        await asyncio.shield(asyncio.ensure_future(asyncio.to_thread(thread.join)))

@@ -71,19 +71,27 @@ def _configuration(stack: Stack, writer: Writer) -> None:
 
 @contextlib.contextmanager
 def _still(stack: Stack) -> Iterator[None]:
-    """With consistency: stop, the services that have data rest while it is copied."""
-    names = [source.service for source in sources.of(stack.config)]
-    status = stack.runtime.status()
-    running = [name for name in names if status.service(name).state == "running"]
-    if stack.config.backup.consistency != "stop" or not running:
+    """With consistency: stop, the services that have data rest while it is copied.
+
+    Afterwards all of them are started that the generation in force has: also one that rests because an
+    earlier backup was killed here.
+    """
+    current = stack.store.current()
+    if stack.config.backup.consistency != "stop" or current is None:
         yield
         return
-    stack.say(f"stopping {', '.join(running)} for the copy")
-    stack.runtime.stop(running)
+    ours = set(current.meta["services"])
+    names = [source.service for source in sources.of(stack.config) if source.service in ours]
+    status = stack.runtime.status()
+    running = [name for name in names if status.service(name).state == "running"]
+    if running:
+        stack.say(f"stopping {', '.join(running)} for the copy")
+        stack.runtime.stop(running)
     try:
         yield
     finally:
-        stack.runtime.start(running)
+        if names:
+            stack.runtime.start(names)
 
 
 def _data(stack: Stack, writer: Writer) -> None:

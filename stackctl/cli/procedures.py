@@ -29,7 +29,9 @@ def _host(ctx: click.Context) -> Any:
 
 
 def say(text: str) -> None:
-    click.echo(text, err=True)
+    from stackctl.operations.context import to_stderr
+
+    to_stderr(text)
 
 
 def _ask(question: str, kind: str) -> str:
@@ -52,9 +54,9 @@ def person(yes: bool, answers: dict[str, str] | None = None) -> Any:
 def finish(result: Any) -> int:
     """Print how a run ended; returns its exit code."""
     if result.error is not None:
-        click.echo(f"error: {result.error.what}", err=True)
+        say(f"error: {result.error.what}")
     for line in result.left_by_hand:
-        click.echo(f"by hand: {line}", err=True)
+        say(f"by hand: {line}")
     closing = {
         "done": "done",
         "undone": "went back: everything this run had changed is undone",
@@ -63,14 +65,14 @@ def finish(result: Any) -> int:
         "stopped": "stopped; what was done stays done",
         "interrupted": "interrupted between steps; what was done stays done",
     }[result.result]
-    click.echo(f"{closing} (run {result.run_id})", err=True)
+    say(f"{closing} (run {result.run_id})")
     if result.result in ("stopped", "interrupted"):
         name = result.run_dir.name.split("-", 1)[1].rsplit("-", 1)[0]
-        click.echo(f"fix: stackctl run {name} --resume", err=True)
+        say(f"fix: stackctl run {name} --resume")
     elif result.error is not None:
-        click.echo(f"fix: {result.error.fix or f'stackctl procedures journal {result.run_id}'}", err=True)
+        say(f"fix: {result.error.fix or f'stackctl procedures journal {result.run_id}'}")
         if result.error.more:
-            click.echo(f"more: {result.error.more}", err=True)
+            say(f"more: {result.error.more}")
     return int(result.exit_code)
 
 

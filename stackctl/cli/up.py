@@ -42,10 +42,9 @@ def up(
     too; 6 another stackctl works on this stack; 130 stopped by Ctrl-C at the end of a step (twice: at once).
     """
     from stackctl.cli.init import write_stack_file
-    from stackctl.cli.procedures import print_plan
+    from stackctl.cli.procedures import person, print_plan
     from stackctl.config import loader
     from stackctl.procedures import locate, use
-    from stackctl.procedures.engine import Person
     from stackctl.procedures.stack_host import StackHost
 
     asked_for = context.find_root().obj["stack_file"]
@@ -60,7 +59,7 @@ def up(
         return print_plan(locate.find("bring-up", host.folder), {}, host, as_json)
     output.say(f"stack {stack.name} on {stack.choice.name}: {stack.choice.reason}")
     before = stack.store.current()
-    result = use.bring_up(stack, Person(output.say), within=timeout, lock_wait=lock_wait)
+    result = use.bring_up(stack, person(False), within=timeout, lock_wait=lock_wait)
     if result.result != "done":
         return _not_up(result)
     current = stack.store.current()
@@ -98,20 +97,22 @@ def up(
 
 def bring_up_and_tell(stack: Stack) -> int:
     """For a command that ends with a stack that is up."""
+    from stackctl.cli.procedures import person
     from stackctl.procedures import use
-    from stackctl.procedures.engine import Person
 
-    result = use.bring_up(stack, Person(output.say))
+    result = use.bring_up(stack, person(False))
     return 0 if result.result == "done" else _not_up(result)
 
 
 def _not_up(result: RunResult) -> int:
     """As an error of this command: its steps matter to whoever reads the journal."""
+    from stackctl.cli.procedures import say
+
     error = result.error
     for line in result.left_by_hand:
-        output.say(f"by hand: {line}")
+        say(f"by hand: {line}")
     if error is None:
-        output.say("interrupted at the end of a step\nfix: stackctl up")
+        say("interrupted at the end of a step\nfix: stackctl up")
         return result.exit_code
     from stackctl.cli.main import render_error
     from stackctl.errors import StackctlError
@@ -119,5 +120,5 @@ def _not_up(result: RunResult) -> int:
     what = error.what if result.left_by_hand else getattr(error, "why", error.what)
     fix = "stackctl status, then stackctl up" if result.left_by_hand else error.fix
     journal = f"stackctl procedures journal {result.run_id}"
-    output.say(render_error(StackctlError(what, fix=fix, more=error.more or journal)))
+    say(render_error(StackctlError(what, fix=fix, more=error.more or journal)))
     return result.exit_code

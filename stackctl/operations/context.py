@@ -3,6 +3,7 @@ things."""
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -21,7 +22,12 @@ Say = Callable[[str], None]
 
 
 def to_stderr(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)
+    """Progress: that nobody reads it any more is no reason to leave a change half-way."""
+    try:
+        print(text, file=sys.stderr, flush=True)
+    except OSError:
+        # What is left in the buffer would fail once more at the exit, and change the exit code.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
 
 
 @dataclass(frozen=True)

@@ -14,16 +14,17 @@ from stackctl.runtime.lock import stack_lock
 from stackctl.runtime.secrets import SecretStore
 
 
-def rotate(stack: Stack, name: str) -> list[str]:
-    """Returns the services that were restarted."""
+def rotate(stack: Stack, *names: str) -> list[str]:
+    """New values for all of them, then one restart; returns the services that were restarted."""
     with stack_lock(stack.name):
-        SecretStore(stack.name).rotate(name)
+        for name in names:
+            SecretStore(stack.name).rotate(name)
         running = {one.name for one in stack.runtime.status().services if one.state == "running"}
-        users = [service for service in users_of(stack, name) if service in running]
+        users = sorted({user for name in names for user in users_of(stack, name)} & running)
         if users:
             stack.runtime.restart(users)
             gate.wait_healthy(stack, users)
-        audit.record(stack.name, "secrets rotate", result="ok", secret=name, restarted=users)
+        audit.record(stack.name, "secrets rotate", result="ok", secret=", ".join(names), restarted=users)
         return users
 
 

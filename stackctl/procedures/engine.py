@@ -12,7 +12,7 @@ import os
 import secrets as random
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -65,7 +65,7 @@ class Engine:
         self._values = dict(values)
         self._host = host
         self._runs = runs
-        self._person = person
+        self._person = replace(person, say=_whoever_listens(person.say))
         self._records: dict[str, StepRecord] = {}
 
     def start(self) -> RunResult:
@@ -148,6 +148,7 @@ class Engine:
         stepper = Stepper(context, self._scope, journal, lambda: deadline)
         journal.append(
             event,
+            run=run_dir.name,
             procedure=front.id,
             version=front.version,
             sha256=self._procedure.sha256,
@@ -346,6 +347,16 @@ class Engine:
 
 class _NobodyToAsk(PreflightError):
     """A person is needed and none is there; the run waits, resumable."""
+
+
+def _whoever_listens(say: Callable[[str], None]) -> Callable[[str], None]:
+    """A pipe that nobody reads any more, or a terminal that is gone, must not end a run half-way."""
+
+    def told(text: str) -> None:
+        with contextlib.suppress(OSError):
+            say(text)
+
+    return told
 
 
 def _changes_something(step: Step) -> bool:

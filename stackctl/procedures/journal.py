@@ -30,7 +30,12 @@ class Journal:
         run_dir.mkdir(parents=True, exist_ok=True)
         os.chmod(run_dir, 0o700)
         _end_torn_line(self.path)
+        fresh = not self.path.exists()
         self._descriptor = os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+        if fresh:
+            # A power cut must not take the file's name away while its lines are safe.
+            for folder in (run_dir, run_dir.parent):
+                _sync_folder(folder)
 
     def append(self, event: str, **fields: Any) -> None:
         record = {"at": datetime.now(UTC).isoformat(timespec="milliseconds"), "event": event, **fields}
@@ -42,6 +47,14 @@ class Journal:
 
     def close(self) -> None:
         os.close(self._descriptor)
+
+
+def _sync_folder(folder: Path) -> None:
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
 
 
 def _end_torn_line(path: Path) -> None:

@@ -2,7 +2,8 @@
 
 A step runs in the main thread; an interval timer interrupts whatever it is blocked in, so a limit does not
 depend on the step's good will. The first SIGINT or SIGTERM asks the run to stop at the next step border;
-the second means now.
+the second means now. A terminal that goes away (SIGHUP) asks for nothing: what was begun is brought to its
+end.
 """
 
 from __future__ import annotations
@@ -72,6 +73,9 @@ class StopSignals:
         if _in_main_thread():
             for number in (signal.SIGINT, signal.SIGTERM):
                 self._outer[number] = signal.signal(number, self._received)
+            # Under nohup it is ignored, and stays so: what this process starts inherits that.
+            if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
+                self._outer[signal.SIGHUP] = signal.signal(signal.SIGHUP, self._hung_up)
         return self
 
     def __exit__(self, *exc: object) -> None:
@@ -83,3 +87,6 @@ class StopSignals:
             raise StopNow(number)
         self.asked = number
         self._say("stopping when this step is over (once more: now)")
+
+    def _hung_up(self, _number: int, _frame: FrameType | None) -> None:
+        self._say("the terminal is gone: going on to the end")

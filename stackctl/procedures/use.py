@@ -48,7 +48,7 @@ def bring_up(
 ) -> RunResult:
     """What `stackctl up` does: the page bring-up, begun anew however the last run of it ended."""
     host = StackHost(stack, lock_wait)
-    given = {} if within is None else {"within": f"{within:g}s"}
+    given = {} if within is None else {"within": f"{within}s"}
     page = locate.find("bring-up", host.folder)
     return start(page, given, host, runs_of(host), person, tell_of_unfinished=False)
 

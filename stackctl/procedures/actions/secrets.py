@@ -38,8 +38,7 @@ def secrets_rotate(context: Context, args: NamesArgs) -> Outcome:
     stack = context.stack.handle
     store = SecretStore(stack.name)
     names = [name for name in args.names or store.names() if args.names or name in preflight.GENERATED]
-    for name in names:
-        rotate(stack, name)
+    rotate(stack, *names)
     return Outcome(True, f"rotated: {', '.join(names) or 'none'}", {"rotated": names})
 
 

@@ -40,3 +40,24 @@ def test_prune_spares_what_is_wanted(tmp_path: Path) -> None:
         snapshot.take(stack.config, name)
     snapshot.prune(stack.config, {"before-3"})
     assert [path.name for path in snapshot.root(stack.config).iterdir()] == ["before-3"]
+
+
+def test_empty_folders_links_and_what_a_cut_off_removal_leaves(tmp_path: Path) -> None:
+    stack = make_stack(tmp_path)
+    data = stack.config.data_path / "webui"
+    (data / "empty" / "deep").mkdir(parents=True)
+    (data / "link").symlink_to("uploads")
+    taken = snapshot.take(stack.config, "before-2")
+    gone = snapshot.root(stack.config) / ".before-1.gone"
+    gone.mkdir()
+    (gone / "snapshot.json").write_text("{}")
+    assert snapshot.find(stack.config, ".before-1.gone") is None
+    snapshot.prune(stack.config, {"before-2"})
+    assert not gone.exists()
+    [aside] = snapshot.restore(stack.config, taken, ["webui"])
+    assert (data / "empty" / "deep").is_dir() and (data / "link").is_symlink()
+    assert (data / "link" / "paper.txt").exists()
+    (data / "made-since").write_text("x")
+    assert snapshot.take_back(stack.config, "webui", aside)
+    assert not (data / "made-since").exists() and (data / "cache" / "again").exists()
+    assert not snapshot.take_back(stack.config, "webui", aside), "once is enough"

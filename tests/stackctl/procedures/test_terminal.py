@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import signal
+import subprocess
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -69,6 +71,32 @@ def test_the_second_stops_at_once_and_leaves_no_process(slow: Terminal, tmp_path
     pid = int((tmp_path / "pid").read_text())
     wait_for(lambda: not Path(f"/proc/{pid}").exists(), "the program of the step is gone", 10)
     assert not (tmp_path / "two").exists()
+
+
+def test_a_terminal_that_goes_away_does_not_end_the_run(slow: Terminal, tmp_path: Path) -> None:
+    os.close(slow.master)  # the kernel sends SIGHUP before this returns
+    slow.master = os.open(os.devnull, os.O_RDONLY)
+    (tmp_path / "go").touch()
+    assert slow.process.wait(60) == 0
+    assert (tmp_path / "two").exists() and (tmp_path / "log").read_text().split() == ["whole"]
+
+
+def test_a_reader_that_goes_away_leaves_the_undo_to_its_end(tmp_path: Path) -> None:
+    (tmp_path / "procedures").mkdir()
+    (tmp_path / "procedures" / "fails.md").write_text(
+        "---\nid: fails\ntitle: T\nrequires: {stack: false}\nlock: none\n---\n"
+        f"```step\nid: one\ntitle: T\nrun: [touch, {tmp_path}/made]\nundo: [rm, {tmp_path}/made]\n```\n"
+        "```step\nid: two\ntitle: T\nrun: ['false']\n```\n"
+    )
+    done = subprocess.run(
+        ["bash", "-c", f"set -o pipefail; {PROGRAM} run fails 2>&1 | true; exit ${{PIPESTATUS[0]}}"],
+        cwd=tmp_path,
+        env=environment_for(tmp_path),
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 4
+    assert not (tmp_path / "made").exists()
 
 
 @pytest.mark.docker

@@ -50,6 +50,17 @@ def test_prune_spares_current_and_previous(store: GenerationStore) -> None:
     assert [one.number for one in store.all()] == [1, 2, 5, 6]
 
 
+def test_a_removal_that_was_cut_off_is_never_seen_and_is_finished_later(store: GenerationStore) -> None:
+    for _ in range(3):
+        write(store)
+    (store.root / "0001").rename(store.root / ".old-0001")
+    (store.root / "0003" / "meta.json").unlink()  # what an older version of prune could leave
+    assert [generation.number for generation in store.all()] == [2]
+    assert write(store).number == 4, "no number is given twice"
+    store.prune(5)
+    assert not (store.root / ".old-0001").exists()
+
+
 def test_forget_leaves_the_generation_for_a_later_up(store: GenerationStore) -> None:
     first = write(store)
     store.activate(first)

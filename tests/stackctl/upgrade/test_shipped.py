@@ -46,11 +46,16 @@ def test_a_life_of_a_stack(make_stack: Make) -> None:
 
     assert stack.stackctl("run", "restore-drill").returncode == 3, "there is no backup yet"
     was = started(stack, "webui"), started(stack, "engine")
+    docker("stop", "-t", "1", f"{stack.name}-webui-1")  # as a backup that was killed leaves it
     made = stack.stackctl("backup", "create")
     assert made.returncode == 0, made.stderr
     now = started(stack, "webui"), started(stack, "engine")
     assert now[0] != was[0] and now[1] == was[1], "consistency: stop rests the service that has data alone"
-    [backup] = (stack.state / "backups").glob("*.backup")
+    assert stack.running_image("webui"), "and starts it again, whoever had stopped it"
+    again = stack.stackctl("backup", "create")
+    assert again.returncode == 0 and "stopping webui for the copy" in again.stderr, again.stderr
+    assert started(stack, "webui") != now[0] and stack.running_image("webui")
+    *_, backup = sorted((stack.state / "backups").glob("*.backup"))
     drill = stack.stackctl("run", "restore-drill", "-i", f"passphrase_file={passphrase}")
     assert drill.returncode == 0, drill.stderr
     assert "came up healthy" in drill.stderr
@@ -150,7 +155,7 @@ def test_a_lost_gpu_comes_back_by_a_restart_or_a_person_is_called(make_stack: Ma
     own = stack.folder / "procedures"
     own.mkdir()
     shipped = (shipped_folder() / "gpu-lost.md").read_text()
-    (own / "gpu-lost.md").write_text(shipped.replace("timeout: 5m", "timeout: 20s"))
+    (own / "gpu-lost.md").write_text(shipped.replace("timeout: 5m", "timeout: 12s"))
     stack.build("engine", "gpu-gone")
     stack.up()
     gone = stack.stackctl("run", "gpu-lost")

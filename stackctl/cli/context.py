@@ -54,6 +54,22 @@ def complete_model(context: click.Context, parameter: click.Parameter, incomplet
     return [str(tag["name"]) for tag in tags if str(tag["name"]).startswith(incomplete)]
 
 
+def complete_secret(context: click.Context, parameter: click.Parameter, incomplete: str) -> list[str]:
+    from stackctl.runtime.secrets import SecretStore
+
+    try:
+        names = SecretStore(load(context).config.name).names()
+    except Exception:  # noqa: BLE001 - as above
+        return []
+    return [name for name in names if name.startswith(incomplete)]
+
+
+def complete_check(context: click.Context, parameter: click.Parameter, incomplete: str) -> list[str]:
+    from stackctl.doctor.checkup import CHECKS
+
+    return [name for name in CHECKS if name.startswith(incomplete)]
+
+
 def known_services(chosen: tuple[str, ...], known: list[str]) -> list[str]:
     """The chosen ones, checked; all when none is chosen."""
     import difflib

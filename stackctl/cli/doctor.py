@@ -13,7 +13,13 @@ _COLOURS = {"ok": "green", "info": "blue", "warning": "yellow", "error": "red", 
 
 
 @click.command()
-@click.option("--only", multiple=True, metavar="CHECK", help="Only this check; may be given more than once.")
+@click.option(
+    "--only",
+    multiple=True,
+    metavar="CHECK",
+    shell_complete=contexts.complete_check,
+    help="Only this check; may be given more than once.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print as JSON.")
 @click.pass_context
 def doctor(context: click.Context, only: tuple[str, ...], as_json: bool) -> int:

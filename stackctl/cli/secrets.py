@@ -46,7 +46,7 @@ def list_(context: click.Context, as_json: bool) -> None:
 
 
 @secrets.command("set")
-@click.argument("name")
+@click.argument("name", shell_complete=contexts.complete_secret)
 @click.pass_context
 def set_(context: click.Context, name: str) -> None:
     """Set NAME, asked for at a terminal or read from standard input: never from the command line."""
@@ -64,7 +64,7 @@ def set_(context: click.Context, name: str) -> None:
 
 
 @secrets.command()
-@click.argument("name")
+@click.argument("name", shell_complete=contexts.complete_secret)
 @click.pass_context
 def rotate(context: click.Context, name: str) -> None:
     """Replace NAME by a new random value, and restart the services that use it."""

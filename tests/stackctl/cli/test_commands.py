@@ -115,14 +115,24 @@ def test_completion_scripts(folder: Folder, shell: str) -> None:
     assert "stackctl" in folder.ok("completion", shell).out
 
 
-def test_completion_knows_the_services_of_the_stack(folder: Folder) -> None:
+@pytest.mark.parametrize(
+    ("typed", "completed"),
+    [
+        ("logs en", "engine"),
+        ("secrets rotate to", "token_of_mine"),
+        ("doctor --only models", "models-folder"),
+    ],
+)
+def test_completion_knows_live_names(folder: Folder, typed: str, completed: str) -> None:
     folder.write({"runtime": "local"})
+    folder.ok("secrets", "set", "token_of_mine", input="x")
+    words = f"stackctl {typed}"
     folder.environment |= {
         "_STACKCTL_COMPLETE": "bash_complete",
-        "COMP_WORDS": "stackctl logs en",
-        "COMP_CWORD": "2",
+        "COMP_WORDS": words,
+        "COMP_CWORD": str(len(words.split()) - 1),
     }
-    assert "plain,engine" in folder.run().out
+    assert folder.run().out.splitlines() == [f"plain,{completed}"]
 
 
 @pytest.mark.parametrize("command", sorted(COMMANDS))

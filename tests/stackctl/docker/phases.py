@@ -22,12 +22,14 @@ from stackctl.cli import main as cli
 from stackctl.config import StackConfig
 from stackctl.operations import gate
 
-# What `up` does, in order: the function that a phase begins with.
-PHASES = {
+# What `up` does, in order: the function that a phase begins with. The first ones only look.
+LOOKING = {
     "host": "stackctl.doctor.checkup:examine",
     "images": "stackctl.runtime.docker.images:inspect",
     "render": "stackctl.operations.up:render",
     "preflight": "stackctl.operations.preflight:check",
+}
+CHANGING = {
     "folders and secrets": "stackctl.operations.preflight:prepare",
     "write": "stackctl.runtime.generations:GenerationStore.write",
     "create": "stackctl.runtime.docker.runtime:DockerRuntime.up",
@@ -37,6 +39,7 @@ PHASES = {
     "in force": "stackctl.runtime.generations:GenerationStore.activate",
     "tidy up": "stackctl.operations.preflight:prune_files",
 }
+PHASES = LOOKING | CHANGING
 
 
 def cut_at(place: str, number: signal.Signals) -> None:
@@ -92,7 +95,8 @@ def main() -> None:
 
     results = {}
     for phase, place in PHASES.items():
-        document["services"]["engine"]["environment"] = {"PHASE": phase}
+        # Something to do anew for each phase that does something.
+        document["services"]["engine"]["environment"] = {"PHASE": phase if phase in CHANGING else ""}
         Path("stack.yaml").write_text(yaml.safe_dump(document))
 
         def cut_up(number: signal.Signals, place: str = place) -> None:

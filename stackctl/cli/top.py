@@ -71,10 +71,10 @@ def _figures(before: Any, now: Any) -> dict[str, float | None]:
     from stackctl.operations.activity import gauge, rate
 
     return {
-        "tokens_per_second": rate(before, now, "llm_engine_generated_tokens_total"),
+        "tokens_per_second": rate(before, now, "llm_engine_completion_tokens_total"),
         "prompt_tokens_per_second": rate(before, now, "llm_engine_prompt_tokens_total"),
         "requests_per_second": rate(before, now, "llm_engine_requests_total"),
-        "queue": gauge(now, "llm_engine_queue_depth"),
+        "queue": gauge(now, "llm_engine_queue_length"),
     }
 
 

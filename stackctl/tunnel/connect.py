@@ -18,10 +18,11 @@ import paramiko
 
 from stackctl.tunnel import knownhosts
 from stackctl.tunnel.auth import Ask, Login
+from stackctl.tunnel.contract import AnyRelay
 from stackctl.tunnel.destination import Destination
 from stackctl.tunnel.errors import HostKeyError, PermanentTunnelError, TunnelError
 from stackctl.tunnel.loop import Loop
-from stackctl.tunnel.relay import AnyRelay, Relay
+from stackctl.tunnel.relay import Relay
 from stackctl.tunnel.sshconfig import SshSettings, resolve
 from stackctl.tunnel.transport import TunnelTransport
 

@@ -17,8 +17,8 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from stackctl.errors import StackctlError
+from stackctl.tunnel.contract import AnyRelay, Tally, reset
 from stackctl.tunnel.loop import Loop
-from stackctl.tunnel.relay import AnyRelay, Tally, reset
 
 OPEN_TIMEOUT = 10.0
 MAX_CONNECTIONS = 2000

@@ -16,11 +16,13 @@ from typing import Any
 import paramiko
 
 from stackctl.tunnel.connect import Session
+from stackctl.tunnel.contract import Tally
 from stackctl.tunnel.errors import ForwardRefused, TunnelError
 from stackctl.tunnel.forwarder import Address, Forward
 from stackctl.tunnel.loop import Loop
-from stackctl.tunnel.relay import Relay, Tally
-from stackctl.tunnel.transport import ADMINISTRATIVELY_PROHIBITED, Stream
+from stackctl.tunnel.relay import Relay
+from stackctl.tunnel.stream import Stream
+from stackctl.tunnel.transport import ADMINISTRATIVELY_PROHIBITED
 
 #: After the machine slept, the peer has this long to answer before a new connection is made.
 WAKE_DEADLINE = 5.0

@@ -24,11 +24,11 @@ import time
 from collections import deque
 from pathlib import Path
 
+from stackctl.tunnel.contract import Tally
 from stackctl.tunnel.destination import Destination
 from stackctl.tunnel.errors import AuthError, ForwardRefused, HostKeyError, PermanentTunnelError, TunnelError
 from stackctl.tunnel.forwarder import Address, Forward
 from stackctl.tunnel.loop import Loop
-from stackctl.tunnel.relay import Tally
 from stackctl.tunnel.sockets import private_folder
 from stackctl.tunnel.splice import Splice
 from stackctl.tunnel.sshconfig import SshSettings, ssh_argv

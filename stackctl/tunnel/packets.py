@@ -95,7 +95,8 @@ class TunnelPacketizer(_Packetizer):  # type: ignore[misc]
                 raise
             if not piece:
                 raise EOFError
-            self._read_size = next_read_size(len(piece), self._read_size, READ_SIZE)
+            if len(piece) == self._read_size or self._read_size > SMALL_READ:
+                self._read_size = next_read_size(len(piece), self._read_size, READ_SIZE)
             if not total and len(piece) >= n:
                 self._buffer = memoryview(piece)
                 return  # nearly always: nothing was left over, and one read brings whole packets
@@ -219,7 +220,7 @@ def next_read_size(got: int, asked: int, most: int) -> int:
     small read itself: only a stream that fills its reads gets large ones.
     """
     if got == asked:
-        return min(asked * 4, most)
+        return max(SMALL_READ, min(asked * 4, most))
     return asked if got * 4 > asked else SMALL_READ
 
 

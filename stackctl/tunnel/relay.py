@@ -15,15 +15,15 @@ from __future__ import annotations
 import contextlib
 import selectors
 import socket
-import struct
 import threading
 import time
 from collections import deque
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
+from stackctl.tunnel.contract import Tally, reset
 from stackctl.tunnel.packets import SMALL_READ, next_read_size
-from stackctl.tunnel.transport import FIRST_WINDOW, Stream
+from stackctl.tunnel.stream import FIRST_WINDOW, Stream
 
 if TYPE_CHECKING:
     from stackctl.tunnel.loop import Loop
@@ -31,37 +31,6 @@ if TYPE_CHECKING:
 READ, WRITE = selectors.EVENT_READ, selectors.EVENT_WRITE
 READ_SIZE = 128 * 1024
 MAX_WINDOW = 8 * 1024 * 1024
-_RESET = struct.pack("ii", 1, 0)
-
-
-class AnyRelay(Protocol):
-    """One connection on its way, over whichever transport."""
-
-    started: float
-    is_open: bool
-
-    def abandon(self) -> None:
-        """In the loop's thread: cut it, with a reset."""
-        ...
-
-
-class Tally(Protocol):
-    """What the owner of relays counts and hears; the calls come from either thread."""
-
-    bytes_up: int
-    bytes_down: int
-
-    def relay_started(self, relay: AnyRelay) -> None: ...
-    def relay_opened(self, relay: AnyRelay) -> None: ...
-    def relay_ended(self, relay: AnyRelay) -> None: ...
-    def relay_refused(self, relay: AnyRelay, code: int, reason: str) -> None: ...
-
-
-def reset(sock: socket.socket) -> None:
-    """Close with RST: the client sees an error at once, not an end of file."""
-    with contextlib.suppress(OSError):
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
-    sock.close()
 
 
 class Relay:
@@ -189,9 +158,13 @@ class Relay:
                 self._break_local()
             return
         if data:
-            self._read_size = next_read_size(len(data), asked, READ_SIZE)
+            if len(data) == asked or asked > SMALL_READ:
+                self._read_size = next_read_size(len(data), asked, READ_SIZE)
             self.tally.bytes_up += len(data)
-            self._guard(lambda: stream.send(memoryview(data)))
+            try:
+                stream.send(memoryview(data))
+            except Exception:  # noqa: BLE001 - as in _guard
+                self.lost()
             return
         with self._lock:
             self._local_eof = True

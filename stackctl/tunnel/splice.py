@@ -13,8 +13,8 @@ import socket
 import time
 from collections.abc import Callable
 
+from stackctl.tunnel.contract import Tally, reset
 from stackctl.tunnel.loop import Loop
-from stackctl.tunnel.relay import Tally, reset
 
 READ, WRITE = selectors.EVENT_READ, selectors.EVENT_WRITE
 LIMIT = 256 * 1024

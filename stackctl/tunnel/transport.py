@@ -1,17 +1,15 @@
 """A paramiko transport whose forwards are `Stream`s: opened without waiting, delivered without queues.
 
 paramiko's `open_channel` blocks a thread for each connection and its `Channel` copies every byte into a
-buffer for another thread to fetch. A Stream is the channel of one forwarded connection: its owner (a relay)
-is called from the transport's thread when the peer answers, sends, or ends, and sends from its own thread.
+buffer for another thread to fetch. See stream.py for what takes their place.
 """
 
 from __future__ import annotations
 
 import struct
-import threading
 import time
 from collections.abc import Callable
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar
 
 import paramiko
 from paramiko.common import (
@@ -30,11 +28,8 @@ from paramiko.common import (
 from paramiko.message import Message
 
 from stackctl.tunnel.packets import TunnelPacketizer
+from stackctl.tunnel.stream import FIRST_WINDOW, MAX_PACKET, Stream, StreamOwner
 
-#: The window a new forward starts with; it grows as its reader proves that it drains (see relay.py).
-FIRST_WINDOW = 256 * 1024
-#: The largest packet we ask for. OpenSSH sends up to this when it has that much to send.
-MAX_PACKET = 128 * 1024
 ADMINISTRATIVELY_PROHIBITED = 1
 
 Address = tuple[str, int]
@@ -46,104 +41,6 @@ _THREE_INTS = struct.Struct(">III")
 
 def _string(text: bytes) -> bytes:
     return len(text).to_bytes(4, "big") + text
-
-
-class StreamOwner(Protocol):
-    """Called from the transport's thread; must not block."""
-
-    stream: Stream | None
-
-    def opened(self) -> None: ...
-    def refused(self, code: int, reason: str) -> None: ...
-    def received(self, data: memoryview) -> None: ...
-    def remote_eof(self) -> None: ...
-    def remote_closed(self) -> None: ...
-    def window_opened(self) -> None: ...
-    def lost(self) -> None: ...
-
-
-class Stream:
-    """One forwarded connection's channel. The methods with an underscore are those that paramiko calls."""
-
-    def __init__(self, transport: TunnelTransport, chanid: int, owner: StreamOwner) -> None:
-        self.chanid = chanid
-        self.transport = transport
-        self.owner = owner
-        owner.stream = self  # before the first answer can arrive
-        self.remote_chanid = -1
-        self.max_packet = 32 * 1024
-        self._window = 0
-        self._window_lock = threading.Lock()
-        self.close_sent = False
-        self.eof_sent = False
-
-    # Called in the owner's thread.
-    def window(self) -> int:
-        return self._window
-
-    def send(self, data: memoryview) -> None:
-        """Send data that fits the window (the caller asked `window()`)."""
-        with self._window_lock:
-            self._window -= len(data)
-        self.transport.send_stream_data(self, data)
-
-    def send_eof(self) -> None:
-        if not self.eof_sent and not self.close_sent:
-            self.eof_sent = True
-            self.transport.send_control(MSG_CHANNEL_EOF, self.remote_chanid)
-
-    def send_close(self) -> None:
-        if not self.close_sent:
-            self.close_sent = True
-            self.transport.send_control(MSG_CHANNEL_CLOSE, self.remote_chanid)
-
-    def grant(self, size: int) -> None:
-        """Let the peer send that many more bytes."""
-        if not self.close_sent:
-            self.transport.send_control(MSG_CHANNEL_WINDOW_ADJUST, self.remote_chanid, size)
-
-    def forget(self) -> None:
-        """Both sides have closed: the number may be used again."""
-        self.transport.forget_stream(self)
-
-    # Called by paramiko, in the transport's thread.
-    def _set_remote_channel(self, chanid: int, window: int, max_packet: int) -> None:
-        self.remote_chanid = chanid
-        self._window = window
-        self.max_packet = min(max_packet, MAX_PACKET)
-
-    def _feed(self, message: Any) -> None:
-        self.owner.received(memoryview(message.get_binary()))
-
-    def _feed_extended(self, message: Any) -> None:
-        """A forward has no stderr; RFC 4254 gives it no meaning, so it is dropped."""
-
-    def _window_adjust(self, message: Any) -> None:
-        self.adjust(message.get_int())
-
-    def adjust(self, size: int) -> None:
-        with self._window_lock:
-            was = self._window
-            self._window += size
-        if was < self.max_packet:
-            self.owner.window_opened()
-
-    def _handle_request(self, message: Any) -> None:
-        message.get_text()
-        if message.get_boolean():
-            self.transport.send_control(MSG_CHANNEL_FAILURE, self.remote_chanid)
-
-    def _handle_eof(self, message: Any) -> None:
-        self.owner.remote_eof()
-
-    def _handle_close(self, message: Any) -> None:
-        self.owner.remote_closed()
-
-    def _request_success(self, message: Any) -> None: ...
-    def _request_failed(self, message: Any) -> None: ...
-
-    def _unlink(self) -> None:
-        self.owner.lost()
 
 
 def _by_name(name: str) -> Callable[[Any, Any], None]:
@@ -252,6 +149,9 @@ class TunnelTransport(_Transport):  # type: ignore[misc]
 
     def send_stream_data(self, stream: Stream, data: memoryview) -> None:
         step = stream.max_packet - 64
+        if len(data) <= step:
+            self.send_payloads([(_DATA.pack(MSG_CHANNEL_DATA, stream.remote_chanid, len(data)), data)])
+            return
         self.send_payloads(
             [
                 (_DATA.pack(MSG_CHANNEL_DATA, stream.remote_chanid, len(piece)), piece)

@@ -12,7 +12,7 @@ from collections.abc import Callable
 import pytest
 
 from stackctl.tunnel.forwarder import Forward, Forwarder, PortTaken
-from stackctl.tunnel.transport import FIRST_WINDOW
+from stackctl.tunnel.stream import FIRST_WINDOW
 from tests.stackctl.tunnel.conftest import (
     MakeTunnel,
     Service,

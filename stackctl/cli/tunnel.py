@@ -57,7 +57,8 @@ def up(
     wanted_ports = _ports(ports)
     running = state.read(found.tunnel_name)
     if running and running["pid"] and not foreground:
-        _refuse_changes(found.name, running, wanted_ports, hold)
+        again = _again(found.name, services, ports, hold)
+        _refuse_changes(found.name, running, wanted_ports, hold, again)
         if _same_forwards(running, services):
             how = "up" if running["state"] == "up" else f"running ({running['state']})"
             click.echo(f"the tunnel to {found.name} is {how} already", err=True)
@@ -66,7 +67,7 @@ def up(
         raise StackctlError(
             f"the tunnel to {found.name} is up with other services "
             f"({', '.join(f['service'] for f in running['forwards'])})",
-            fix=f"stackctl tunnel down {found.name}",
+            fix=f"stackctl tunnel down {found.name} && {again}",
         )
     forwards, why = plan.forwards_for(found, services)
     if unknown := wanted_ports.keys() - {forward.service for forward in forwards}:
@@ -97,7 +98,15 @@ def _same_forwards(document: dict[str, Any], services: tuple[str, ...]) -> bool:
     return not services or {f["service"] for f in document["forwards"]} == set(services)
 
 
-def _refuse_changes(name: str, running: dict[str, Any], ports: dict[str, int], hold: float | None) -> None:
+def _again(name: str, services: tuple[str, ...], ports: tuple[str, ...], hold: float | None) -> str:
+    """The command that was typed, as far as it decides what is forwarded and how."""
+    words = ["stackctl tunnel up", name, *services, *(f"--port {port}" for port in ports)]
+    return " ".join([*words, *([f"--hold {hold:g}"] if hold is not None else [])])
+
+
+def _refuse_changes(
+    name: str, running: dict[str, Any], ports: dict[str, int], hold: float | None, again: str
+) -> None:
     """What runs keeps its options: asking for others must not look as if they were taken."""
     local = {forward["service"]: forward["local_port"] for forward in running["forwards"]}
     wanted = [
@@ -110,7 +119,7 @@ def _refuse_changes(name: str, running: dict[str, Any], ports: dict[str, int], h
     if wanted:
         raise StackctlError(
             f"the tunnel to {name} is up with other options: {'; '.join(wanted)}",
-            fix=f"stackctl tunnel down {name}, then up again with these options",
+            fix=f"stackctl tunnel down {name} && {again}",
         )
 
 

@@ -94,12 +94,13 @@ def look(host: Host) -> Facts:
     found = dict(line.split("=", 1) for line in answer.out.splitlines() if "=" in line)
     if "python" not in found:
         raise PreflightError(
-            f"{host.name} has no Python 3.11 or newer", fix=f"ssh {host.name} sudo apt-get install python3"
+            f"{host.name} has no Python 3.11 or newer",
+            fix=f"ssh {host.destination.words} sudo apt-get install python3",
         )
     if "venv" not in found:
         raise PreflightError(
             f"{found['python']} on {host.name} cannot make virtual environments",
-            fix=f"ssh {host.name} sudo apt-get install python3-venv",
+            fix=f"ssh {host.destination.words} sudo apt-get install python3-venv",
         )
     fields = ("python", "version", "machine", "docker", "gpu", "linger", "uid")
     return Facts(**{name: found.get(name, "") for name in fields})
@@ -124,7 +125,7 @@ def bootstrap(host: Host, say: Say) -> Facts:
         _make_wheels(wheels, lock, facts)
         say("copying and installing")
         _install(host, facts, _bundle(wheels, lock))
-    for note in facts.notes(host.name):
+    for note in facts.notes(host.destination.words):
         say(f"note: {note}")
     return facts
 
@@ -159,5 +160,5 @@ def _install(host: Host, facts: Facts, bundle: bytes) -> None:
     if done.returncode:
         said = done.stderr.decode(errors="replace").strip().splitlines() or ["it said nothing"]
         raise StackctlError(
-            f"the installation on {host.name} failed: {said[-1]}", fix=f"ssh {host.name} df -h"
+            f"the installation on {host.name} failed: {said[-1]}", fix=f"ssh {host.destination.words} df -h"
         )

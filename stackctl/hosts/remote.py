@@ -19,6 +19,8 @@ from stackctl.tunnel.hosts import Host
 from stackctl.tunnel.openssh import classify
 from stackctl.tunnel.sshconfig import resolve, ssh_argv
 
+#: Without a word of the shell's own when there is none: the exit code says it.
+_FIND = 'PATH="$HOME/.local/bin:$PATH"; command -v stackctl >/dev/null || exit 127; exec stackctl "$@"'
 #: ssh's own exit code: it could not connect, or lost the connection.
 SSH_FAILED = 255
 
@@ -60,7 +62,7 @@ def explain(host: Host, stderr: str) -> TunnelError:
     where = f"cannot reach {host.name}: "
     if isinstance(error, HostKeyError):
         return HostKeyError(where + error.what, fix=f"stackctl tunnel trust {host.name}")
-    return type(error)(where + error.what.removeprefix("ssh stopped: "), fix=f"ssh {host.destination}")
+    return type(error)(where + error.what.removeprefix("ssh stopped: "), fix=f"ssh {host.destination.words}")
 
 
 def ask(host: Host, words: Sequence[str], *, timeout: float, input: str | None = None) -> Answer:
@@ -86,5 +88,5 @@ def program(host: Host) -> list[str]:
     """How stackctl is called there. A bootstrapped one is found although no login shell sets its PATH."""
     words = [host.entry.stackctl]
     if host.entry.stackctl == "stackctl":
-        words = ["sh", "-c", 'PATH="$HOME/.local/bin:$PATH"; exec stackctl "$@"', "stackctl"]
+        words = ["sh", "-c", _FIND, "stackctl"]
     return [*words, "-f", host.entry.stack_file] if host.entry.stack_file else words

@@ -39,7 +39,9 @@ def direct(host: Host, words: Sequence[str]) -> int:
         line[line.index("RequestTTY=no")] = "RequestTTY=force"
     code = subprocess.call(line)
     if code == remote.SSH_FAILED:
-        raise TunnelError(f"the connection to {host.name} failed or broke", fix=f"ssh {host.destination}")
+        raise TunnelError(
+            f"the connection to {host.name} failed or broke", fix=f"ssh {host.destination.words}"
+        )
     return code
 
 
@@ -53,11 +55,18 @@ def attach(host: Host, session: str | None) -> int:
     """Come back to a run; without an id, to the one that runs now or was the last."""
     if session is None:
         answer = remote.ask(host, [*remote.program(host), "session", "latest"], timeout=20)
+        if answer.code == NOT_FOUND:
+            raise _nothing_there(host)
         if answer.code:
-            raise StackctlError(f"{host.name}: {answer.err.strip() or 'no session to attach to'}")
+            said = answer.err.strip().splitlines() or ["no session to attach to"]
+            raise StackctlError(f"{host.name}: {said[0].removeprefix('error: ')}")
         session = answer.out.strip()
         print(f"attaching to {session}", file=sys.stderr)
     return _Follower(host, session, ["session", "attach", session]).follow()
+
+
+def _nothing_there(host: Host) -> StackctlError:
+    return StackctlError(f"there is no stackctl on {host.name}", fix=f"stackctl host bootstrap {host.name}")
 
 
 class _Follower:
@@ -107,9 +116,7 @@ class _Follower:
         if code == remote.SSH_FAILED:
             return None, trouble + last
         if code == NOT_FOUND:
-            raise StackctlError(
-                f"there is no stackctl on {self.host.name}", fix=f"stackctl host bootstrap {self.host.name}"
-            )
+            raise _nothing_there(self.host)
         return code, ""
 
     def _follow_child(self, line: list[str]) -> tuple[int, str]:

@@ -51,6 +51,10 @@ def _folder(session_id: str) -> Path:
     return root() / session_id
 
 
+def _no_such(session_id: str) -> StackctlError:
+    return StackctlError(f"there is no session '{session_id}' on this host", fix="stackctl session list")
+
+
 def start(session_id: str, argv: Sequence[str]) -> None:
     """Begin the run, unless one of this id has begun already: starting twice is attaching."""
     folder = _folder(session_id)
@@ -113,7 +117,7 @@ def attach(session_id: str, out: BinaryIO, err: BinaryIO, *, out_from: int = 0, 
     """Copy what the run says, from the given offsets, until it ends; its exit code."""
     folder = _folder(session_id)
     if not folder.is_dir():
-        raise StackctlError(f"there is no session '{session_id}' on this host", fix="stackctl session list")
+        raise _no_such(session_id)
     with open(folder / "out", "rb") as said, open(folder / "err", "rb") as complained:
         said.seek(out_from)
         complained.seek(err_from)
@@ -145,6 +149,8 @@ def _copy(source: BinaryIO, target: BinaryIO) -> int:
 def interrupt(session_id: str) -> None:
     """As Ctrl-C would, where the run is."""
     folder = _folder(session_id)
+    if not folder.is_dir():
+        raise _no_such(session_id)
     if _running(folder):
         with contextlib.suppress(OSError, ValueError):
             os.kill(int((folder / "pid").read_text()), signal.SIGINT)

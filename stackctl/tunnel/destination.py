@@ -29,6 +29,12 @@ class Destination:
             return user + self.host
         return f"{user}[{self.host}]:{self.port}" if ":" in self.host else f"{user}{self.host}:{self.port}"
 
+    @property
+    def words(self) -> str:
+        """As it is typed after `ssh`, which takes no host:port."""
+        user = f"{self.user}@" if self.user else ""
+        return (f"-p {self.port} " if self.port else "") + user + self.host
+
 
 def parse(text: str) -> Destination:
     """Raise UsageError for anything that is not plainly a destination."""

@@ -188,6 +188,25 @@ def test_a_host_without_stackctl_says_how_to_get_it(far: Far) -> None:
     done = far.stackctl("--host", "box", "status")
     assert done.returncode == 1
     assert "fix: stackctl host bootstrap box" in done.stderr
+    # Not named, it is looked for there: in the PATH and where bootstrap puts it.
+    far.sshd.stop()
+    far.sshd.options["SetEnv"] = f"HOME={far.folder} PATH=/usr/bin:/bin"
+    far.sshd.start()
+    config = far.folder / "near-config/stackctl/hosts.yaml"
+    config.write_text(f"box: {{ssh_config: {far.sshd.ssh_config()}}}\n")
+    for words in (["status"], ["run", "--attach"]):
+        done = far.stackctl("--host", "box", *words)
+        assert (done.returncode, done.stdout) == (1, "")
+        assert done.stderr == "error: there is no stackctl on box\nfix: stackctl host bootstrap box\n"
+
+
+def test_a_session_that_is_not_there_is_said_to_be(far: Far) -> None:
+    for words in (["session", "attach", "abcdef1"], ["session", "interrupt", "abcdef1"]):
+        done = far.stackctl(*words)
+        assert done.returncode == 1
+        assert "there is no session 'abcdef1' on this host" in done.stderr
+    done = far.stackctl("--host", "box", "run", "--attach")
+    assert "error: box: no command was ever run on this host" in done.stderr
 
 
 def test_an_unreachable_host_and_an_unknown_key(far: Far) -> None:
@@ -256,7 +275,10 @@ def test_bootstrap_installs_what_then_brings_a_stack_up(far: Far) -> None:
     engine = home / "engine"
     engine.mkdir()
     (engine / "llm-engine").symlink_to(Path(STACKCTL).with_name("llm-engine"))
-    far.sshd.options["SetEnv"] = f"HOME={home} PATH={engine}:/usr/local/bin:/usr/bin:/bin"
+    far.sshd.options["SetEnv"] = (
+        f"HOME={home} PATH={engine}:/usr/local/bin:/usr/bin:/bin XDG_STATE_HOME={home}/state "
+        f"XDG_DATA_HOME={home}/data XDG_CONFIG_HOME={home}/config"
+    )
     far.sshd.start()
     stack = home / "stack.yaml"
     hosts = far.folder / "near-config/stackctl/hosts.yaml"

@@ -51,3 +51,9 @@ def test_prints_itself() -> None:
     assert str(parse("me@[::1]:22")) == "me@[::1]:22"
     assert str(parse("me@box:2")) == "me@box:2"
     assert str(parse("box")) == "box"
+
+
+def test_is_typed_after_ssh_as_ssh_takes_it() -> None:
+    assert parse("me@box:2").words == "-p 2 me@box"
+    assert parse("[::1]:22").words == "-p 22 ::1"
+    assert parse("box").words == "box"

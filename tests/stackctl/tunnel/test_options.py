@@ -6,7 +6,6 @@ import json
 import os
 import socket
 import subprocess
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -125,9 +124,8 @@ def test_down_ends_a_connect_that_would_last_a_minute(laptop: Laptop, silent: in
     eventually(lambda: lock.exists() and lock.read_text().strip(), what="the tunnel's process")
     pid = int(lock.read_text())
     eventually(lambda: _connected_to(pid, silent), what="the connect")
-    began = time.monotonic()
     assert "box: down" in laptop.stackctl("tunnel", "down", "box").stderr
-    assert time.monotonic() - began < 8, "it had to be killed"
+    # One that had to be killed after ten seconds could neither say why nor write down its end.
     _, said = starting.communicate(timeout=10)
     assert starting.returncode == 1 and "taken down before it was up" in said
     assert json.loads((laptop.state_folder / "state.json").read_text())["state"] == "stopped"
@@ -160,6 +158,7 @@ def test_a_second_up_with_other_options_is_refused_not_ignored(laptop: Laptop) -
     assert f"webui is on local port {port}, not {other}" in moved and "fix: stackctl tunnel down box" in moved
     held = laptop.stackctl("tunnel", "up", "box", "--hold", "5", code=1).stderr
     assert "it holds connections for 2 s, not 5" in held
+    assert "fix: stackctl tunnel down box && stackctl tunnel up box --hold 5" in held
     assert laptop.status()["pid"] == up["pid"]
 
 

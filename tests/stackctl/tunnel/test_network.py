@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from tests.stackctl.tunnel.conftest import MakeTunnel, eventually, read_all
+from tests.stackctl.tunnel.test_forwarding import TRANSPORTS
 from tests.support import netns, transfer
 from tests.support.sshd import Sshd
 
@@ -109,10 +110,11 @@ def test_a_short_cut_in_a_gigabyte_upload_is_survived(
     assert highest - before < 64 * 1024 * 1024, f"{(highest - before) >> 20} MiB more than at the start"
 
 
+@TRANSPORTS
 def test_a_streamed_answer_goes_on_after_a_short_cut(
-    tunnel: MakeTunnel, transfers: int, namespace: netns.Namespace
+    tunnel: MakeTunnel, transfers: int, namespace: netns.Namespace, transport: str
 ) -> None:
-    made = tunnel(transfers)
+    made = tunnel(transfers, transport=transport)
     with made.connect(60) as sock:
         sock.sendall(b"S")
         for number in range(10):
@@ -123,17 +125,19 @@ def test_a_streamed_answer_goes_on_after_a_short_cut(
             assert sock.recv(100) == f"data: {number}\n\n".encode()
 
 
+@TRANSPORTS
 def test_a_long_cut_resets_and_the_tunnel_returns_by_itself(
-    tunnel: MakeTunnel, transfers: int, namespace: netns.Namespace
+    tunnel: MakeTunnel, transfers: int, namespace: netns.Namespace, transport: str
 ) -> None:
-    made = tunnel(transfers, interval=0.5)
+    made = tunnel(transfers, interval=0.5, transport=transport)
     with made.connect(60) as sock:
         sock.sendall(b"S.")
         assert sock.recv(100) == b"data: 0\n\n"
         namespace.cut()
         with pytest.raises(ConnectionResetError):
             sock.recv(100)
-    assert "has not answered" in made.supervisor.progress.last_error
+    said = {"paramiko": "has not answered", "openssh": "not responding"}[transport]
+    assert said in eventually(lambda: made.supervisor.progress.last_error)
     namespace.mend()
     made.supervisor.retry_now()
     made.wait("up", 40)

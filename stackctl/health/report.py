@@ -64,6 +64,10 @@ class Report:
         rows = self.troubled()
         if not rows:
             count = sum(row.shown for row in self.rows)
+            if not count and self.rows:
+                # Asked for by name, it must say why it has nothing to say.
+                skipped = "; ".join(f"{row.check.id}: {row.result.summary}" for row in self.rows)
+                return f"nothing to look at: {skipped}"
             return f"{count} checks are well"
         first = rows[0]
         others = f" (and {len(rows) - 1} more)" if len(rows) > 1 else ""

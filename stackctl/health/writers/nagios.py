@@ -36,4 +36,5 @@ def perfdata(metric: Metric, check: str) -> str:
 def _number(value: float | None) -> str:
     if value is None:
         return ""
-    return f"{value:.6f}".rstrip("0").rstrip(".") if abs(value) < 1e15 else f"{value:.0f}"
+    # A share of a disk in bytes has no decimals worth a character of this line.
+    return f"{value:.6f}".rstrip("0").rstrip(".") if abs(value) < 1e6 else f"{value:.0f}"

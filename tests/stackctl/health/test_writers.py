@@ -31,6 +31,22 @@ def test_one_line_that_a_plugin_parser_takes(status: Status) -> None:
     assert "'it''s.size'" in line
 
 
+def test_large_numbers_come_without_decimals() -> None:
+    assert nagios.perfdata(Metric("free", 66755055616.4, "B", 27055317401.6), "disk") == (
+        "'disk.free'=66755055616B;27055317402"
+    )
+
+
+def test_what_has_nothing_to_look_at_says_why() -> None:
+    skipped = [
+        row(name, Status.OK, "no GPU is given to the engine", skipped=True) for name in ("gpu", "vram")
+    ]
+    assert report(*skipped).summary() == (
+        "nothing to look at: gpu: no GPU is given to the engine; vram: no GPU is given to the engine"
+    )
+    assert report(*skipped, row("disk", Status.OK)).summary() == "1 checks are well"
+
+
 def test_critical_beats_warning_beats_unknown() -> None:
     rows = [row("a", Status.UNKNOWN), row("b", Status.WARNING), row("c", Status.CRITICAL, "gone")]
     line = nagios.line(report(*rows))

@@ -16,7 +16,7 @@ from llm_engine.models.store import ModelStore
 
 from tests.support.engine import EngineServer, start_engine
 from tests.support.http import Client
-from tests.support.models import SENTENCE
+from tests.support.models import SENTENCE, ModelMaker
 from tests.support.registries import model_registry, serving
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
@@ -130,6 +130,42 @@ def test_modelfiles_that_are_refused(run: Run, text: str, why: str) -> None:
     assert done.returncode in (1, 2)
     assert why in done.stderr
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("name", "flags", "text", "why"),
+    [
+        ("bad name", (), "", "invalid model name"),
+        ("x", ("-q", "q9"), "", "unsupported quantization type Q9"),
+        ("x", (), "TEMPLATE {{ .x", "template error: template: :1: unclosed action"),
+    ],
+)
+def test_mistakes_are_told_before_a_file_is_sent(
+    run: Run, make_gguf: ModelMaker, name: str, flags: tuple[str, ...], text: str, why: str
+) -> None:
+    path = make_gguf(f"told {name} {flags} {text}")
+    done = run("create", name, "-f", "-", *flags, stdin=f"FROM {path}\n{text}", check=False)
+    assert done.returncode == 1
+    assert done.stderr.startswith(f"error: {why}")
+    assert "uploading" not in done.stderr
+
+
+def test_a_model_cut_short_in_the_store_is_named(run: Run, folder: Path, make_gguf: ModelMaker) -> None:
+    (folder / "Modelfile").write_text(f"FROM {make_gguf('cut short')}")
+    run("create", "cut")
+    path = ModelStore(folder / "models").resolve("cut").model_path
+    assert path is not None
+    whole = path.read_bytes()
+    path.write_bytes(whole[:-1000])
+    done = run("run", "cut", "hi", check=False)
+    digest = path.name.replace("-", ":")
+    assert done.stderr == (
+        f"error: model 'cut:latest' is incomplete: blob {digest} is truncated\nfix: llm-engine doctor\n"
+    )
+    assert "cut:latest" in run("list").stdout
+    path.write_bytes(whole)
+    assert run("run", "cut", "hi").stdout.strip() == "cut short"
+    run("rm", "cut")
 
 
 @pytest.mark.parametrize(

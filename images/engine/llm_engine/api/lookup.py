@@ -44,6 +44,7 @@ class Models:
 
     async def get(self, name: str) -> Model:
         model = self.store.resolve(name)
+        model.check_whole()  # llama.cpp would say it with a path, after a while
         key = (model.short_name, model.digest)
         known = self.read.get(key)
         if known is None:

@@ -16,6 +16,7 @@ from llm_engine.cli.progress import Progress
 from llm_engine.errors import EngineError
 from llm_engine.models.errors import InvalidGGUF
 from llm_engine.models.modelfile import Modelfile, parse
+from llm_engine.models.names import Name
 
 CONVERTER = "convert_hf_to_gguf.py"  # of llama.cpp
 
@@ -36,6 +37,7 @@ def create(model: str, path: str, quantize: str, draft_quantize: str) -> None:
             f"cannot read {path}: {error.strerror}", fix="llm-engine create MODEL -f FILE"
         ) from None
     modelfile = parse(raw)
+    _check_request(model, modelfile, quantize, draft_quantize)
     for warning in modelfile.warnings:
         click.echo(warning, err=True)
     folder = Path.cwd() if path == "-" else Path(path).resolve().parent
@@ -43,6 +45,22 @@ def create(model: str, path: str, quantize: str, draft_quantize: str) -> None:
     request = request_for(client, modelfile, folder)
     request |= {"model": model, "quantize": quantize, "draft_quantize": draft_quantize}
     Progress().follow(client.stream("/api/create", request))
+
+
+def _check_request(model: str, modelfile: Modelfile, *quantisations: str) -> None:
+    """Refuses what the server would refuse, before files are read and sent."""
+    # Imported here: these bring the interpreter of templates along.
+    from llm_engine.models.quantize import check_target
+    from llm_engine.templates.errors import TemplateError
+    from llm_engine.templates.gotemplate import Template
+
+    Name.parse(model)
+    for target in filter(None, quantisations):
+        check_target(target)
+    try:
+        Template(modelfile.last("template") or "")
+    except TemplateError as error:
+        raise EngineError(f"template error: {error}") from None
 
 
 def request_for(client: Client, modelfile: Modelfile, folder: Path) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import sys
 from pathlib import Path
 
@@ -28,6 +29,7 @@ def doctor(verify: bool, fix: bool, as_json: bool, models: Path | None) -> None:
         )
     removed = list(tidy(store)) if fix else []
     findings = list(examine(store, verify=verify))
+    logging.getLogger("llm_engine.models").setLevel(logging.ERROR)  # the findings say it better
     listed = store.list()
     broken = any(finding.level == "error" for finding in findings)
     if as_json:

@@ -11,7 +11,6 @@ from llm_engine.cli.client import Client
 from llm_engine.cli.table import section
 from llm_engine.models import human
 
-PARTS = ("license", "modelfile", "parameters", "system", "template")
 SHOWN_LINES = 2
 SHOWN_ITEMS = 3
 

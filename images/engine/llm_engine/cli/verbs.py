@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Mapping, Sequence
 from datetime import datetime
@@ -13,8 +14,6 @@ from llm_engine.cli.client import Client, ServerError
 from llm_engine.cli.progress import Progress
 from llm_engine.cli.table import table
 from llm_engine.models import human
-
-FOREVER_DAYS = 20 * 365
 
 
 def _when(text: str) -> datetime:
@@ -112,7 +111,8 @@ def rm(models: tuple[str, ...]) -> None:
     loaded = {entry["name"] for entry in client.json("GET", "/api/ps")["models"]}
     for model in models:
         if model in loaded or f"{model}:latest" in loaded:
-            unload(client, model)
+            with contextlib.suppress(ServerError):  # a broken model can be removed as well
+                unload(client, model)
         client.json("DELETE", "/api/delete", {"model": model})
         click.echo(f"deleted '{model}'")
 

@@ -13,7 +13,7 @@ from typing import IO
 
 from llm_engine.models.blobs import COPY_CHUNK
 from llm_engine.models.digests import Digest
-from llm_engine.models.errors import BlobMissing, InvalidName, ModelsError
+from llm_engine.models.errors import InvalidName, ModelsError
 from llm_engine.models.manifests import MAX_MANIFEST, Manifest
 from llm_engine.models.model import Model
 from llm_engine.models.names import Name
@@ -28,8 +28,7 @@ class InvalidBundle(ModelsError):
 
 def export(model: Model, out: IO[bytes]) -> int:
     """Writes the model to a stream; gives the number of bytes of its blobs."""
-    for layer in model.missing():
-        raise BlobMissing(str(layer.digest), model.short_name)
+    model.check_whole()
     written = 0
     # The manifest comes first: a reader knows what to expect, and refuses early.
     with tarfile.open(fileobj=out, mode="w|", format=tarfile.PAX_FORMAT) as tar:

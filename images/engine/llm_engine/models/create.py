@@ -220,8 +220,3 @@ def _with_texts(
     if recipe.messages:
         put("messages", encode([dict(message) for message in recipe.messages]))
     return sorted(kept, key=lambda layer: ORDER.index(layer.kind) if layer.kind in ORDER else len(ORDER))
-
-
-def gguf_paths(folder: Path) -> list[Path]:
-    """The GGUF files of a folder, as FROM with a folder means them."""
-    return sorted(path for path in folder.iterdir() if path.suffix == ".gguf" and path.is_file())

@@ -6,7 +6,7 @@ are good.
     ├── ModelNotFound        the name is fine, nothing is stored under it
     ├── InvalidDigest        not `sha256:` and 64 hexadecimal digits
     ├── DigestMismatch       the bytes are not what their name says
-    ├── BlobMissing          a manifest mentions a blob that is not there
+    ├── BlobMissing          a manifest mentions a blob that is not there, or not whole
     ├── CorruptManifest      a manifest or configuration that cannot be read
     ├── InvalidGGUF          a file that is no GGUF, or a hostile one
     ├── CreateError          a request to create that cannot be fulfilled
@@ -61,11 +61,11 @@ class DigestMismatch(ModelsError):
 class BlobMissing(ModelsError):
     status = 500
 
-    def __init__(self, digest: str, model: str = "") -> None:
+    def __init__(self, digest: str, model: str = "", state: str = "missing") -> None:
         what = (
-            f"model '{model}' is incomplete: blob {digest} is missing"
+            f"model '{model}' is incomplete: blob {digest} is {state}"
             if model
-            else f"blob {digest} is missing"
+            else f"blob {digest} is {state}"
         )
         super().__init__(what, fix=f"llm-engine pull {model}" if model else None)
         self.digest = digest

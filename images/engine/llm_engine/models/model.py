@@ -108,6 +108,12 @@ class Model:
         """Layers whose blob is not there or has another size than the manifest says."""
         return [layer for layer in self.manifest.everything if not self.blobs.has(layer.digest, layer.size)]
 
+    def check_whole(self) -> None:
+        """BlobMissing for the first layer that is not there or was cut off."""
+        for layer in self.missing():
+            state = "truncated" if self.blobs.has(layer.digest) else "missing"
+            raise BlobMissing(str(layer.digest), self.short_name, state)
+
     # -- texts ---------------------------------------------------------------------------------------------
 
     def _texts(self, *kinds: str) -> list[str]:

@@ -157,6 +157,31 @@ def runs_and_quantises(store: ModelStore, name: str) -> None:
         server.stop()
 
 
+def test_a_base_that_is_not_there_is_pulled_first(tmp_path: Path, chat_gguf: Path) -> None:
+    authority = trustme.CA()
+    authority.cert_pem.write_to_path(tmp_path / "ca.pem")
+    tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.issue_cert("127.0.0.1").configure_cert(tls)
+    with serving(model_registry(chat_gguf.read_bytes(), ("system", b"pulled")), tls) as registry:
+        server = start_engine(
+            tmp_path / "models", tmp_path / "log", HOME=str(tmp_path), SSL_CERT_FILE=str(tmp_path / "ca.pem")
+        )
+        try:
+            base = f"{registry.host}/some/model"
+            body = {"model": "made", "from": base, "parameters": {"top_k": 7}}
+            said = [line["status"] for line in server.client.post("/api/create", body).lines]
+            shown = server.client.post("/api/show", {"model": "made"}).json
+            absent = {"model": "other", "from": f"127.0.0.1:{free_port()}/some/model", "stream": False}
+            refused = server.client.post("/api/create", absent)
+        finally:
+            server.stop()
+    assert said[0] == "pulling manifest" and any(text.startswith("pulling ") for text in said[1:])
+    assert said[-2:] == ["writing manifest", "success"] and said.count("success") == 1
+    assert (shown["system"], shown["details"]["parent_model"]) == ("pulled", f"{base}:latest")
+    assert refused.status == 500
+    assert refused.json["error"].startswith("pull model manifest: Cannot connect to host")
+
+
 async def test_an_http_proxy_and_the_hosts_that_it_is_not_for(
     puller: Puller, store: ModelStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:

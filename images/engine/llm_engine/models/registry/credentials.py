@@ -64,9 +64,6 @@ class Credentials:
         self._write(entries)
         return True
 
-    def hosts(self) -> list[str]:
-        return sorted(_read(self.path))
-
     def _write(self, entries: dict[str, Any]) -> None:
         self.path.parent.mkdir(parents=True, exist_ok=True)
         # mkstemp makes the file 0600 from the start: there is no moment when others can read it.

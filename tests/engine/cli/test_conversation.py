@@ -136,6 +136,20 @@ def test_commands(talk: Talk, store: ModelStore) -> None:
     ]
 
 
+def test_a_paste_of_several_lines_is_one_message(talk: Talk, store: ModelStore) -> None:
+    with talk("hello") as terminal:
+        assert "\x1b[?2004h" in terminal.expect(HINT)  # the terminal is asked to mark pastes
+        terminal.type("\x1b[200~pasted\rlines\x1b[201~\r")
+        terminal.expect(SENTENCE)
+        terminal.expect(HINT)
+        terminal.line("/save pasted")
+        terminal.expect("Created new model 'pasted'")
+        terminal.expect(HINT)
+        terminal.type(CTRL_D)
+        assert terminal.ends() == 0
+    assert store.resolve("pasted").messages[0] == {"role": "user", "content": "pasted\nlines"}
+
+
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGHUP])
 def test_history_survives_a_kill(talk: Talk, tmp_path: Path, number: signal.Signals) -> None:
     (tmp_path / ".ollama").mkdir()

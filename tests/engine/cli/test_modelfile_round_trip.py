@@ -23,6 +23,7 @@ from llm_engine.models.scripted import build
 from llm_engine.models.store import ModelStore
 
 from tests.support.engine import EngineServer, start_engine
+from tests.support.extra_gguf import lora, projector
 
 HARD = 'x = """a"""\ny = "b"\nz'  # closes both kinds of quotes at the end of a line
 
@@ -192,3 +193,26 @@ def test_what_cannot_be_said_is_taken_over_by_name(
         "# - PARAMETER foo: unknown parameter 'foo'",
         "# - 2 messages, of which one by 'tool' has no form",
     ]
+
+
+def test_files_beside_the_weights(
+    server: EngineServer, store: ModelStore, weights: list[Model], tmp_path: Path
+) -> None:
+    extra = {
+        "adapter": lora(tmp_path / "lora.gguf"),
+        "draft": build(tmp_path / "draft.gguf", {None: "draft"}),
+        "projector": projector(tmp_path / "projector.gguf"),
+    }
+    layers = [Layer.of_kind(kind, *store.blobs.add_file(path)) for kind, path in extra.items()]
+    base = weights[1].manifest
+    first = store.put(Name.parse("first"), Manifest.make(base.config, (*base.layers, *layers)))
+    text = shown(server, "first")
+    assert [line.split()[0] for line in text.splitlines()[4:]] == ["FROM", "ADAPTER", "DRAFT", "FROM"]
+    second = made_again(server, store, parse(text))
+    ours, theirs = facts(second), facts(first)
+    # The projector's family joins the configuration when the parts are looked at again.
+    assert (ours.pop("config").model_families, theirs.pop("config").model_families) == (
+        ("llama", "clip"),
+        ("llama",),
+    )
+    assert ours == theirs

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import os
 import select
+import shutil
 import sys
 import termios
 import tty
@@ -24,6 +25,7 @@ except ImportError:  # a Python that was built without it: lines are read as the
 HISTORY_LINES = 100
 EDIT = "\x07"
 """Ends a line whose writer wants to go on in an editor (Ctrl-g)."""
+PASTES, NO_PASTES = "\x1b[?2004h", "\x1b[?2004l"
 GREY, PLAIN = "\x1b[38;5;245m", "\x1b[0m"
 
 
@@ -40,6 +42,7 @@ class Lines:
         self._editing = False
         if readline is not None:
             readline.set_auto_history(False)
+            readline.parse_and_bind("set enable-bracketed-paste on")
             # At the end of the line the key itself, quoted, then Enter: the reader sees what is asked for.
             readline.parse_and_bind(r'"\C-g": "\C-e\C-v\C-g\C-m"')
             for line in self._kept():
@@ -109,12 +112,17 @@ def _single_keys() -> Iterator[Callable[[], None]]:
 
 def _show(prompt: str, hint: str) -> None:
     """The prompt with a hint behind it, until a key waits to be read."""
-    if not hint:
+    room = shutil.get_terminal_size().columns > len(prompt) + len(hint)
+    if not hint or not room or os.environ.get("TERM") == "dumb":
         return
-    sys.stdout.write(f"{prompt}{GREY}{hint}{PLAIN}\x1b[{len(hint)}D")
+    # A paste must come as one here, too: its first line ends no message.
+    sys.stdout.write(f"{PASTES}{prompt}{GREY}{hint}{PLAIN}\x1b[{len(hint)}D")
     sys.stdout.flush()
     try:
         select.select([sys.stdin], [], [])
+    except KeyboardInterrupt:
+        sys.stdout.write(NO_PASTES)
+        raise
     finally:
         sys.stdout.write("\r\x1b[K")
         sys.stdout.flush()

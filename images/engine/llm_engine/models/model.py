@@ -106,7 +106,11 @@ class Model:
 
     def missing(self) -> list[Layer]:
         """Layers whose blob is not there or has another size than the manifest says."""
-        return [layer for layer in self.manifest.everything if not self.blobs.has(layer.digest, layer.size)]
+        return [
+            layer
+            for layer in self.manifest.everything
+            if layer.size and not self.blobs.has(layer.digest, layer.size)
+        ]
 
     def check_whole(self) -> None:
         """BlobMissing for the first layer that is not there or was cut off."""

@@ -69,6 +69,8 @@ def test_no_request_blocks_the_loop(server: EngineServer, report: Path) -> None:
     source = {"type": "base64", "media_type": "image/png", "data": picture}
     blob = os.urandom(8 << 20)
     few = {"num_predict": 1}
+    head = b'--edge\r\nContent-Disposition: form-data; name="%s"\r\n\r\n%s\r\n'
+    sound = head % (b"model", b"chat") + head % (b"file", os.urandom(8 << 20)) + b"--edge--\r\n"
     asked = [{"role": "user", "content": [{"type": "input_image", "image_url": url}]}]
     shown = [{"role": "user", "content": [{"type": "image", "source": source}]}]
     tools = [{**WEATHER, "function": {**WEATHER["function"], "name": f"tool_{n}"}} for n in range(20)]  # type: ignore[dict-item]
@@ -90,6 +92,7 @@ def test_no_request_blocks_the_loop(server: EngineServer, report: Path) -> None:
         ("/api/embed", {"model": "embed", "input": ["x"] * 200}, 200),
         (f"/api/blobs/sha256:{hashlib.sha256(blob).hexdigest()}", blob, 201),
         ("/api/show", {"model": "letters", "verbose": True}, 200),
+        ("/v1/audio/transcriptions", sound, 400),
     ]  # fmt: skip
     pages: list[Callable[[], Any]] = [
         lambda path=path: server.client.get(path)  # type: ignore[misc]
@@ -100,7 +103,10 @@ def test_no_request_blocks_the_loop(server: EngineServer, report: Path) -> None:
         path, body, status = request
         if isinstance(body, dict) and "stream" not in body and path == "/api/chat":
             body = {**body, "stream": False}
-        answer = server.client.post(path, body)
+        headers = (
+            {"Content-Type": "multipart/form-data; boundary=edge"} if path.startswith("/v1/audio") else {}
+        )
+        answer = server.client.post(path, body, **headers)
         assert answer.status == status, (path, answer.body[:300])
 
     with ThreadPoolExecutor(3) as pool:

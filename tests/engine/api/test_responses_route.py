@@ -123,7 +123,14 @@ def test_a_long_prompt_is_refused_unless_truncation_is_asked_for(client: Client)
 
 
 def test_thinking_and_then_a_call_are_two_items(client: Client) -> None:
-    body = {"model": "think-tool", "input": "hi", "tools": [TOOL], "tool_choice": "required", "stream": True}
+    closed = {
+        "type": "object",
+        "properties": {"city": {"enum": ["Rome"]}},
+        "required": ["city"],
+        "additionalProperties": False,
+    }
+    tools = [{**TOOL, "parameters": closed}]
+    body = {"model": "think-tool", "input": "hi", "tools": tools, "tool_choice": "required", "stream": True}
     events = client.post(PATH, {**body, "max_output_tokens": 300}).events
     assert [data["sequence_number"] for _, data in events] == list(range(len(events)))
     done = [data for name, data in events if name == "response.output_item.done"]
@@ -137,5 +144,5 @@ def test_thinking_and_then_a_call_are_two_items(client: Client) -> None:
     )
     final = events[-1][1]["response"]
     assert final["output"] == [data["item"] for data in done]
-    assert json.loads(final["output"][1]["arguments"])["city"]
+    assert json.loads(final["output"][1]["arguments"]) == {"city": "Rome"}
     assert final["usage"]["output_tokens_details"]["reasoning_tokens"] > 0

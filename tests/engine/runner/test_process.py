@@ -15,7 +15,15 @@ from pathlib import Path
 
 import psutil
 import pytest
-from llm_engine.runner.messages import Adapter, Failed, GenerateRequest, LoadSpec, SamplingParams, Tokens
+from llm_engine.runner.messages import (
+    Adapter,
+    EmbedRequest,
+    Failed,
+    GenerateRequest,
+    LoadSpec,
+    SamplingParams,
+    Tokens,
+)
 from llm_engine.scheduler.process import LoadFailed, RunnerError, RunnerProcess
 
 from tests.engine.runner.conftest import RequestFailed, Runners, ask
@@ -229,3 +237,20 @@ async def test_a_server_that_does_not_read_does_not_stop_the_runner(
         async for event in events:
             count += len(event.ids) if isinstance(event, Tokens) else 0
     assert count == 2000
+
+
+async def test_a_long_text_keeps_nobody_waiting(start: Runners, embedding_gguf: Path) -> None:
+    """Its tokens take seconds to find, as none of its characters has a token of its own; meanwhile short
+    texts are tokenised and embedded."""
+    runner = await start(embedding_gguf, num_ctx=64, embedding=True)
+    long = "\u4e00\u4e8c\u4e09 " * 20_000
+    slow = [
+        asyncio.ensure_future(runner.tokenize(long)),
+        asyncio.ensure_future(runner.embed(EmbedRequest([long]))),
+    ]
+    assert await runner.tokenize("short") and (await runner.embed(EmbedRequest(["short"]))).tokens
+    assert not any(task.done() for task in slow)
+    for task in slow:
+        task.cancel()
+    await asyncio.gather(*slow, return_exceptions=True)
+    assert (await runner.embed(EmbedRequest(["after"]))).tokens

@@ -35,7 +35,7 @@ ALLOWED_HEADERS = ",".join(
         *(f"x-stainless-{name}" for name in _STAINLESS.split(",")),
     ]
 )
-EXPOSED_HEADERS = "X-Request-Id,Retry-After,X-Queue-Length,X-Context-Truncated"
+EXPOSED_HEADERS = "X-Request-Id,Retry-After,X-Queue-Length,X-Queue-Position,X-Context-Truncated"
 _DEFAULTS = [
     *(
         f"{scheme}://{host}{port}"

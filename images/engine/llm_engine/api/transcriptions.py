@@ -71,10 +71,14 @@ async def _form(call: Call) -> dict[str, bytes]:
     boundary = options.get(b"boundary")
     if kind != b"multipart/form-data" or not boundary:
         raise bad_request("failed to parse multipart form: request Content-Type isn't multipart/form-data")
+    return await call.work(_fields, await call.body(), boundary)
+
+
+def _fields(raw: bytes, boundary: bytes) -> dict[str, bytes]:
     form = _Form()
     parser = MultipartParser(boundary, form.callbacks())
     try:
-        parser.write(await call.body())
+        parser.write(raw)
         parser.finalize()
     except ValueError as error:
         raise bad_request(f"failed to parse multipart form: {error}") from None

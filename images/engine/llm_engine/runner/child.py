@@ -119,6 +119,22 @@ class Desk:
             raise ValueError(f"pooling {request.pooling!r} is not one of {', '.join(POOLING)}")
         if request.dimensions is not None and request.dimensions < 1:
             raise ValueError(f"dimensions must be at least 1, not {request.dimensions}")
+        if sum(len(text) for text in request.inputs) > LONG_TEXT:
+            self._texts.put(request_id, lambda: self._embed_beside(request_id, request))
+            return None
+        return self._embed(request_id, request)
+
+    def _embed_beside(self, request_id: int, request: EmbedRequest) -> None:
+        """On the thread for long texts: the request joins the queue once its tokens are known."""
+        work = None
+        try:
+            work = self._embed(request_id, request)
+        except (ValueError, TypeError, OverflowError) as error:
+            self._refuse(request_id, "invalid", str(error))
+        if work is not None:
+            self._inbox.put(work)
+
+    def _embed(self, request_id: int, request: EmbedRequest) -> Work | None:
         inputs = []
         for text in request.inputs:
             whole = tokens_of(self._vocab, text, add_special=request.add_special)

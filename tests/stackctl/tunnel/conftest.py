@@ -34,6 +34,35 @@ def eventually(ask: Callable[[], T], timeout: float = 10.0, what: str = "") -> T
     raise AssertionError(f"not within {timeout} s: {what or ask}")
 
 
+class Lateness:
+    """How late this machine wakes a thread at worst, measured while a test times something else.
+
+    A limit of time is a promise of the program on a machine that runs it; what a machine that is busy with
+    other tests adds is measured beside it instead of being guessed.
+    """
+
+    STEP = 0.02
+
+    def __init__(self) -> None:
+        self.worst = 0.0
+        self._done = threading.Event()
+        self._thread = threading.Thread(target=self._run, daemon=True)
+
+    def _run(self) -> None:
+        before = time.monotonic()
+        while not self._done.wait(self.STEP):
+            now = time.monotonic()
+            self.worst, before = max(self.worst, now - before - self.STEP), now
+
+    def __enter__(self) -> Lateness:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._done.set()
+        self._thread.join()
+
+
 class Service:
     """A TCP server with a handler per connection, in threads of this process."""
 

@@ -12,7 +12,7 @@ from collections.abc import Callable
 import pytest
 
 from stackctl.tunnel.errors import AuthError, ForwardRefused, HostKeyError, TunnelError
-from tests.stackctl.tunnel.conftest import MakeTunnel, Service, echo, eventually
+from tests.stackctl.tunnel.conftest import Lateness, MakeTunnel, Service, echo, eventually
 from tests.support.sshd import Sshd, keygen
 
 pytestmark = pytest.mark.peer
@@ -55,11 +55,11 @@ def test_a_server_that_is_away_is_a_quick_reset_until_it_is_back(
     made.wait("reconnecting")
     for _ in range(5):
         began = time.monotonic()
-        with pytest.raises(OSError), made.connect() as sock:
+        with Lateness() as late, pytest.raises(OSError), made.connect() as sock:
             sock.sendall(b"x")
             if sock.recv(1) == b"":
                 raise ConnectionResetError
-        assert time.monotonic() - began < 1
+        assert time.monotonic() - began < 1 + 3 * late.worst
     sshd.start()
     made.supervisor.retry_now()
     made.wait("up")
@@ -87,10 +87,12 @@ def test_a_frozen_server_is_noticed_within_three_intervals(
         sock.sendall(b"alive")
         assert sock.recv(5) == b"alive"
         sshd.freeze()
-        began = time.monotonic()
-        eventually(lambda: made.state != "up", 10)
-        noticed = time.monotonic() - began
-        assert noticed < 3.5, noticed  # three intervals, and the time that a test machine takes
+        with Lateness() as late:
+            began = time.monotonic()
+            eventually(lambda: made.state != "up", 10)
+            noticed = time.monotonic() - began
+        # Three intervals, a tick of the watch, and what three threads in a row wait for this machine.
+        assert noticed < 3.5 + 3 * late.worst, (noticed, late.worst)
         with pytest.raises(ConnectionResetError):
             sock.recv(1)
     sshd.thaw()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 
 from stackctl.engine_api import EngineClient
-from stackctl.errors import UnhealthyError
+from stackctl.errors import StackctlError, UnhealthyError
 from stackctl.operations import gate
 from stackctl.operations.context import Stack
 from stackctl.operations.up import GOING_BACK
@@ -89,8 +89,11 @@ def _once_more(stack: Stack, old: Baseline, new: Baseline) -> tuple[Baseline, Ba
     if current is not None and why_not is None:
         stack.say("slower than the baseline: starting the old version beside it, to ask both in turn")
         grace = stack.config.services.engine.start_grace
-        with canary.running(stack, current, grace) as beside:
-            return probe.in_turn(beside, stack.engine(timeout=120), old.model, stack.config.upgrade)
+        try:
+            with canary.running(stack, current, grace) as beside:
+                return probe.in_turn(beside, stack.engine(timeout=120), old.model, stack.config.upgrade)
+        except StackctlError as error:
+            why_not = f"the old version cannot be asked beside it: {error.what}"
     stack.say(f"slower than the baseline: asking again ({why_not})")
     for _ in range(MORE_TRIES):
         again = probe.measure(stack.engine(timeout=120), old.model, stack.config.upgrade, probe.REPEATS)

@@ -1,4 +1,4 @@
-"""A random-weight llama with the shape of a 7B model, in Q4_K, written tensor by tensor."""
+"""A random-weight llama with the shape of a 7B model, in Q4_K (about 4 GB)."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from pathlib import Path
 import gguf
 import numpy as np
 import numpy.typing as npt
-from gguf import GGMLQuantizationType, GGUFReader, GGUFWriter
+from gguf import GGMLQuantizationType
 
-from tests.bench.engine.model import TEMPLATE, copy_tokenizer
+from tests.bench.engine import model
+from tests.bench.engine.model import Size
 
-WIDTH, LAYERS, FEED_FORWARD, HEADS, CONTEXT = 4096, 32, 11008, 32, 8192
 _BLOCK, _BYTES = 256, 144
 
 
@@ -34,49 +34,18 @@ def random_q4_k(rng: np.random.Generator, rows: int, columns: int) -> npt.NDArra
     return data.reshape(rows, columns // _BLOCK * _BYTES)
 
 
+SEVEN_BILLION = Size(
+    name="7b-shaped",
+    width=4096,
+    layers=32,
+    feed_forward=11008,
+    heads=32,
+    context=8192,
+    file_type=gguf.LlamaFileType.MOSTLY_Q4_K_M,
+    packing=GGMLQuantizationType.Q4_K,
+    matrix=random_q4_k,
+)
+
+
 def build(vocabulary: Path, path: Path) -> Path:
-    """Write the model (about 4 GB) unless it is there already."""
-    if path.exists():
-        return path
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_suffix(".partial")
-    writer = GGUFWriter(partial, "llama", use_temp_file=True)
-    size = copy_tokenizer(GGUFReader(vocabulary), writer)
-    writer.add_name("7b-shaped")
-    writer.add_context_length(CONTEXT)
-    writer.add_embedding_length(WIDTH)
-    writer.add_block_count(LAYERS)
-    writer.add_feed_forward_length(FEED_FORWARD)
-    writer.add_head_count(HEADS)
-    writer.add_head_count_kv(HEADS)
-    writer.add_layer_norm_rms_eps(1e-5)
-    writer.add_rope_dimension_count(WIDTH // HEADS)
-    writer.add_vocab_size(size)
-    writer.add_file_type(gguf.LlamaFileType.MOSTLY_Q4_K_M)
-    writer.add_chat_template(TEMPLATE)
-    rng = np.random.default_rng(0)
-
-    def matrix(name: str, rows: int, columns: int) -> None:
-        writer.add_tensor(name, random_q4_k(rng, rows, columns), raw_dtype=GGMLQuantizationType.Q4_K)
-
-    def ones(name: str) -> None:
-        writer.add_tensor(name, np.ones(WIDTH, np.float32))
-
-    matrix("token_embd.weight", size, WIDTH)
-    ones("output_norm.weight")
-    matrix("output.weight", size, WIDTH)
-    for layer in range(LAYERS):
-        at = f"blk.{layer}."
-        ones(at + "attn_norm.weight")
-        ones(at + "ffn_norm.weight")
-        for name in ("attn_q", "attn_k", "attn_v", "attn_output"):
-            matrix(f"{at}{name}.weight", WIDTH, WIDTH)
-        matrix(at + "ffn_gate.weight", FEED_FORWARD, WIDTH)
-        matrix(at + "ffn_up.weight", FEED_FORWARD, WIDTH)
-        matrix(at + "ffn_down.weight", WIDTH, FEED_FORWARD)
-    writer.write_header_to_file()
-    writer.write_kv_data_to_file()
-    writer.write_tensors_to_file()
-    writer.close()
-    partial.rename(path)
-    return path
+    return model.build(vocabulary, path, size=SEVEN_BILLION)

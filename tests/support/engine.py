@@ -22,6 +22,7 @@ from llm_engine.models.names import Name
 from llm_engine.models.scripted import CHATML, build
 from llm_engine.models.store import ModelStore
 
+from tests.support import random_gguf
 from tests.support.http import Client
 from tests.support.models import AFTER_TOOL, SENTENCE, THOUGHT, TOOL_CALL, TOOL_TEMPLATE
 
@@ -101,6 +102,7 @@ def model_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
         width=256,
     )
     add_model(root, "endless", endless)
+    add_model(root, "random", random_gguf.build(work / "random.gguf"))
     embedding = build(
         work / "embed.gguf", {None: ""}, name="embedding", embedding=True, width=384, context_length=2048
     )

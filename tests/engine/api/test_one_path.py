@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+from dataclasses import fields
 from typing import Any
 
 import pytest
+from llm_engine.runner.messages import SamplingParams
 
 from tests.engine.api.test_ollama_routes import WEATHER
 from tests.support.engine import EngineServer
@@ -104,3 +106,31 @@ def test_equal_results_through_all_apis(client: Client) -> None:
     assert by_chat_completions(client) == expected
     assert by_responses(client) == expected
     assert by_messages(client) == expected
+
+
+ROUTES: dict[str, dict[str, Any]] = {
+    "/api/generate": {"prompt": "hi"},
+    "/api/chat": {"messages": [{"role": "user", "content": "hi"}]},
+    "/v1/completions": {"prompt": "hi"},
+    "/v1/chat/completions": {"messages": [{"role": "user", "content": "hi"}]},
+    "/v1/responses": {"input": "hi"},
+    "/v1/messages": {"messages": [{"role": "user", "content": "hi"}], "max_tokens": 4},
+}
+SAMPLERS = [field.name for field in fields(SamplingParams)]
+
+
+@pytest.mark.parametrize("path", ROUTES)
+def test_every_sampler_can_be_set_through_every_api(client: Client, path: str) -> None:
+    """A value of the wrong type is refused by name, so the option was read."""
+    for name in SAMPLERS:
+        body = {"model": "chat", "stream": False, **ROUTES[path], "options": {name: {"wrong": []}}}
+        refused = client.post(path, body)
+        assert refused.status == 400 and f'option \\"{name}\\"' in refused.body.decode(), name
+
+
+@pytest.mark.parametrize("path", ROUTES)
+def test_options_have_their_effect_through_every_api(client: Client, path: str) -> None:
+    (token,) = client.post("/api/tokenize", {"model": "chat", "content": "z"}).json["tokens"]
+    options = {"logit_bias": {str(token): 1000}, "num_predict": 3, "temperature": 0}
+    body = {"model": "chat", "stream": False, **ROUTES[path], "options": options}
+    assert '"zzz' in client.post(path, body).body.decode()

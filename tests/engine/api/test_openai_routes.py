@@ -207,6 +207,30 @@ def test_offsets_of_streamed_logprobs_are_each_choices_own(client: Client) -> No
     assert sorted(texts) == [0, 1, 2, 3] and texts[0].startswith("a") and texts[3].startswith("bc")
 
 
+def test_the_best_are_those_of_the_highest_probability_per_token(client: Client) -> None:
+    """All candidates of a seed are known by asking for them; of them the best come first."""
+    body = {"model": "random", "prompt": "abc", "max_tokens": 6, "seed": 5, "temperature": 1.5, "logprobs": 0}
+
+    def asked(**more: Any) -> Any:
+        return client.post("/v1/completions", {**body, **more}).json
+
+    def mean(choice: Any) -> float:
+        values = choice["logprobs"]["token_logprobs"]
+        return float(sum(values) / len(values))
+
+    every = asked(n=6)
+    ranked = sorted(every["choices"], key=mean, reverse=True)
+    texts = [choice["text"] for choice in ranked]
+    assert len(set(texts)) == 6 and texts != [choice["text"] for choice in every["choices"]]
+    for n in (1, 2, 6):
+        best = asked(n=n, best_of=6)
+        wanted = texts[:n] if n < 6 else [choice["text"] for choice in every["choices"]]
+        assert [choice["text"] for choice in best["choices"]] == wanted
+        assert best["usage"] == every["usage"]
+    silent = asked(n=1, best_of=6, logprobs=None)["choices"][0]
+    assert (silent["text"], silent["logprobs"]) == (texts[0], None)
+
+
 def test_embeddings(client: Client) -> None:
     def vector(**body: Any) -> Any:
         return client.post("/v1/embeddings", {"model": "embed", **body}).json["data"][0]["embedding"]

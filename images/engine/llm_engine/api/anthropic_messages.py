@@ -39,6 +39,7 @@ def to_turn(request: MessagesRequest | CountTokensRequest) -> Turn:
         think=_think(request),
         relax_thinking=True,
         format=_format(request),
+        options=(request.options or {}) if isinstance(request, MessagesRequest) else {},
         overrides=_overrides(request),
         count_prompt=True,
     )

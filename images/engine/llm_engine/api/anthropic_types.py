@@ -26,6 +26,8 @@ class MessagesRequest:
     output_config: Any = None
     output_format: Any = None
     metadata: Any = None
+    # Accepted beyond Anthropic, as extra fields of its SDKs allow.
+    options: dict[str, Any] | None = None
 
 
 @dataclass(frozen=True)

@@ -42,6 +42,7 @@ def to_turn(request: ResponsesRequest) -> Turn:
         think=wire.effort(reasoning),
         relax_thinking=True,
         format=_format(request.text),
+        options=request.options or {},
         overrides=overrides,
         fallbacks={"temperature": 1.0, "top_p": 1.0},
         truncate=request.truncation == "auto",

@@ -29,6 +29,8 @@ class ResponsesRequest:
     store: bool | None = None
     metadata: Any = None
     user: str | None = None
+    # Accepted beyond OpenAI, as extra fields of its SDKs allow.
+    options: dict[str, Any] | None = None
 
 
 class InputDetails(TypedDict):

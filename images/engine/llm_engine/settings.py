@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import urlsplit
 
 from llm_engine.durations import FOREVER, InvalidDuration, parse_duration
 from llm_engine.models.registry.ratelimit import parse_rate
+from llm_engine.runner.messages import NUMA, SPLIT_MODES
 
 log = logging.getLogger("llm_engine.settings")
 
@@ -54,6 +55,12 @@ class Settings:
     """While prompts are read, running streams wait about this long between tokens, at most."""
     park_mb: int = -1
     """Megabytes of main memory, per model, for prefixes nobody uses now; -1: a quarter of what is free."""
+    numa: str = ""
+    """How memory and threads lie on a machine of several NUMA nodes; empty: as they come."""
+    split_mode: str = "layer"
+    """How a model is spread over several GPUs."""
+    tensor_split: tuple[float, ...] = ()
+    """The share of each GPU; empty: by the memory they have free."""
     pull_rate: int = 0
     """Bytes per second that all pulls and pushes share; 0: no limit."""
 
@@ -97,6 +104,9 @@ def from_env(env: Mapping[str, str] | None = None) -> Settings:
         kv_cells=reader.number("LLM_ENGINE_KV_CELLS", 0),
         gap_ms=reader.number("LLM_ENGINE_GAP_MS", default.gap_ms),
         park_mb=reader.number("LLM_ENGINE_PARK_MB", default.park_mb),
+        numa=reader.choice("LLM_ENGINE_NUMA", NUMA, default.numa),
+        split_mode=reader.choice("LLM_ENGINE_SPLIT_MODE", SPLIT_MODES, default.split_mode),
+        tensor_split=reader.shares("LLM_ENGINE_TENSOR_SPLIT"),
         pull_rate=reader.rate("LLM_ENGINE_PULL_RATE"),
     )
 
@@ -154,6 +164,29 @@ class _Reader:
             )
             return default
         return value
+
+    def choice(self, name: str, allowed: Iterable[str], default: str) -> str:
+        text = self.text(name).lower()
+        if text and text not in allowed:
+            why = f"{text!r} is not one of {', '.join(allowed)}"
+            log.warning(
+                "invalid environment variable, using default", extra={"data": {"name": name, "why": why}}
+            )
+            return default
+        return text or default
+
+    def shares(self, name: str) -> tuple[float, ...]:
+        try:
+            shares = tuple(float(word) for word in self.words(name))
+        except ValueError:
+            shares = (-1.0,)
+        if any(not 0 <= share < float("inf") for share in shares) or (shares and not sum(shares)):
+            why = f"{self.text(name)!r} is not a list of shares like 3,1"
+            log.warning(
+                "invalid environment variable, using default", extra={"data": {"name": name, "why": why}}
+            )
+            return ()
+        return shares
 
     def rate(self, name: str) -> int:
         text = self.text(name)

@@ -47,6 +47,9 @@ def create_app(settings: Settings) -> App:
             kv_cells=settings.kv_cells,
             gap_ms=settings.gap_ms,
             park_mb=settings.park_mb,
+            numa=settings.numa,
+            split_mode=settings.split_mode,
+            tensor_split=settings.tensor_split,
         ),
         Limits(
             max_queue=settings.max_queue,

@@ -10,6 +10,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+SPLIT_MODES = {"none": 0, "layer": 1, "row": 2, "tensor": 3}
+NUMA = {"distribute": 1, "isolate": 2, "numactl": 3, "mirror": 4}
+
 
 @dataclass(frozen=True)
 class Adapter:

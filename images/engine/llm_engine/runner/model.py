@@ -14,7 +14,7 @@ from typing import Any
 import psutil
 
 from llm_engine.runner.library import errors, lib, memory_log
-from llm_engine.runner.messages import LoadSpec
+from llm_engine.runner.messages import NUMA, SPLIT_MODES, LoadSpec
 
 KV_TYPES = {
     "f32": 0,
@@ -28,8 +28,6 @@ KV_TYPES = {
     "bf16": 30,
 }
 FLASH_ATTN = {"auto": -1, "off": 0, "on": 1}
-SPLIT_MODES = {"none": 0, "layer": 1, "row": 2, "tensor": 3}
-NUMA = {"distribute": 1, "isolate": 2, "numactl": 3, "mirror": 4}
 POOLING = {"none": 0, "mean": 1, "cls": 2, "last": 3, "rank": 4}
 POOLING_NAMES = {number: name for name, number in POOLING.items()}
 MAX_SEQUENCES = 256

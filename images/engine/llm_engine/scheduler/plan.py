@@ -60,6 +60,9 @@ class Defaults:
     kv_cells: int = 0
     gap_ms: int = 400
     park_mb: int = -1
+    numa: str = ""
+    split_mode: str = "layer"
+    tensor_split: Sequence[float] = ()
 
 
 def make_plan(files: ModelFiles, options: RunnerOptions, defaults: Defaults, keep_alive: float) -> Plan:
@@ -94,6 +97,9 @@ def spec_for(plan: Plan, defaults: Defaults) -> LoadSpec:
         max_queue=defaults.max_queue,
         cells=defaults.kv_cells or None,
         gap_ms=float(defaults.gap_ms),
+        numa=defaults.numa or None,
+        split_mode=defaults.split_mode,
+        tensor_split=tuple(defaults.tensor_split),
         park_bytes=None if defaults.park_mb < 0 else defaults.park_mb << 20,
     )
     if options.num_batch:

@@ -368,7 +368,7 @@ def _placed(spec: LoadSpec, cells: int, placement: memory.Placement, plan: Plan)
         cells=cells,
         num_gpu=placement.num_gpu if placement.num_gpu or plan.options.num_gpu is not None else 0,
         main_gpu=placement.main_gpu if plan.options.main_gpu is None else plan.options.main_gpu,
-        tensor_split=placement.tensor_split,
+        tensor_split=spec.tensor_split or placement.tensor_split,
     )
 
 

@@ -67,6 +67,12 @@ def pseudo_tokens(key: bytes, count: int) -> TokenArray:
     return (-np.random.default_rng(seed).integers(2, 2**31 - 1, size=count)).astype(np.int32)
 
 
+def _is_sound(data: bytes) -> bool:
+    """By how its file begins: WAV, MP3 or FLAC."""
+    wave = data[:4] == b"RIFF" and data[8:12] == b"WAVE"
+    return wave or data.startswith((b"ID3", b"\xff\xfb", b"fLaC"))
+
+
 class Projector:
     """The encoder file beside a model. Not thread-safe: one thread encodes."""
 
@@ -121,6 +127,8 @@ class Projector:
     def _bitmap(self, media: Media) -> Any:
         buffer = (ctypes.c_uint8 * len(media.data)).from_buffer_copy(media.data)
         bitmap = self._m.mtmd_helper_bitmap_init_from_buf(self.handle, buffer, len(media.data), False)
+        if not bitmap and not self.audio and _is_sound(media.data):
+            raise MediaError("this model does not take sound")
         if not bitmap:
             raise MediaError(f"a file of {len(media.data)} bytes is no image or sound that can be read")
         sound = bool(self._m.mtmd_bitmap_is_audio(bitmap))

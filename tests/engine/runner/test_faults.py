@@ -13,12 +13,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-from llm_engine.runner import library, protocol
 from llm_engine.runner.batch import Batch
 from llm_engine.runner.embed import Job
-from llm_engine.runner.intake import branches
-from llm_engine.runner.machine import Machine
-from llm_engine.runner.messages import Done, Failed, GenerateRequest, LoadSpec, SamplingParams, Tokens
+from llm_engine.runner.messages import Failed
+
+from tests.engine.runner.inprocess import InProcess
 
 Fault = Callable[[Batch], int]
 """A code to answer instead of llama.cpp, or 0 to let it compute."""
@@ -26,77 +25,27 @@ POISON = "\x07"
 TOKEN_OF_POISON = 3 + 7
 
 
-class Writer:
-    """Takes what the machine says, as the socket would."""
-
-    behind = False
-
-    def __init__(self) -> None:
-        self.replies: dict[int, Any] = {}
-        self.text: dict[int, str] = {}
-        self.ends: dict[int, Done | Failed] = {}
-
-    def send(self, frame: bytes) -> None:
-        kind, request_id, payload = protocol.decode(frame[protocol.HEADER.size :])
-        if kind == "reply":
-            self.replies[request_id] = payload
-            return
-        for item in payload:
-            event = protocol.event(item)
-            if isinstance(event, Tokens):
-                self.text[item[0]] = self.text.get(item[0], "") + event.text
-            elif isinstance(event, (Done, Failed)):
-                self.ends[item[0]] = event
-
-
-class Bench:
+class Bench(InProcess):
     """A machine, and a fault in front of it."""
 
-    def __init__(self, model: Path, **settings: Any) -> None:
-        library.start()
-        self.writer = Writer()
-        spec = LoadSpec(
-            str(model),
-            num_ctx=256,
-            num_parallel=4,
-            threads=1,
-            lookup=0,
-            kv_type="f32",
-            flash_attn="off",
-            **settings,
-        )
-        self.machine = Machine(spec, self.writer, lambda _: True)  # type: ignore[arg-type]
+    def __init__(self, model: Path) -> None:
+        super().__init__(model, lookup=0)
         self.codes: list[int] = []
+        self._fault: Fault | None = None
+        batch = self.loop._batch
 
-    def say(self, *prompts: str, count: int = 12, fault: Fault | None = None) -> list[str | Failed]:
-        """The answers to prompts that run side by side."""
-        loop = self.machine.loop
-        assert loop is not None
-        self.writer.text, self.writer.ends = {}, {}
-        sampling = SamplingParams(temperature=0, ignore_eos=True)
-        for number, prompt in enumerate(prompts):
-            request = GenerateRequest(prompt, max_tokens=count, sampling=sampling, cache=False)
-            loop.submit(branches(self.machine.vocab, None, 4096, loop.n_ctx, number, request))
-        loop._batch.decode = self._decoder(loop._batch, fault)  # type: ignore[method-assign]
-        for _ in range(1000):
-            if not loop.busy:
-                break
-            self.machine.turn()
-        assert not loop.busy, "the loop goes round for ever"
-        stats = loop.stats()
-        assert (stats.cells_active, stats.cells_cached, stats.running) == (0, 0, 0)
-        ends = [self.writer.ends[number] for number in range(len(prompts))]
-        return [
-            end if isinstance(end, Failed) else self.writer.text[number] for number, end in enumerate(ends)
-        ]
-
-    def _decoder(self, batch: Batch, fault: Fault | None) -> Callable[[Any], int]:
         def decode(context: Any) -> int:
-            code = fault(batch) if fault is not None else 0
+            code = self._fault(batch) if self._fault is not None else 0
             self.codes.append(code)
             return code or Batch.decode(batch, context)
 
-        return decode
+        batch.decode = decode  # type: ignore[method-assign]
+
+    def say_with(self, fault: Fault, *prompts: str) -> list[str | Failed]:
+        self._fault = fault
+        answers = self.say(prompts, COUNT)
+        self._fault = None
+        return answers
 
 
 @pytest.fixture
@@ -106,6 +55,7 @@ def bench(random_model: Path) -> Iterator[Bench]:
     made.machine.model.free()
 
 
+COUNT = 12
 GOOD = ["first", "the second one", "and a third"]
 
 
@@ -115,23 +65,23 @@ def poisoned(code: int) -> Fault:
 
 @pytest.mark.parametrize("code", [-1, -2, -3])
 def test_a_prompt_that_breaks_the_batch_fails_alone(bench: Bench, code: int) -> None:
-    expected = bench.say(*GOOD)
-    answers = bench.say(*GOOD, "bad " + POISON, fault=poisoned(code))
+    expected = bench.say(GOOD, COUNT)
+    answers = bench.say_with(poisoned(code), *GOOD, "bad " + POISON)
     assert answers[:3] == expected
     failed = answers[3]
     assert isinstance(failed, Failed) and failed.kind == "internal" and f"code {code}" in failed.text
-    assert bench.say(*GOOD) == expected
+    assert bench.say(GOOD, COUNT) == expected
 
 
 @pytest.mark.parametrize("code", [-3, 2])
 def test_a_stream_that_breaks_in_the_middle_fails_alone(bench: Bench, code: int) -> None:
     """From the fifth token of one answer on."""
-    expected = bench.say(*GOOD, "x" * 40)
+    expected = bench.say([*GOOD, "x" * 40], COUNT)
 
     def fault(batch: Batch) -> int:
         return code if bool((batch.pos[: batch.size] >= 44).any()) else 0
 
-    answers = bench.say(*GOOD, "x" * 40, fault=fault)
+    answers = bench.say_with(fault, *GOOD, "x" * 40)
     assert answers[:3] == expected[:3]
     assert isinstance(answers[3], Failed) and f"code {code}" in answers[3].text
     assert bench.writer.text[3] == str(expected[3])[: len(bench.writer.text[3])] != ""
@@ -139,28 +89,29 @@ def test_a_stream_that_breaks_in_the_middle_fails_alone(bench: Bench, code: int)
 
 @pytest.mark.parametrize("code", [1, 2, -3])
 def test_a_failure_that_passes_loses_nobody(bench: Bench, code: int) -> None:
-    expected = bench.say(*GOOD)
+    expected = bench.say(GOOD, COUNT)
     turns = iter(range(1000))
-    assert (
-        bench.say(*GOOD, fault=lambda batch: code if next(turns) in (1, 4, 9) and batch.size > 1 else 0)
-        == expected
-    )
+
+    def passing(batch: Batch) -> int:
+        return code if next(turns) in (1, 4, 9) and batch.size > 1 else 0
+
+    assert bench.say_with(passing, *GOOD) == expected
     assert code in bench.codes
 
 
 def test_no_room_for_all_at_once_is_no_error(bench: Bench) -> None:
     """llama.cpp finds no cells for more than one sequence at a time: they are computed in turns."""
-    expected = bench.say(*GOOD)
+    expected = bench.say(GOOD, COUNT)
 
     def crowded(batch: Batch) -> int:
         return 1 if len(set(batch.sequence[: batch.size].tolist())) > 1 else 0
 
-    assert bench.say(*GOOD, fault=crowded) == expected
+    assert bench.say_with(crowded, *GOOD) == expected
 
 
 def test_what_can_never_have_room_fails_and_the_others_end(bench: Bench) -> None:
-    expected = bench.say(*GOOD)
-    answers = bench.say("bad " + POISON, *GOOD, fault=poisoned(1))
+    expected = bench.say(GOOD, COUNT)
+    answers = bench.say_with(poisoned(1), "bad " + POISON, *GOOD)
     assert answers[1:] == expected
     assert isinstance(answers[0], Failed) and answers[0].kind == "context"
 

@@ -157,6 +157,23 @@ async def test_killed_while_busy_fails_what_was_open_and_nothing_hangs(
         assert not (await runner.exited).expected
 
 
+async def test_killed_while_embedding(start: Runners, random_model: Path) -> None:
+    """Seconds of work, of which nothing can be done yet when the runner has answered a later question."""
+    runner = await start(random_model, num_ctx=2048)
+    texts = ["w" * 2000] * 300
+    embedding = asyncio.create_task(runner.embed(EmbedRequest(texts)))
+    writing = asyncio.create_task(ask(runner, GenerateRequest("Hello", max_tokens=2000)))
+    await runner.tokenize("x")
+    assert not embedding.done()
+    os.kill(runner.pid, signal.SIGKILL)
+    async with asyncio.timeout(20):
+        with pytest.raises(RunnerError, match="SIGKILL") as failed:
+            await embedding
+        assert failed.value.kind == "crashed"
+        with pytest.raises(RequestFailed, match="SIGKILL"):
+            await writing
+
+
 async def test_killed_while_loading(random_model: Path) -> None:
     load, child = await loading(random_model)
     child.kill()

@@ -64,6 +64,10 @@ class Branch:
     follows: Branch | None = None
     """Another branch is computing a prefix this one shares: wait until it has `follow_upto` tokens."""
     follow_upto: int = 0
+    stops: list[int] = field(default_factory=list)
+    """Where the reading halts for a copy of the state; see `checkpoints`."""
+    begun_again: bool = False
+    """Whether a failed batch has spoilt its state once."""
     position_told: int = -1
     spoken: bool = False
     """Whether any text has left for the client."""

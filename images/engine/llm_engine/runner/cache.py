@@ -2,22 +2,21 @@
 
 Joins the radix tree (what is known) with llama.cpp's memory (what is stored): every change to one is made to
 the other here and nowhere else. Where a model's memory can be cut at will this gives prefix sharing by
-reference; where it cannot, sequences keep to themselves (`sharing` is False) and only a whole sequence is
-ever dropped. What leaves the cells is parked in main memory where there is a budget for it, and comes back
-from there.
+reference; where it cannot, sequences keep to themselves (`sharing` is False), only a whole sequence is ever
+dropped, and what others may go on from is copied (`checkpoints`). What leaves the cells is parked in main
+memory where there is a budget for it, and comes back from there.
 """
 
 from __future__ import annotations
 
-import ctypes
 from collections.abc import Callable
 
-import numpy as np
-
+from llm_engine.runner.checkpoints import Checkpoints
 from llm_engine.runner.library import lib
 from llm_engine.runner.model import Context
-from llm_engine.runner.parking import WORTH_PARKING, Bytes, Parking
+from llm_engine.runner.parking import WORTH_PARKING, Parking
 from llm_engine.runner.prefix import Cut, PrefixTree
+from llm_engine.runner.seqstate import Bytes, read_state, state_size, write_state
 from llm_engine.runner.states import States
 from llm_engine.runner.vocab import TokenArray
 
@@ -38,6 +37,7 @@ class Cache:
         idle: int | None = None,
     ) -> None:
         self._states = States() if stateful else None
+        self.checkpoints = Checkpoints(parking) if stateful and parking > 0 else None
         self._handle = context.handle
         self._memory = context.memory
         self.cells = context.cells
@@ -90,11 +90,14 @@ class Cache:
         prefix.
         """
         if self._states is not None:
-            taken = self._states.take(tokens[:-1])
+            copy = self.checkpoints.find(tokens[:-1]) if self.checkpoints is not None else None
+            taken = self._states.take(tokens[:-1], copy[0] if copy is not None else 0)
             if taken is not None:
                 self.tree.add(taken[0], running=True)
                 self._private[taken[0]] = taken[1]
                 return taken
+            if copy is not None:
+                return self._from_copy(*copy)
         found = self.tree.match(tokens[:-1]) if self.sharing else None
         if not self._free:
             protect = found.source if found else -1
@@ -110,6 +113,33 @@ class Cache:
         lib.llama_memory_seq_cp(self._memory, found.source, sequence, 0, length)
         self.tree.extend(sequence, tokens[:length])
         return sequence, length
+
+    def _from_copy(self, length: int, data: Bytes) -> tuple[int, int] | None:
+        """A sequence with the state that was copied after `length` tokens."""
+        if not self._free:
+            self._drop_one(-1)
+        if not self._free:
+            return None
+        sequence = self._free.pop()
+        if not write_state(self._handle, sequence, data):
+            lib.llama_memory_seq_rm(self._memory, sequence, -1, -1)
+            length = 0
+        self.tree.add(sequence, running=True)
+        self._private[sequence] = length
+        return sequence, length
+
+    def places(self, tokens: TokenArray) -> list[int]:
+        """Where the reading of a prompt is to stop for a copy of the state."""
+        if self.checkpoints is None or self._states is None:
+            return []
+        return self.checkpoints.places(tokens, self._states.read())
+
+    def copy(self, sequence: int, tokens: TokenArray) -> None:
+        """Keep a copy of the state that a sequence has after exactly `tokens`."""
+        if self.checkpoints is None:
+            return
+        size = state_size(self._handle, sequence)
+        self.checkpoints.keep(tokens, size, lambda: read_state(self._handle, sequence))
 
     def known(self, tokens: TokenArray) -> int:
         """How many leading tokens need not be computed, in cells or parked."""
@@ -131,8 +161,7 @@ class Cache:
             return length
         have = length
         for piece, upto in chain:
-            raw = piece.data.ctypes.data_as(ctypes.POINTER(ctypes.c_uint8))
-            if not lib.llama_state_seq_set_data(self._handle, raw, piece.data.nbytes, self._scratch):
+            if not write_state(self._handle, self._scratch, piece.data):
                 break
             lib.llama_memory_seq_cp(self._memory, self._scratch, sequence, have, upto)
             lib.llama_memory_seq_rm(self._memory, self._scratch, -1, -1)
@@ -150,13 +179,22 @@ class Cache:
 
         def save(start: int) -> Bytes | None:
             lib.llama_memory_seq_cp(self._memory, sequence, self._scratch, start, len(tokens))
-            data = np.empty(lib.llama_state_seq_get_size(self._handle, self._scratch), dtype=np.uint8)
-            raw = data.ctypes.data_as(ctypes.POINTER(ctypes.c_uint8))
-            copied = lib.llama_state_seq_get_data(self._handle, raw, data.nbytes, self._scratch)
+            data = read_state(self._handle, self._scratch)
             lib.llama_memory_seq_rm(self._memory, self._scratch, -1, -1)
-            return data if copied == data.nbytes > 0 else None
+            return data
 
         self.parking.park(tokens, save)
+
+    @property
+    def parked(self) -> tuple[int, int]:
+        """Tokens and bytes that main memory holds of idle prefixes."""
+        held = self.parking or self.checkpoints
+        return (held.tokens, held.bytes) if held is not None else (0, 0)
+
+    def unpark(self, size: int) -> int:
+        """Forget at least so many of those bytes, as far as there are any; how many it was."""
+        held = self.parking or self.checkpoints
+        return held.give_back(size) if held is not None else 0
 
     def settle(self) -> None:
         """Before computing: park the idle sequences that would make it slower, oldest first."""
@@ -205,9 +243,12 @@ class Cache:
         self._private[sequence] -= dropped
         return True
 
-    def discard_from(self, sequence: int, length: int) -> None:
-        """Forget cells from `length` on that were never counted: those of a batch that failed half-way."""
-        lib.llama_memory_seq_rm(self._memory, sequence, length, -1)
+    def discard_from(self, sequence: int, length: int) -> bool:
+        """Forget cells from `length` on that were never counted: those of a batch that failed half-way.
+
+        False where the memory is a state that has gone on already.
+        """
+        return bool(lib.llama_memory_seq_rm(self._memory, sequence, length, -1))
 
     def shift(self, sequence: int, keep: int, dropped: int) -> bool:
         """Forget `dropped` tokens after the first `keep` and move the rest down; False where it cannot be.

@@ -132,12 +132,12 @@ class Loop:
             branch.sampler.close()
         self._speculator.forget(branch)
 
-    def _release(self, branch: Branch) -> None:
-        """Give the sequence back, leaving in the cache what it computed."""
-        if branch.shared_upto >= 0:
+    def _release(self, branch: Branch, *, keep: bool = True) -> None:
+        """Give the sequence back, leaving in the cache what it computed if `keep`."""
+        if branch.shared_upto >= 0 and keep:
             self.cache.publish(branch.sequence, branch.tokens[branch.shared_upto : branch.computed])
         computed = branch.tokens[: branch.computed]
-        self.cache.close(branch.sequence, keep=branch.request.cache, tokens=computed)
+        self.cache.close(branch.sequence, keep=keep and branch.request.cache, tokens=computed)
         branch.sequence = -1
         branch.computed = branch.shared_upto = 0
 
@@ -191,8 +191,11 @@ class Loop:
                 self.outbox.queued(branch, position)
 
     def _should_follow(self, branch: Branch) -> bool:
-        if not self.cache.sharing or not any(other.state is State.READING for other in self.running):
+        if not any(other.state is State.READING for other in self.running):
             return False
+        if not self.cache.sharing:
+            # What can be taken over there are whole copies, so only equal prompts are worth waiting for.
+            return self.cache.checkpoints is not None and self.queue.follow_twin(branch, self.running)
         known = self.cache.known(branch.tokens[: branch.count - 1])
         return self.queue.follow(branch, self.running, known)
 
@@ -211,6 +214,7 @@ class Loop:
         cached = self.cache.restore(sequence, tokens, cached, branch.snap)
         branch.sequence = sequence
         branch.computed = branch.shared_upto = cached
+        branch.stops = [] if branch.media else [at for at in self.cache.places(tokens) if at > cached]
         if branch.uneven:
             branch.shared_upto = -1
         branch.state = State.READING
@@ -283,7 +287,8 @@ class Loop:
         for branch in reading:
             branch.proposal = []
             chunk = branch.next_chunk()
-            branch.reach = (chunk.start if chunk else branch.count) - branch.computed
+            upto = chunk.start if chunk else branch.stops[0] if branch.stops else branch.count
+            branch.reach = upto - branch.computed
         budget = min(self._context.batch, self._pace.budget(len(writing)))
         self._share(reading, min(budget, max(1, self._context.batch - CRUMB)))
         return len(writing) + proposed + sum(branch.fed for branch in reading)
@@ -320,13 +325,17 @@ class Loop:
             self.fail(youngest, "context", text)
             return False
         self.counters.preemptions += 1
-        self.running.remove(youngest)
-        self._release(youngest)
-        youngest.proposal = []
-        youngest.fed = 0
-        youngest.state = State.WAITING
-        self.queue.put_back(youngest)
+        self._set_back(youngest)
         return True
+
+    def _set_back(self, branch: Branch, *, keep: bool = True) -> None:
+        """Back to the queue with all it has said; it goes on from there when its turn comes."""
+        self.running.remove(branch)
+        self._release(branch, keep=keep)
+        branch.proposal = []
+        branch.fed = 0
+        branch.state = State.WAITING
+        self.queue.put_back(branch)
 
     # Computing it
 
@@ -363,6 +372,10 @@ class Loop:
         if branch.state is State.READING and branch.shared_upto >= 0 and branch.request.cache:
             self.cache.publish(branch.sequence, branch.tokens[branch.shared_upto : branch.computed])
             branch.shared_upto = branch.computed
+        if branch.stops and branch.computed == branch.stops[0]:
+            branch.stops.pop(0)
+            if branch.request.cache:
+                self.cache.copy(branch.sequence, branch.tokens[: branch.computed])
 
     def _sample(self, part: Part, logits: np.ndarray[tuple[int, int], np.dtype[np.float32]]) -> None:
         branch = part.branch
@@ -419,8 +432,10 @@ class Loop:
         self.counters.decode_failures += 1
         print(f"llama_decode returned {verdict} for {self._batch.size} tokens", file=sys.stderr, flush=True)
         for part in parts:
-            self.cache.discard_from(part.branch.sequence, part.branch.position(part.branch.computed))
-            part.branch.proposal = []
+            branch = part.branch
+            branch.proposal = []
+            if not self.cache.discard_from(branch.sequence, branch.position(branch.computed)):
+                self._begin_again(branch, verdict)
         if verdict in (1, 2) and self.cache.evict(max(256, 2 * self._batch.size)):
             return
         if verdict < 0 and len(parts) == 1:
@@ -429,6 +444,14 @@ class Loop:
         for part in parts:
             if part.branch in self.running:
                 self._alone(part)
+
+    def _begin_again(self, branch: Branch, verdict: int) -> None:
+        """Its state went on with tokens that may not be computed rightly: it is read anew, but only once."""
+        if branch.begun_again or branch not in self.running:
+            self._failed(branch, verdict)
+            return
+        branch.begun_again = True
+        self._set_back(branch, keep=False)
 
     def _failed(self, branch: Branch, verdict: int) -> None:
         text = f"llama.cpp failed to compute this request (code {verdict})"
@@ -462,7 +485,7 @@ class Loop:
     def stats(self) -> Stats:
         c = self.counters
         active = self.cache.active_cells
-        parking = self.cache.parking
+        parked_tokens, parked_bytes = self.cache.parked
         return Stats(
             running=sum(1 for b in self.running if b.state is State.WRITING),
             prefilling=sum(1 for b in self.running if b.state is State.READING),
@@ -478,8 +501,8 @@ class Loop:
             drafted_tokens=c.drafted_tokens,
             accepted_tokens=c.accepted_tokens,
             evictions=self.cache.evictions,
-            parked_tokens=parking.tokens if parking is not None else 0,
-            parked_bytes=parking.bytes if parking is not None else 0,
+            parked_tokens=parked_tokens,
+            parked_bytes=parked_bytes,
             restored_tokens=self.cache.restored,
             preemptions=c.preemptions,
             cancelled=c.cancelled,

@@ -59,23 +59,23 @@ class Machine:
         spec, model = self.spec, self.model
         parallel = max(1, spec.num_parallel)
         cells = spec.cells or spec.num_ctx * parallel
-        # Models with a sliding window keep whole sequences (llama.cpp's default), so theirs can be cut as
-        # well.
-        sharing = spec.prefix_cache and not model.stateful
+        # llama.cpp reuses cells that have left a window, so a prefix of such a sequence may be gone in the
+        # middle; only where the sequence ends all is there that goes on from it.
+        whole = model.stateful or model.sliding_window > 0
+        sharing = spec.prefix_cache and not whole
         if sharing:
             sequences = min(MAX_SEQUENCES, parallel + IDLE_SEQUENCES)
         else:
-            sequences = min(MAX_SEQUENCES, parallel + (SPARE_STATES if model.stateful else 0))
+            sequences = min(MAX_SEQUENCES, parallel + (SPARE_STATES if whole else 0))
         parallel = min(parallel, sequences)
-        # A sliding window's state lacks what has left the window, so it could not be cut back.
-        parking = 0 if not sharing or model.sliding_window else spec.park_bytes
+        parking = spec.park_bytes if spec.prefix_cache else 0
         parking = default_budget() if parking is None else parking
         outputs = parallel * (1 + max(spec.lookup, spec.draft_max))
         context = Context(
             model,
             cells=cells,
             batch=min(max(spec.num_batch, outputs), max(cells, 1)),
-            sequences=min(MAX_SEQUENCES, sequences + (parking > 0)),
+            sequences=min(MAX_SEQUENCES, sequences + (sharing and parking > 0)),
             outputs=outputs,
         )
         idle = spec.idle_cells
@@ -88,7 +88,7 @@ class Machine:
             Cache(
                 context,
                 sharing=sharing,
-                stateful=spec.prefix_cache and model.stateful,
+                stateful=spec.prefix_cache and whole,
                 parking=parking,
                 idle=idle,
             ),
@@ -148,11 +148,9 @@ class Machine:
 
     def unpark(self, size: int) -> int:
         """Give main memory back to the system that idle prefixes take; how many bytes it was."""
-        parking = self.loop.cache.parking if self.loop is not None else None
-        if parking is None:
-            return 0
-        freed = parking.give_back(size)
-        trim_heap()
+        freed = self.loop.cache.unpark(size) if self.loop is not None else 0
+        if freed:
+            trim_heap()
         return freed
 
     # What it is

@@ -13,13 +13,11 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import numpy as np
-from numpy.typing import NDArray
 
 from llm_engine.runner.prefix import common_prefix
 from llm_engine.runner.room import available_ram
+from llm_engine.runner.seqstate import Bytes
 from llm_engine.runner.vocab import TokenArray
-
-Bytes = NDArray[np.uint8]
 
 # Fewer tokens than this are computed again sooner than they are worth a piece of their own.
 WORTH_PARKING = 16

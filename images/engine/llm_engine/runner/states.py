@@ -7,6 +7,7 @@ all of it; the next turn of a conversation does. The one used least recently goe
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Iterable
 
 from llm_engine.runner.prefix import common_prefix
 from llm_engine.runner.vocab import TokenArray
@@ -25,14 +26,18 @@ class States:
     def cells(self) -> int:
         return sum(len(tokens) for tokens in self._idle.values())
 
+    def read(self) -> Iterable[TokenArray]:
+        """What the idle states have seen."""
+        return self._idle.values()
+
     def keep(self, sequence: int, tokens: TokenArray) -> None:
         self._idle[sequence] = tokens.copy()
 
-    def take(self, prompt: TokenArray) -> tuple[int, int] | None:
-        """The state that has seen the most of the prompt's beginning, and nothing else; it leaves the
-        idle ones.
+    def take(self, prompt: TokenArray, beyond: int = 0) -> tuple[int, int] | None:
+        """The state that has seen the most of the prompt's beginning, more than `beyond` tokens of it, and
+        nothing else; it leaves the idle ones.
         """
-        best, length = -1, 0
+        best, length = -1, beyond
         for sequence, tokens in self._idle.items():
             if length < len(tokens) <= len(prompt) and common_prefix(tokens, prompt) == len(tokens):
                 best, length = sequence, len(tokens)

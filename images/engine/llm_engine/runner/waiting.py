@@ -9,6 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+import numpy as np
+
 from llm_engine.runner.branch import Branch, State
 from llm_engine.runner.prefix import common_prefix
 
@@ -55,6 +57,17 @@ class Queue:
         branch.follows = leader
         branch.follow_upto = best if leader else 0
         return leader is not None
+
+    def follow_twin(self, branch: Branch, running: Iterable[Branch]) -> bool:
+        """Whether to wait for somebody who is reading the very same prompt."""
+        ours = branch.tokens[: branch.count]
+        for other in running:
+            if other.state is not State.READING or not branch.count == other.count > other.computed + 1:
+                continue
+            if branch.count > WORTH_WAITING and np.array_equal(ours, other.tokens[: other.count]):
+                branch.follows, branch.follow_upto = other, other.count - 1
+                return True
+        return False
 
     def positions(self) -> list[tuple[Branch, int]]:
         """Branches whose place in the queue (from 1) is not the one they were told last."""

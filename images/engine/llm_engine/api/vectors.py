@@ -8,16 +8,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-
-import numpy as np
-import numpy.typing as npt
+from typing import TYPE_CHECKING, TypeAlias
 
 from llm_engine.api.endpoint import Call
 from llm_engine.api.lookup import files_of, find_model, options_for
 from llm_engine.runner.messages import EmbedRequest
 from llm_engine.scheduler.process import RunnerError
 
-Vector = npt.NDArray[np.float32]
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+
+Vector: TypeAlias = "npt.NDArray[np.float32]"
 
 
 @dataclass(frozen=True)
@@ -68,4 +70,6 @@ async def embed(
         metrics = call.engine.metrics
         metrics.prompt_tokens.labels(metrics.label(model.short_name)).inc(tokens)
         metrics.spent(call.key, prompt=tokens)
+        import numpy as np  # here: a server that makes no vectors starts without it
+
         return Embedded([np.frombuffer(raw, "<f4") for raw in result.vectors], tokens, lease.load_seconds)

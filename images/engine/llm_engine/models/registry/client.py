@@ -13,10 +13,9 @@ import socket
 import ssl
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urljoin, urlsplit
 
-import aiohttp
 from yarl import URL
 
 from llm_engine import OLLAMA_VERSION, __version__
@@ -26,6 +25,11 @@ from llm_engine.models.names import Name
 from llm_engine.models.registry.challenge import Challenge
 from llm_engine.models.registry.credentials import Credentials
 from llm_engine.models.registry.identity import Identity
+
+# Here and beside it aiohttp is imported where it is used: that takes a quarter of a server's start, and most
+# servers start without a pull.
+if TYPE_CHECKING:
+    import aiohttp
 
 # Ollama's registry decides by this header whether a client understands a model; we understand what that
 # version does.
@@ -41,6 +45,8 @@ RETRYABLE = (408, 425, 429, 500, 502, 503, 504)
 
 def new_session() -> aiohttp.ClientSession:
     """A session for all registries; proxies come from the environment."""
+    import aiohttp
+
     timeout = aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_TIMEOUT)
     return aiohttp.ClientSession(
         timeout=timeout,
@@ -64,6 +70,8 @@ def _small_buffers(address: Any) -> socket.socket:
 
 def transient(error: BaseException) -> bool:
     """Whether trying again may help."""
+    import aiohttp
+
     if isinstance(error, RegistryError):
         return error.retryable
     if isinstance(error, aiohttp.ClientSSLError):
@@ -124,6 +132,8 @@ class Registry:
     def _send(
         self, method: str, url: str, headers: dict[str, str], data: Any, stall: float | None, follow: bool
     ) -> Any:
+        import aiohttp
+
         timeout = aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_TIMEOUT, sock_read=stall)
         # With `insecure`, https goes unverified: registries of a private network have certificates of their
         # own.

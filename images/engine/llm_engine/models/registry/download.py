@@ -10,8 +10,7 @@ import re
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass, field
-
-import aiohttp
+from typing import TYPE_CHECKING
 
 from llm_engine.models.blobs import BlobStore
 from llm_engine.models.digests import Digest
@@ -20,6 +19,9 @@ from llm_engine.models.registry.client import Registry, raise_for, transient
 from llm_engine.models.registry.partial import Busy, Partial
 from llm_engine.models.registry.ratelimit import RateLimit
 from llm_engine.models.registry.together import together
+
+if TYPE_CHECKING:
+    import aiohttp
 
 PART = 32 * 1024 * 1024
 FLUSH = 512 * 1024
@@ -252,6 +254,8 @@ class Download:
 
 def describe(error: BaseException) -> str:
     """In words, also for errors without any."""
+    import aiohttp
+
     if isinstance(error, (aiohttp.SocketTimeoutError, asyncio.TimeoutError)):
         return "no data for too long"
     return str(error) or type(error).__name__

@@ -10,9 +10,7 @@ import asyncio
 import contextlib
 from collections.abc import AsyncGenerator, Callable, Sequence
 from dataclasses import dataclass, field
-from typing import TypeVar
-
-import aiohttp
+from typing import TYPE_CHECKING, TypeVar
 
 from llm_engine.models.digests import Digest
 from llm_engine.models.errors import RegistryError
@@ -25,6 +23,9 @@ from llm_engine.models.registry.download import Download, Traffic, describe
 from llm_engine.models.registry.together import together
 from llm_engine.models.status import Status
 from llm_engine.models.store import ModelStore
+
+if TYPE_CHECKING:
+    import aiohttp
 
 K = TypeVar("K")
 V = TypeVar("V")
@@ -158,6 +159,8 @@ class Puller:
         await asyncio.to_thread(self.store.remove_unused, job.outdated)
 
     async def _manifest(self, registry: Registry) -> bytes:
+        import aiohttp
+
         failures = 0
         while True:
             try:

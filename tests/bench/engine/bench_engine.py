@@ -89,13 +89,13 @@ def run(program: Path, rounds: int, names: list[str], json_file: Path | None) ->
     results: Results = {}
     pairs: list[tuple[list[Scenario], list[Launch]]] = []
     if talking := [s for s in chosen if not s.embedding]:
-        path = model.build(vocabulary, folder / "chat.gguf")
-        engine = Engine(folder / "chat-store")
+        path = model.build(vocabulary, folder / "talk.gguf")
+        engine = Engine(folder / "talk-store")
         engine.create(path)
         pairs.append((talking, [LlamaServer(program, path), engine]))
     if embedding := [s for s in chosen if s.embedding]:
-        path = model.build(vocabulary, folder / "embed.gguf", pooling=gguf.PoolingType.MEAN)
-        engine = Engine(folder / "embed-store")
+        path = model.build(vocabulary, folder / "vectors.gguf", pooling=gguf.PoolingType.MEAN)
+        engine = Engine(folder / "vectors-store")
         engine.create(path)
         pairs.append((embedding, [LlamaServer(program, path, embedding=True), engine]))
     for round_ in range(rounds):

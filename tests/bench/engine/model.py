@@ -11,9 +11,12 @@ import numpy as np
 import numpy.typing as npt
 from gguf import GGMLQuantizationType, GGUFReader, GGUFValueType, GGUFWriter, quants
 
+# No part of it depends on `add_generation_prompt`: llama-server puts what does through a schema's grammar,
+# loses its first character on the way with this kind of vocabulary, and refuses every schema.
 TEMPLATE = (
-    "{% for m in messages %}<|{{ m.role }}|>\n{{ m.content }}\n{% endfor %}"
-    "{% if add_generation_prompt %}<|assistant|>\n{% endif %}"
+    "{% for m in messages %}{% if m.role == 'assistant' %}{{ m.content }}\n"
+    "{% else %}<|{{ m.role }}|>\n{{ m.content }}\n"
+    "{% if m.role == 'user' %}<|assistant|>\n{% endif %}{% endif %}{% endfor %}"
 )
 Packed = npt.NDArray[np.uint8]
 

@@ -111,7 +111,9 @@ class Running:
         words, env = launch.command(self.port)
         self.started = time.perf_counter()
         self._log = log.open("wb")
-        self.process = subprocess.Popen(words, env={**os.environ, **env}, stdout=self._log, stderr=self._log)
+        # An installed engine has its bytecode beside it; a shell that forbids writing any must not hide that.
+        inherited = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
+        self.process = subprocess.Popen(words, env={**inherited, **env}, stdout=self._log, stderr=self._log)
 
     async def ready(self) -> None:
         await wait_ready(self.port, self.launch.ready, self.process)

@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 import trustme
 from llm_engine.api.keys import add, remove
@@ -356,3 +357,30 @@ def test_no_log_line_holds_a_prompt(start: Callable[..., EngineServer], tmp_path
     thread.join(20)
     assert secret not in server.log.read_text()
     assert not [path for path in tmp_path.rglob("*") if "request-logs" in path.name]
+
+
+def test_an_idle_engine_sleeps(start: Callable[..., EngineServer]) -> None:
+    """With a model loaded and nobody asking, server and runner wake a few times a second at most."""
+    server = start()
+    assert (
+        server.client.post(
+            "/api/generate", {**ENDLESS, "stream": False, "options": {"num_predict": 2}}
+        ).status
+        == 200
+    )
+    root = psutil.Process(server.process.pid)
+    family = [root, *root.children(recursive=True)]
+    assert len(family) == 2
+
+    def wakeups() -> int:
+        return sum(
+            psutil.Process(thread.id).num_ctx_switches().voluntary
+            for process in family
+            for thread in process.threads()
+        )
+
+    seconds = 2.0
+    wait_for(lambda: not running(server))
+    before = wakeups()
+    time.sleep(seconds)  # the measurement itself
+    assert wakeups() - before <= 6 * seconds

@@ -135,6 +135,25 @@ def _holder_of(port: int) -> str | None:
     return None
 
 
+class QuietServer(uvicorn.Server):
+    """uvicorn wakes ten times a second to see whether it should end. This one is told, and wakes once for the
+    `Date` header.
+    """
+
+    def __init__(self, config: uvicorn.Config) -> None:
+        super().__init__(config)
+        self._leaving = asyncio.Event()
+
+    def leave(self) -> None:
+        self.should_exit = True
+        self._leaving.set()
+
+    async def main_loop(self) -> None:
+        while not await self.on_tick(0):
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._leaving.wait(), 1.0)
+
+
 async def _main(settings: Settings, sock: socket.socket) -> None:
     # More than there are processors: many of them wait, for a disk or for a template that takes its time.
     threads = ThreadPoolExecutor(THREADS, thread_name_prefix="work")
@@ -145,7 +164,7 @@ async def _main(settings: Settings, sock: socket.socket) -> None:
             "request bodies, prompts included, are written to a folder",
             extra={"data": {"folder": str(app.engine.requests.folder)}},
         )
-    server = uvicorn.Server(
+    server = QuietServer(
         uvicorn.Config(
             app.asgi,
             log_config=None,
@@ -175,7 +194,7 @@ async def _main(settings: Settings, sock: socket.socket) -> None:
             await app.engine.scheduler.close(0)
         second.cancel()
         await asyncio.gather(second, stopping, return_exceptions=True)
-        server.should_exit = True
+        server.leave()
         done, _ = await asyncio.wait({serving}, timeout=2)
         if not done:
             server.force_exit = True
@@ -195,7 +214,9 @@ async def _until_signal() -> None:
 async def _background(app: App) -> AsyncIterator[None]:
     """The watcher of the loop, and the models that are to be there from the start."""
     tasks = [
-        asyncio.create_task(watch_loop(app.engine.metrics), name="loop watch"),
+        asyncio.create_task(
+            watch_loop(app.engine.metrics, lambda: bool(app.engine.running)), name="loop watch"
+        ),
         asyncio.create_task(watch_gpus(app.engine), name="gpu watch"),
         asyncio.create_task(_preload(app), name="preload"),
         asyncio.create_task(_clean(app), name="clean"),

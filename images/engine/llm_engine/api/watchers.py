@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from llm_engine.api.metrics import Metrics
@@ -13,6 +13,8 @@ from llm_engine.api.state import Engine
 from llm_engine.scheduler.observer import Observer
 
 TICK = 0.05
+# With nobody to serve there is nobody to be late for, and an idle server should not wake its processor.
+IDLE_TICK = 1.0
 GPU_TICK = 2.0
 log = logging.getLogger("llm_engine.watch")
 
@@ -85,9 +87,10 @@ async def watch_gpus(engine: Engine) -> None:
         await asyncio.sleep(GPU_TICK)
 
 
-async def watch_loop(metrics: Metrics) -> None:
+async def watch_loop(metrics: Metrics, busy: Callable[[], bool]) -> None:
     """Measures how late timers run: everything that blocks the loop shows here."""
     while True:
+        tick = TICK if busy() else IDLE_TICK
         before = time.monotonic()
-        await asyncio.sleep(TICK)
-        metrics.loop_lag.observe(max(time.monotonic() - before - TICK, 0.0))
+        await asyncio.sleep(tick)
+        metrics.loop_lag.observe(max(time.monotonic() - before - tick, 0.0))

@@ -22,13 +22,12 @@ from llm_engine.runner.messages import Stats
 from llm_engine.runner.model import Context
 from llm_engine.runner.outbox import STEP, Outbox
 from llm_engine.runner.pace import Pace
+from llm_engine.runner.share import TILE, share
 from llm_engine.runner.speculate import Speculator
 from llm_engine.runner.waiting import Queue
 
 # Beside its prompt, a newcomer is given room for this many tokens before it is admitted.
 HEADROOM = 64
-# The end of a prompt that is not worth a decode of its own.
-CRUMB = 48
 
 
 @dataclass(frozen=True)
@@ -262,7 +261,9 @@ class Loop:
         self._batch.clear()
         parts = []
         # A branch that wrote its first token in this turn's first decode had nothing planned for the second.
-        for branch in [b for b in self.running if b.state is state and b.fed]:
+        fed = [b for b in self.running if b.state is state and b.fed]
+        # Whole tiles first: behind a broken one no tile would belong to one sequence alone.
+        for branch in sorted(fed, key=lambda b: b.fed % TILE != 0) if state is State.READING else fed:
             tokens = branch.tokens[branch.computed : branch.computed + branch.fed]
             last = branch.computed + branch.fed == branch.count
             if branch.proposal:
@@ -289,29 +290,9 @@ class Loop:
             chunk = branch.next_chunk()
             upto = chunk.start if chunk else branch.stops[0] if branch.stops else branch.count
             branch.reach = upto - branch.computed
-        budget = min(self._context.batch, self._pace.budget(len(writing)))
-        self._share(reading, min(budget, max(1, self._context.batch - CRUMB)))
+        budget = self._pace.budget(len(writing))
+        share(reading, budget, self._context.batch, oldest_first=self.counters.turns % 2 == 0)
         return len(writing) + proposed + sum(branch.fed for branch in reading)
-
-    @staticmethod
-    def _share(reading: list[Branch], budget: int) -> None:
-        """Half to whoever has waited longest, so no prompt starves; the rest to the shortest, so short
-        ones are quick.
-        """
-        if not reading:
-            return
-        for branch in reading:
-            branch.fed = 0
-        oldest = min(reading, key=lambda b: b.arrived)
-        first = budget if len(reading) == 1 else (budget + 1) // 2
-        oldest.fed = min(oldest.reach, first)
-        budget -= oldest.fed
-        for branch in sorted(reading, key=lambda b: b.pending):
-            left = branch.reach - branch.fed
-            # A crumb that would be left for the next turn costs more there than it lengthens this one.
-            give = left if budget and left <= budget + CRUMB else min(left, budget)
-            branch.fed += give
-            budget = max(0, budget - give)
 
     def _give_way(self, who: Branch | None = None) -> bool:
         """The running branches need more cells than there are: one goes back to the queue, the youngest

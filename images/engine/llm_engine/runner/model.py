@@ -33,8 +33,8 @@ POOLING_NAMES = {number: name for name, number in POOLING.items()}
 MAX_SEQUENCES = 256
 # llama.cpp keeps a row of logits for every sequence there could be, so idle prefixes do not get all of them.
 IDLE_SEQUENCES = 56
-# A processor's attention looks at every cell in use; this many idle ones do not show.
-IDLE_CELLS = 1024
+# A processor's attention looks at every cell in use, in steps of 256: so many idle ones cost next to nothing.
+IDLE_CELLS = 256
 # Models that keep one state per sequence pay for every sequence there could be, so they get few.
 SPARE_STATES = 4
 

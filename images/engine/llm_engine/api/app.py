@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
+from typing import Any
 
 from starlette.types import ASGIApp
 
-from llm_engine.api import openapi
 from llm_engine.api.gate import Gate
 from llm_engine.api.keys import KeyRing
 from llm_engine.api.lookup import Models
@@ -67,7 +68,7 @@ def create_app(settings: Settings) -> App:
     puller = Puller(store, traffic=Traffic(rate=RateLimit(settings.pull_rate)))
     requests = RequestLog() if settings.log_requests else None
     engine = Engine(settings, Models(store), puller, scheduler, metrics, keys, requests)
-    engine.description = openapi.describe(ENDPOINTS)
+    engine.describe = _description
     metrics.watch(lambda: scheduler.waiting, lambda: loaded_models(engine))
     asgi = Gate(
         Router(engine, ENDPOINTS),
@@ -77,6 +78,13 @@ def create_app(settings: Settings) -> App:
         metrics=metrics,
     )
     return App(asgi, engine)
+
+
+@functools.cache
+def _description() -> dict[str, Any]:
+    from llm_engine.api import openapi
+
+    return openapi.describe(ENDPOINTS)
 
 
 def default_context(vram: int) -> int:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -70,7 +70,8 @@ class Engine:
     ready: bool = False
     draining: bool = False
     running: dict[int, Running] = field(default_factory=dict)
-    description: dict[str, Any] = field(default_factory=dict)
+    describe: Callable[[], dict[str, Any]] = dict
+    """The OpenAPI description; made when it is first asked for, as that takes a third of a second."""
     stats: dict[str, Stats] = field(default_factory=dict)
 
     @contextlib.asynccontextmanager

@@ -15,8 +15,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlencode, urljoin, urlsplit
 
-import aiohttp
-
 from llm_engine.models.errors import RegistryError
 from llm_engine.models.manifests import MANIFEST_TYPE, Layer, Manifest
 from llm_engine.models.model import Model
@@ -109,6 +107,8 @@ class _Pusher:
                 self.upload.completed = self.upload.layer.size
                 return
             except Exception as error:
+                import aiohttp
+
                 if self.sums:
                     # What a storage has of an upload cannot be asked: it begins anew.
                     self._forget()

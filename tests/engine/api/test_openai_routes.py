@@ -226,7 +226,8 @@ def test_the_best_are_those_of_the_highest_probability_per_token(client: Client)
         best = asked(n=n, best_of=6)
         wanted = texts[:n] if n < 6 else [choice["text"] for choice in every["choices"]]
         assert [choice["text"] for choice in best["choices"]] == wanted
-        assert best["usage"] == every["usage"]
+        for name in ("prompt_tokens", "completion_tokens", "total_tokens"):
+            assert best["usage"][name] == every["usage"][name]
     silent = asked(n=1, best_of=6, logprobs=None)["choices"][0]
     assert (silent["text"], silent["logprobs"]) == (texts[0], None)
 

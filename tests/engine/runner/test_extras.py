@@ -131,7 +131,7 @@ async def test_speculation_leaves_the_distribution_as_it_is(
     for runner, params in ((drafted, sampling), (looked_up, replace(sampling, logit_bias=few))):
         request = GenerateRequest("abc", n=64, max_tokens=12, echo_tokens=True, sampling=params)
         expected = [answer.ids for answer in await ask_all(plain, request)]
-        assert len({tuple(ids) for ids in expected}) > (30 if temperature else 0)
+        assert len({tuple(ids) for ids in expected}) > (5 if temperature else 0)
         answers = await ask_all(runner, request)
         assert [answer.ids for answer in answers] == expected
         guessed, held = (

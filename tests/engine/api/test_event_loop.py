@@ -7,6 +7,8 @@ import base64
 import hashlib
 import json
 import os
+import random
+import re
 import string
 import sys
 from collections.abc import Callable, Iterator
@@ -18,12 +20,12 @@ import pytest
 
 from tests.engine.api.test_lifecycle import running, wait_for
 from tests.engine.api.test_ollama_routes import HI, WEATHER
-from tests.engine.api.test_soak import one
 from tests.support import random_gguf
 from tests.support.engine import EngineServer, add_model, start_engine
 
 MOST = 0.05
 STREAMS = 64
+CELLS = re.compile(r"llm_engine_kv_cells_used\{.*?\} (\S+)")
 LONG = "alpha beta gamma delta " * 4400
 PROGRAM = (sys.executable, str(Path(__file__).parents[2] / "support" / "measured_engine.py"))
 # Every character is a token: a text of 100,000 characters has as many tokens, which takes the model itself
@@ -115,14 +117,41 @@ def test_no_request_blocks_the_loop(server: EngineServer, report: Path) -> None:
     assert not slow(report)
 
 
-def test_64_streams_with_disconnects(server: EngineServer, report: Path) -> None:
+def one(engine: EngineServer, number: int) -> str:
+    """A whole answer, or a stream that is left after a few lines."""
+    source = random.Random(number)
+    path = ("/api/chat", "/v1/chat/completions", "/v1/messages")[number % 3]
+    leave = source.random() < 0.5
+    body = {"model": "endless" if leave else "chat", "messages": HI, "stream": True, "max_tokens": 500}
+    if path == "/api/chat":
+        body["options"] = {"num_predict": 500}
+    lines = engine.client.stream(path, body)
+    last = b""
+    for count, line in enumerate(lines):
+        last = line if line.strip() else last
+        if leave and count >= source.randrange(1, 6):
+            lines.close()  # type: ignore[attr-defined]
+            return "left"
+    assert b"error" not in last, last
+    return "whole"
+
+
+def test_64_streams_with_disconnects_leave_nothing(server: EngineServer, report: Path) -> None:
+    """No slot, no task, no socket, no file, no cell of the cache; and the loop was never busy for long."""
+    client = server.client
     for model in ("chat", "endless"):
-        server.client.post("/api/generate", {"model": model})
+        client.post("/api/generate", {"model": model})
+    wait_for(lambda: not running(server))
     files = server.open_files()
     with ThreadPoolExecutor(STREAMS) as pool:
         outcomes = list(pool.map(lambda number: one(server, number), range(STREAMS)))
     assert set(outcomes) == {"left", "whole"}
-    wait_for(lambda: not running(server) and server.open_files() <= files + 2)
+    wait_for(lambda: not client.get("/api/status").json["requests"])
+    wait_for(lambda: server.open_files() <= files + 2)
+    status = client.get("/api/status").json
+    assert status["queue"]["waiting"] == 0
+    assert all(model["active"] == 0 and model["queued"] == 0 for model in status["models"])
+    wait_for(lambda: all(float(used) == 0 for used in CELLS.findall(client.get("/metrics").body.decode())))
     assert not slow(report)
 
 

@@ -16,12 +16,13 @@ from tests.engine.api.test_lifecycle import ENDLESS, stream_in_thread, wait_for
 from tests.support.engine import EngineServer, start_engine
 
 LIBRARY = """
+import time
 from pathlib import Path
 from types import SimpleNamespace
 STATE = Path(__file__).with_name("gpus")
 class NVMLError(Exception): pass
 def _gpus():
-    text = STATE.read_text()
+    while (text := STATE.read_text()) == "hangs": time.sleep(0.02)
     if not text.isdigit(): raise NVMLError(text)
     return int(text)
 def nvmlInit(): _gpus()
@@ -94,3 +95,19 @@ def test_a_gpu_less_is_said_but_serves(
         assert any(line["msg"] == "loading with fewer GPUs than at start" for line in server.lines())
     finally:
         server.stop()
+
+
+def test_a_driver_that_hangs_takes_nothing_along(driver: Callable[[str], None], server: EngineServer) -> None:
+    client = server.client
+    body = {"model": "chat", "prompt": "x", "stream": False}
+    assert client.post("/api/generate", body).status == 200
+    driver("hangs")
+    asked = client.get("/readyz")
+    assert asked.json == {"status": "gpu lost: the driver has not answered for 2 s"}
+    assert client.post("/api/generate", body).status == 200, "what is loaded still answers"
+    other = client.post("/api/generate", {**body, "model": "fim"})
+    assert other.status == 500 and "the driver has not answered" in other.json["error"]
+    assert client.post("/api/generate", {**body, "model": "fim", "options": {"num_gpu": 0}}).status == 200
+    assert client.get("/healthz").status == 200
+    driver("1")
+    wait_for(lambda: client.get("/readyz").status == 200)

@@ -31,7 +31,6 @@ if TYPE_CHECKING:
 
 # How long a runner may take to tell of itself: it answers between two batch turns.
 STATS_SECONDS = 1.0
-GPU_SECONDS = 2.0
 
 
 @dataclass
@@ -106,12 +105,8 @@ class Engine:
         return runner_error(kind, text)
 
     async def lost_gpu(self) -> str | None:
-        """Why fewer GPUs answer than at start. A driver that hangs with its GPU must not take the server
-        along."""
-        try:
-            return await asyncio.wait_for(asyncio.to_thread(self.scheduler.gpus.missing), GPU_SECONDS)
-        except TimeoutError:
-            return f"the driver has not answered for {GPU_SECONDS:g} s"
+        """Why fewer GPUs answer than at start."""
+        return (await self.scheduler.gpus.look()).lost
 
     async def refresh_stats(self) -> None:
         """Asks each runner how full its cache is. One that is frozen or dying must not hold up whoever asks

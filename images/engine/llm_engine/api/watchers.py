@@ -43,7 +43,7 @@ class MetricsObserver(Observer):
     def evicted(self, model: str) -> None:
         self.metrics.evictions.labels(self.metrics.label(model)).inc()
 
-    def crashed(self, model: str, gpu_lost: str | None) -> None:
+    def crashed(self, model: str) -> None:
         self.metrics.crashes.labels(self.metrics.label(model)).inc()
 
 

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from llm_engine.scheduler.memory import Gpu
@@ -10,13 +13,24 @@ from llm_engine.scheduler.memory import Gpu
 log = logging.getLogger("llm_engine.devices")
 
 
+PATIENCE = 2.0
+
+
+@dataclass(frozen=True)
+class Look:
+    """The GPUs that answer, and why they are fewer than at start, if they are."""
+
+    gpus: Sequence[Gpu]
+    lost: str | None
+
+
 class Gpus:
     """NVML, opened once. A machine without NVIDIA's driver has no GPUs; one whose GPU vanishes says so."""
 
-    def __init__(self, nvml: Any = None) -> None:
-        """`nvml`: the library to ask, if not the machine's own."""
-        self._nvml = _open_nvml() if nvml is None else nvml
+    def __init__(self) -> None:
+        self._nvml = _open_nvml()
         self.lost: str | None = None
+        self._asking: asyncio.Future[list[Gpu]] | None = None
         self.known = len(self.list()) if self._nvml else 0
 
     def list(self) -> list[Gpu]:
@@ -36,14 +50,20 @@ class Gpus:
         self.lost = None
         return found
 
-    def missing(self) -> str | None:
-        """Why fewer GPUs answer than at start, or None when all do."""
+    async def look(self) -> Look:
+        """What there is, asked in a thread: a driver that hangs with its GPU must not take the server along.
+        While one question hangs, no other is asked."""
         if not self.known:
-            return None
-        now = self.list()
-        if len(now) >= self.known:
-            return None
-        return self.lost or f"{len(now)} of {self.known} GPUs answer"
+            return Look((), None)
+        if self._asking is None or self._asking.done():
+            self._asking = asyncio.ensure_future(asyncio.to_thread(self.list))
+        try:
+            found = await asyncio.wait_for(asyncio.shield(self._asking), PATIENCE)
+        except TimeoutError:
+            return Look((), f"the driver has not answered for {PATIENCE:g} s")
+        if len(found) >= self.known:
+            return Look(found, None)
+        return Look(found, self.lost or f"{len(found)} of {self.known} GPUs answer")
 
 
 def _open_nvml() -> Any:

@@ -15,7 +15,7 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from llm_engine.runner.messages import LoadSpec
@@ -207,13 +207,13 @@ class Scheduler:
         """Evicts until the plan fits; returns how to load it. One at a time, so that room is not given
         twice."""
         async with self._room:
-            self._check_gpus(plan)
+            gpus = await self._gpus_for(plan)
             while True:
                 others = [
                     other for other in self._residencies.values() if other is not residency and other.occupies
                 ]
                 limit = self.limits.max_loaded_models or 3 * max(self.gpus.known, 1)
-                spec, short, missing = self._fit(residency, plan, others)
+                spec, short, missing = self._fit(residency, plan, others, gpus)
                 if len(others) < limit and spec is not None:
                     return spec
                 if spec is None and await _unpark(others, missing):
@@ -223,9 +223,10 @@ class Scheduler:
                 if self._closing:
                     raise ShuttingDown
                 await self._evict_one(others, short if len(others) < limit else f"{limit} models are loaded")
+                gpus = (await self.gpus.look()).gpus
 
     def _fit(
-        self, residency: Residency, plan: Plan, others: list[Residency]
+        self, residency: Residency, plan: Plan, others: list[Residency], gpus: Sequence[memory.Gpu]
     ) -> tuple[LoadSpec | None, str, int]:
         """The spec that fits now, or why none does and how many bytes of main memory are missing."""
         spec = spec_for(plan, self.defaults)
@@ -241,7 +242,7 @@ class Scheduler:
             placement = memory.place(
                 shape,
                 wanted,
-                self.gpus.list(),
+                gpus,
                 reserve=self.limits.gpu_overhead,
                 num_gpu=plan.options.num_gpu,
                 spread=self.limits.spread,
@@ -255,15 +256,17 @@ class Scheduler:
             text = f"model requires more system memory ({_gib(ram)}) than is available ({_gib(max(free, 0))})"
         return None, text, missing
 
-    def _check_gpus(self, plan: Plan) -> None:
+    async def _gpus_for(self, plan: Plan) -> Sequence[memory.Gpu]:
         """Without the GPU that was there at start a model would run, many times slower: that is an error."""
-        lost = self.gpus.missing()
-        if lost and plan.options.num_gpu != 0:
-            if not self.gpus.list():
+        look = await self.gpus.look()
+        if look.lost and plan.options.num_gpu != 0:
+            if not look.gpus:
                 raise LoadError(
-                    f"gpu lost: {lost}; the model is not loaded without it (num_gpu 0 loads it on the CPU)"
+                    f"gpu lost: {look.lost}; the model is not loaded without it "
+                    "(num_gpu 0 loads it on the CPU)"
                 )
-            log.error("loading with fewer GPUs than at start", extra={"data": {"gpu": lost}})
+            log.error("loading with fewer GPUs than at start", extra={"data": {"gpu": look.lost}})
+        return look.gpus
 
     async def _evict_one(self, others: list[Residency], why: str) -> None:
         """Asks the least recently used model to go, an idle one if there is one, and waits for any change."""
@@ -295,7 +298,7 @@ class Scheduler:
         deadline = time.monotonic() + VRAM_RETURN_SECONDS
         before = -1
         while time.monotonic() < deadline:
-            free = sum(gpu.free for gpu in self.gpus.list())
+            free = sum(gpu.free for gpu in (await self.gpus.look()).gpus)
             if free == before:
                 return
             before = free
@@ -309,9 +312,8 @@ class Scheduler:
         self.observer.load_failed(_name(residency))
 
     def crashed(self, residency: Residency, reason: str) -> None:
-        lost = self.gpus.missing()
-        self.observer.crashed(_name(residency), lost)
-        log.error("runner ended", extra={"data": {"model": _name(residency), "reason": reason, "gpu": lost}})
+        self.observer.crashed(_name(residency))
+        log.error("runner ended", extra={"data": {"model": _name(residency), "reason": reason}})
 
     def gone(self, residency: Residency) -> None:
         if self._residencies.get(residency.key) is residency:

@@ -123,7 +123,7 @@ def window(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return random_gguf.build(path, architecture="gemma3", window=16)
 
 
-@pytest.mark.parametrize("kind", ["mamba", "hybrid", "window"])
+@pytest.mark.parametrize("kind", ["mamba", "hybrid"])
 @pytest.mark.parametrize("few", [False, True], ids=["room", "little room"])
 def test_no_answer_comes_from_a_wrong_state(kind: str, few: bool, request: pytest.FixtureRequest) -> None:
     """Overlapping prompts and cancellations, with few states and, once, room for few copies."""
@@ -204,3 +204,11 @@ async def test_more_conversations_than_states_still_answer_rightly(start: Runner
         assert answer.ids == (await ask(plain, question(prompt))).ids
     stats = await runner.stats()
     assert (stats.running, stats.cells_active) == (0, 0)
+
+
+async def test_a_sliding_window_takes_nothing_over_and_says_so(start: Runners, window: Path) -> None:
+    runner = await start(window, num_parallel=2)
+    assert (runner.info.cache_mode, runner.info.architecture) == ("none", "gemma3")
+    first, again = await ask(runner, question(PROMPT)), await ask(runner, question(PROMPT))
+    assert (first.usage.cached_tokens, again.usage.cached_tokens) == (0, 0)
+    assert first.ids == again.ids

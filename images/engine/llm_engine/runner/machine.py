@@ -59,16 +59,17 @@ class Machine:
         spec, model = self.spec, self.model
         parallel = max(1, spec.num_parallel)
         cells = spec.cells or spec.num_ctx * parallel
-        # llama.cpp reuses cells that have left a window, so a prefix of such a sequence may be gone in the
-        # middle; only where the sequence ends all is there that goes on from it.
-        whole = model.stateful or model.sliding_window > 0
-        sharing = spec.prefix_cache and not whole
+        # llama.cpp reuses cells that have left a window, so nothing of such a sequence can be counted on once
+        # another one has run.
+        caches = spec.prefix_cache and model.sliding_window <= 0
+        whole = caches and model.stateful
+        sharing = caches and not whole
         if sharing:
             sequences = min(MAX_SEQUENCES, parallel + IDLE_SEQUENCES)
         else:
             sequences = min(MAX_SEQUENCES, parallel + (SPARE_STATES if whole else 0))
         parallel = min(parallel, sequences)
-        parking = spec.park_bytes if spec.prefix_cache else 0
+        parking = spec.park_bytes if caches else 0
         parking = default_budget() if parking is None else parking
         outputs = parallel * (1 + max(spec.lookup, spec.draft_max))
         context = Context(
@@ -88,7 +89,7 @@ class Machine:
             Cache(
                 context,
                 sharing=sharing,
-                stateful=spec.prefix_cache and whole,
+                stateful=whole,
                 parking=parking,
                 idle=idle,
             ),

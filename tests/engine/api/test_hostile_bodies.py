@@ -51,6 +51,7 @@ BROKEN = [
     b'{"model":true}',
     b'{"model":"nope","messages":"x"}',
     b'{"model":"nope","messages":[[]]}',
+    b'{"model":"nope","messages":[null],"tools":[null],"max_tokens":1}',
     b'{"model":"a\\u0000b","input":"x","prompt":"x"}',
     b'{"model":"../../etc/passwd"}',
     b'{"model":"' + b"x" * 5000 + b'"}',

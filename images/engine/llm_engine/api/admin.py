@@ -147,7 +147,7 @@ def _check_tokens(tokens: Sequence[int], vocabulary: int) -> None:
 
 async def openapi(call: Call) -> Reply:
     """The description of every route, made from the table that routes them."""
-    return Reply(goencode.dumps(call.engine.describe()))
+    return Reply(await asyncio.to_thread(lambda: goencode.dumps(call.engine.describe())))
 
 
 async def unavailable(call: Call) -> Reply:

@@ -224,6 +224,8 @@ def _zero(annotation: Any) -> Any:
     zeros: dict[Any, Any] = {str: "", int: 0, float: 0.0, bool: False}
     if annotation in zeros:
         return zeros[annotation]
+    if get_origin(annotation) in (dict, list):
+        return cast(Any, get_origin(annotation))()
     return cast(Any, annotation)() if dataclasses.is_dataclass(annotation) else None
 
 

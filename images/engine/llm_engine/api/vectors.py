@@ -6,6 +6,7 @@ written: a list of Python floats costs thirty times the memory.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeAlias
@@ -70,6 +71,12 @@ async def embed(
         metrics = call.engine.metrics
         metrics.prompt_tokens.labels(metrics.label(model.short_name)).inc(tokens)
         metrics.spent(call.key, prompt=tokens)
-        import numpy as np  # here: a server that makes no vectors starts without it
+        vectors = await asyncio.to_thread(_vectors, result.vectors)
+        return Embedded(vectors, tokens, lease.load_seconds)
 
-        return Embedded([np.frombuffer(raw, "<f4") for raw in result.vectors], tokens, lease.load_seconds)
+
+def _vectors(raws: Sequence[bytes]) -> list[Vector]:
+    """In a thread: the first time, the import takes a while."""
+    import numpy as np  # here: a server that makes no vectors starts without it
+
+    return [np.frombuffer(raw, "<f4") for raw in raws]

@@ -218,6 +218,29 @@ def test_blobs(client: Client, store: ModelStore) -> None:
     assert (store.blobs.root / digest_of(data).replace(":", "-")).read_bytes() == data
 
 
+def test_a_truncated_blob_is_not_there_and_can_be_uploaded_again(
+    client: Client, store: ModelStore, tmp_path: Path
+) -> None:
+    path = build(tmp_path / "cut.gguf", {None: "cut"}, chat_template="{{ messages[0].content }}")
+    model = create_from_gguf(store, "cut", path)
+    assert model.model_path is not None
+    route = f"/api/blobs/sha256:{model.model_path.name[7:]}"
+    assert client.request("HEAD", route).status == 200
+    os.truncate(model.model_path, 100)
+    assert client.request("HEAD", route).status == 404
+    assert "cut:latest" not in [item["name"] for item in client.request("GET", "/api/tags").json["models"]]
+    assert client.request("POST", route, path.read_bytes()).status == 201
+    assert client.request("HEAD", route).status == 200
+    assert model.model_path.read_bytes() == path.read_bytes()
+    assert delete(client, {"model": f"cut@{ABSENT}"}).status == 404
+    assert delete(client, {"model": "cut"}).status == 200
+    # Whoever was told that it is there may make a model of it now.
+    made = client.request("POST", "/api/create", {"model": "cut", "files": {"m.gguf": route[11:]}})
+    assert made.status == 200 and b'"success"' in made.body
+    assert delete(client, {"model": "cut"}).status == 200
+    assert not model.model_path.exists()
+
+
 def test_blobs_with_other_bytes_than_their_name_says(client: Client, store: ModelStore) -> None:
     before = set(os.listdir(store.blobs.root))
     answer = client.request("POST", f"/api/blobs/{ABSENT}", b"other bytes")

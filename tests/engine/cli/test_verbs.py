@@ -162,7 +162,8 @@ def test_a_model_cut_short_in_the_store_is_named(run: Run, folder: Path, make_gg
     assert done.stderr == (
         f"error: model 'cut:latest' is incomplete: blob {digest} is truncated\nfix: llm-engine doctor\n"
     )
-    assert "cut:latest" in run("list").stdout
+    assert "cut:latest" not in run("list").stdout  # nothing can be done with it; doctor tells of it
+    assert "error: cut:latest: its model layer" in run("doctor", check=False).stdout
     path.write_bytes(whole)
     assert run("run", "cut", "hi").stdout.strip() == "cut short"
     run("rm", "cut")

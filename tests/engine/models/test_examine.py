@@ -7,7 +7,7 @@ from pathlib import Path
 
 from llm_engine.models.create import create_from_gguf
 from llm_engine.models.digests import Digest
-from llm_engine.models.examine import examine, tidy
+from llm_engine.models.examine import examine, set_aside, tidy
 from llm_engine.models.registry.partial import Partial
 from llm_engine.models.store import ModelStore
 
@@ -67,3 +67,30 @@ def test_nothing_goes_while_a_manifest_cannot_be_read(store: ModelStore, chat_gg
     (folder / "latest").write_bytes(b"{")
     assert list(tidy(store)) == []
     assert store.blobs.has(unused)
+
+
+def test_damaged_blobs_are_set_aside_so_that_a_pull_fetches_them(store: ModelStore, chat_gguf: Path) -> None:
+    model = create_from_gguf(store, "a", chat_gguf)
+    assert model.model_path is not None
+    with model.model_path.open("r+b") as file:
+        file.seek(-2000, os.SEEK_END)
+        file.write(b"other bytes")
+    unused, _ = store.blobs.add(b"nobody mentions me")
+    store.blobs.path(unused).write_bytes(b"nobody mentions MY bytes")
+    os.utime(store.blobs.path(unused), LONG_AGO)
+    (weights,) = model.manifest.of_kind("model")
+    aside = "llm-engine doctor --verify --fix"
+    assert {(found.level, found.subject, found.fix) for found in examine(store, verify=True)} == {
+        ("error", "a:latest", f"{aside} && llm-engine pull a:latest"),
+        ("warning", str(unused), aside),
+    }
+    names = {f"{digest.file_name}-damaged" for digest in (weights.digest, unused)}
+    assert set(set_aside(store)) == names
+    assert not store.blobs.has(weights.digest)  # so that a pull, an import or an upload brings it
+    assert store.list() == []
+    found = {finding.subject: finding.fix for finding in examine(store, verify=True)}
+    for name in names:
+        assert found.pop(name) == f"rm {store.blobs.root / name}"
+    assert found == {"a:latest": "llm-engine pull a:latest"}
+    create_from_gguf(store, "a", chat_gguf)
+    assert {finding.subject for finding in examine(store, verify=True)} == names

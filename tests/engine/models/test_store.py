@@ -2,19 +2,31 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import json
 import os
 import shutil
 import subprocess
 import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+from llm_engine.models.bundle import export, load
 from llm_engine.models.canonical import encode, go_float
 from llm_engine.models.config import ModelConfig
 from llm_engine.models.create import Recipe, create, create_from_gguf
 from llm_engine.models.digests import Digest
-from llm_engine.models.errors import BlobMissing, CreateError, DigestMismatch, InvalidGGUF, ModelNotFound
+from llm_engine.models.errors import (
+    BlobMissing,
+    CreateError,
+    DigestMismatch,
+    InvalidGGUF,
+    ModelNotFound,
+    PinMismatch,
+)
 from llm_engine.models.manifests import CONFIG_TYPE, LAYER_PREFIX, Manifest
 from llm_engine.models.names import Name
 from llm_engine.models.store import ModelStore
@@ -362,3 +374,135 @@ def test_a_manifest_as_registries_keep_it(store: ModelStore, chat_gguf: Path) ->
 
 def test_config_keeps_gos_null_for_no_families() -> None:
     assert b'"model_families":null' in ModelConfig(model_format="gguf").encode()
+
+
+def test_a_pin_must_hold_for_whatever_is_done_with_a_name(store: ModelStore, chat_gguf: Path) -> None:
+    model = create_from_gguf(store, "a", chat_gguf)
+    other, right = f"sha256:{'0' * 64}", f"sha256:{model.digest}"
+    with pytest.raises(ModelNotFound, match=other):
+        store.delete(Name.parse(f"a@{other}"))
+    with pytest.raises(PinMismatch, match=right):
+        store.copy(Name.parse("a"), Name.parse(f"b@{other}"))
+    with pytest.raises(CreateError, match="has no digest yet"):
+        create_from_gguf(store, f"c@{right}", chat_gguf)
+    assert [found.short_name for found in store.list()] == ["a:latest"]
+    store.copy(Name.parse("a"), Name.parse(f"b@{right}"))
+    store.delete(Name.parse(f"a@{right}"))
+    assert [found.short_name for found in store.list()] == ["b:latest"]
+
+
+def test_a_name_is_found_in_any_spelling_of_its_folders(store: ModelStore, chat_gguf: Path) -> None:
+    create_from_gguf(store, "Foo/a", chat_gguf)
+    create_from_gguf(store, "foo/b", chat_gguf, system="b")
+    assert sorted(model.short_name for model in store.list()) == ["Foo/a:latest", "Foo/b:latest"]
+    # As another program may have left it: two folders that differ in case alone.
+    folder = store.manifests.root / "registry.ollama.ai"
+    shutil.copytree(folder / "Foo/b", folder / "foo/c")
+    shutil.copytree(folder / "Foo/b", folder / "foo/A/")
+    for name in ("foo/a", "FOO/b", "Foo/C", "fOO/c"):
+        assert store.resolve(name).short_name.lower() == f"{name.lower()}:latest"
+    assert store.resolve("Foo/a").system == "" and store.resolve("foo/A").system == "b"
+    create_from_gguf(store, "FOO/c", chat_gguf, system="c")
+    assert store.resolve("foo/c").short_name == "foo/c:latest" and store.resolve("foo/c").system == "c"
+    with pytest.raises(ModelNotFound):
+        store.resolve("x" * 300 + "/library/m")
+
+
+def test_names_come_and_go_while_others_look(store: ModelStore, chat_gguf: Path) -> None:
+    """Each removal takes the folders with it, under whoever lists them or is about to write into them."""
+    manifest = create_from_gguf(store, "kept", chat_gguf).manifest
+
+    def come_and_go(worker: int) -> None:
+        for _ in range(150):
+            store.put(Name.parse(f"team/m:{worker}"), manifest)
+            store.delete(Name.parse(f"team/m:{worker}"))
+
+    with ThreadPoolExecutor(3) as pool:
+        working = [pool.submit(come_and_go, worker) for worker in range(3)]
+        while not all(task.done() for task in working):
+            assert "kept:latest" in [model.short_name for model in store.list()]
+            assert store.mentioned() == {layer.digest for layer in manifest.everything}
+    for task in working:
+        task.result()
+    assert [model.short_name for model in store.list()] == ["kept:latest"]
+
+
+@pytest.mark.parametrize("way", ["import", "file", "copy"])
+def test_what_is_made_of_blobs_keeps_them_from_a_removal(
+    store: ModelStore, chat_gguf: Path, way: str
+) -> None:
+    bundle = io.BytesIO()
+    export(create_from_gguf(store, "new", chat_gguf), bundle)
+    make = {
+        "import": lambda: load(store, io.BytesIO(bundle.getvalue())),
+        "file": lambda: create_from_gguf(store, "new", chat_gguf),
+        "copy": lambda: store.copy(Name.parse("other"), Name.parse("new")),
+    }[way]
+    stop = threading.Event()
+
+    def remove() -> None:
+        while not stop.is_set():
+            if way == "copy":
+                create_from_gguf(store, "other", chat_gguf)
+            for name in ("other", "new"):
+                with contextlib.suppress(ModelNotFound):
+                    store.delete(Name.parse(name))
+
+    with ThreadPoolExecutor(1) as pool:
+        removing = pool.submit(remove)
+        try:
+            for _ in range(30):
+                with contextlib.suppress(ModelNotFound):  # removed the moment it was there
+                    make()
+        finally:
+            stop.set()
+        removing.result()
+
+
+def test_a_promised_blob_stays_until_a_model_is_made_of_it(store: ModelStore, chat_gguf: Path) -> None:
+    model = create_from_gguf(store, "a", chat_gguf)
+    (weights,) = model.manifest.of_kind("model")
+    store.promised.keep(weights.digest)
+    store.delete(Name.parse("a"))
+    assert store.blobs.has(weights.digest, weights.size)
+    for _ in create(store, Recipe(Name.parse("b"), files={"m.gguf": weights.digest})):
+        pass
+    store.delete(Name.parse("b"))
+    assert not store.blobs.has(weights.digest)
+    stray, _ = store.blobs.add(b"uploaded, and never asked for")
+    store.promised.seconds = 0.0
+    store.promised.keep(stray)
+    assert store.remove_unused([stray]) == [stray]
+
+
+def test_a_truncated_model_is_not_listed(store: ModelStore, chat_gguf: Path) -> None:
+    create_from_gguf(store, "whole", chat_gguf)
+    changed = chat_gguf.parent / "longer.gguf"
+    changed.write_bytes(chat_gguf.read_bytes() + b"\0")
+    model = create_from_gguf(store, "cut", changed)
+    assert model.model_path is not None
+    os.truncate(model.model_path, 100)
+    assert [found.short_name for found in store.list()] == ["whole:latest"]
+    (weights,) = model.manifest.of_kind("model")
+    assert store.blobs.has(weights.digest) and not store.has_whole(weights.digest)
+
+
+@pytest.mark.parametrize("damage", ["cut", "changed"])
+def test_an_import_puts_a_damaged_blob_right(store: ModelStore, chat_gguf: Path, damage: str) -> None:
+    model = create_from_gguf(store, "a", chat_gguf)
+    bundle = io.BytesIO()
+    export(model, bundle)
+    assert model.model_path is not None
+    if damage == "cut":
+        os.truncate(model.model_path, 100)
+    else:
+        with model.model_path.open("r+b") as file:
+            file.seek(2000)
+            file.write(b"other bytes")
+    bundle.seek(0)
+    load(store, bundle)
+    assert model.model_path.read_bytes() == chat_gguf.read_bytes()
+    wrong = bytearray(bundle.getvalue())
+    wrong[wrong.index(b"GGUF") + 2000] ^= 1
+    with pytest.raises(DigestMismatch):
+        load(store, io.BytesIO(wrong))

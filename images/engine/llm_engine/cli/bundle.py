@@ -14,6 +14,7 @@ from llm_engine.errors import EngineError
 from llm_engine.models import human
 from llm_engine.models.bundle import export as write
 from llm_engine.models.bundle import load
+from llm_engine.models.model import Model
 from llm_engine.models.store import ModelStore
 from llm_engine.settings import from_env
 
@@ -36,12 +37,16 @@ MODELS = click.option(
 @MODELS
 def export(model: str, output: Path | None, models: Path | None) -> None:
     """Write MODEL as a tar, to be carried to a host without a network."""
-    found = open_store(models).resolve(model)
-    if output is None:
-        if sys.stdout.isatty():
-            raise EngineError("a terminal cannot take a model", fix=f"llm-engine export {model} > model.tar")
-        write(found, sys.stdout.buffer)
-        return
+    if output is None and sys.stdout.isatty():
+        raise EngineError("a terminal cannot take a model", fix=f"llm-engine export {model} > model.tar")
+    with open_store(models).holding(model) as found:
+        if output is None:
+            write(found, sys.stdout.buffer)
+        else:
+            _write_file(found, output)
+
+
+def _write_file(found: Model, output: Path) -> None:
     handle, name = tempfile.mkstemp(prefix=".export-", dir=output.resolve().parent)
     try:
         with os.fdopen(handle, "wb") as file:

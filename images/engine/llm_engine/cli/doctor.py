@@ -12,12 +12,17 @@ import click
 from llm_engine.cli.bundle import MODELS, open_store
 from llm_engine.errors import EngineError
 from llm_engine.models import human
-from llm_engine.models.examine import examine, tidy
+from llm_engine.models.examine import examine, set_aside, tidy
 
 
 @click.command()
 @click.option("--verify", is_flag=True, help="Read every blob and compare it with its digest.")
-@click.option("--fix", is_flag=True, help="First remove files that no model uses, older than an hour.")
+@click.option(
+    "--fix",
+    is_flag=True,
+    help="First remove files that no model uses, older than an hour; with --verify, "
+    "set damaged blobs aside as well, so that a pull fetches them again.",
+)
 @click.option("--json", "as_json", is_flag=True, help="One JSON document.")
 @MODELS
 def doctor(verify: bool, fix: bool, as_json: bool, models: Path | None) -> None:
@@ -28,6 +33,7 @@ def doctor(verify: bool, fix: bool, as_json: bool, models: Path | None) -> None:
             "OLLAMA_NOPRUNE forbids to remove files", fix="OLLAMA_NOPRUNE= llm-engine doctor --fix"
         )
     removed = list(tidy(store)) if fix else []
+    aside = list(set_aside(store)) if fix and verify else []
     findings = list(examine(store, verify=verify))
     logging.getLogger("llm_engine.models").setLevel(logging.ERROR)  # the findings say it better
     listed = store.list()
@@ -38,6 +44,7 @@ def doctor(verify: bool, fix: bool, as_json: bool, models: Path | None) -> None:
             "store": str(store.root),
             "models": [model.short_name for model in listed],
             "removed": removed,
+            "set_aside": aside,
             "findings": [finding.to_json() for finding in findings],
         }
         click.echo(json.dumps(document))
@@ -46,6 +53,8 @@ def doctor(verify: bool, fix: bool, as_json: bool, models: Path | None) -> None:
         click.echo(f"{store.root}: {len(listed)} models, {human.size(sum(blobs.values()))}")
         for name in removed:
             click.echo(f"removed: {name}")
+        for name in aside:
+            click.echo(f"set aside: {name}")
         for finding in findings:
             click.echo(f"{finding.level}: {finding.subject}: {finding.text}")
             if finding.fix:

@@ -8,7 +8,7 @@ import hashlib
 import os
 import re
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import TracebackType
 
@@ -66,11 +66,13 @@ class BlobStore:
             writer.commit()
         return digest, True
 
-    def add_file(self, source: Path) -> tuple[Digest, int]:
-        """Stores a copy of a file."""
+    def add_file(self, source: Path, before: Callable[[Digest], object] | None = None) -> tuple[Digest, int]:
+        """Stores a copy of a file; `before` hears its digest before the blob has its name."""
         with self.writer() as writer, source.open("rb") as file:
             while chunk := file.read(COPY_CHUNK):
                 writer.write(chunk)
+            if before is not None:
+                before(writer.digest)
             return writer.commit(), writer.size
 
     def writer(self) -> BlobWriter:

@@ -5,6 +5,8 @@ a store with plain `tar`. Reading checks each blob against its name and accepts 
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
 import io
 import re
 import tarfile
@@ -13,7 +15,7 @@ from typing import IO
 
 from llm_engine.models.blobs import COPY_CHUNK
 from llm_engine.models.digests import Digest
-from llm_engine.models.errors import InvalidName, ModelsError
+from llm_engine.models.errors import DigestMismatch, InvalidName, ModelsError
 from llm_engine.models.manifests import MAX_MANIFEST, Manifest
 from llm_engine.models.model import Model
 from llm_engine.models.names import Name
@@ -49,24 +51,28 @@ def load(store: ModelStore, source: IO[bytes]) -> list[Model]:
     """Stores the models of a bundle; InvalidBundle or DigestMismatch leave the names as they were."""
     found: list[tuple[Name, Manifest]] = []
     expected: set[Digest] = set()
-    try:
-        with tarfile.open(fileobj=source, mode="r|") as tar:
-            for entry in tar:
-                if not entry.isfile():
-                    continue
-                file = tar.extractfile(entry)
-                assert file is not None
-                if match := _BLOB.fullmatch(entry.name):
-                    _blob(store, Digest(match[1]), expected, entry.name, file)
-                else:
-                    name, manifest = _manifest(entry, file)
-                    found.append((name, manifest))
-                    expected.update(layer.digest for layer in manifest.everything)
-    except (tarfile.TarError, EOFError) as error:
-        raise InvalidBundle(f"the file is no bundle of a model, or it is cut off: {error}") from None
-    if not found:
-        raise InvalidBundle("the file holds no manifest of a model")
-    return [store.put(name, manifest) for name, manifest in found]
+    with contextlib.ExitStack() as held:
+        try:
+            with tarfile.open(fileobj=source, mode="r|") as tar:
+                for entry in tar:
+                    if not entry.isfile():
+                        continue
+                    file = tar.extractfile(entry)
+                    assert file is not None
+                    if match := _BLOB.fullmatch(entry.name):
+                        _blob(store, Digest(match[1]), expected, entry, file)
+                    else:
+                        name, manifest = _manifest(entry, file)
+                        found.append((name, manifest))
+                        digests = {layer.digest for layer in manifest.everything}
+                        # Until the names are there, nobody else knows that these are wanted.
+                        held.enter_context(store.keeping(digests))
+                        expected |= digests
+        except (tarfile.TarError, EOFError) as error:
+            raise InvalidBundle(f"the file is no bundle of a model, or it is cut off: {error}") from None
+        if not found:
+            raise InvalidBundle("the file holds no manifest of a model")
+        return [store.put(name, manifest) for name, manifest in found]
 
 
 def _manifest(entry: tarfile.TarInfo, file: IO[bytes]) -> tuple[Name, Manifest]:
@@ -80,13 +86,25 @@ def _manifest(entry: tarfile.TarInfo, file: IO[bytes]) -> tuple[Name, Manifest]:
     return name, Manifest.parse(file.read(), name.short)
 
 
-def _blob(store: ModelStore, digest: Digest, expected: set[Digest], name: str, file: IO[bytes]) -> None:
+def _blob(
+    store: ModelStore, digest: Digest, expected: set[Digest], entry: tarfile.TarInfo, file: IO[bytes]
+) -> None:
     if digest not in expected:
-        raise InvalidBundle(f"{name} belongs to no manifest before it")
-    if store.blobs.has(digest):
+        raise InvalidBundle(f"{entry.name} belongs to no manifest before it")
+    if store.blobs.has(digest, entry.size) and store.blobs.verify(digest):
+        _compare(digest, file)
         store.blobs.touch(digest)
         return
     with store.blobs.writer() as writer:
         while chunk := file.read(COPY_CHUNK):
             writer.write(chunk)
         writer.commit(digest)
+
+
+def _compare(digest: Digest, file: IO[bytes]) -> None:
+    """A bundle is checked whole, also where the store needs nothing of it."""
+    found = hashlib.sha256()
+    while chunk := file.read(COPY_CHUNK):
+        found.update(chunk)
+    if found.hexdigest() != digest.hex:
+        raise DigestMismatch(str(digest), str(Digest(found.hexdigest())))

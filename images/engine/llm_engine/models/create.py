@@ -72,21 +72,26 @@ def create_from_gguf(
 ) -> Model:
     """Stores a copy of a GGUF file under a name."""
     GGUFFile.open(path)  # refuses what is none before copying it
-    recipe = Recipe(
-        Name.parse(name),
-        files={item.name: store.blobs.add_file(item)[0] for item in (path, *projectors)},
-        adapters={item.name: store.blobs.add_file(item)[0] for item in adapters},
-        template=template,
-        system=system,
-        params=params or {},
-    )
-    for _ in create(store, recipe):
-        pass
+    with contextlib.ExitStack() as held:
+        recipe = Recipe(
+            Name.parse(name),
+            files={item.name: store.add_file(item, held) for item in (path, *projectors)},
+            adapters={item.name: store.add_file(item, held) for item in adapters},
+            template=template,
+            system=system,
+            params=params or {},
+        )
+        for _ in create(store, recipe):
+            pass
     return store.resolve(name)
 
 
 def check(recipe: Recipe) -> dict[str, Any]:
     """Refuses what cannot become a model, before anything is done; gives the typed parameters."""
+    if recipe.name.pin:
+        raise CreateError(
+            f"a new model has no digest yet: write {recipe.name.short} without {recipe.name.pin}"
+        )
     if recipe.base is None and not (recipe.files or recipe.config.get("remote_host")):
         raise CreateError("neither 'from' or 'files' was specified")
     for target in (recipe.quantize, recipe.draft_quantize):
@@ -115,9 +120,10 @@ def create(store: ModelStore, recipe: Recipe) -> Generator[Status, None, None]:
     """Makes the model; CreateError and its like say what is wrong with the recipe."""
     params = check(recipe)
     given = [*recipe.files.values(), *recipe.adapters.values(), *recipe.drafts.values()]
-    inherited = [layer.digest for layer in recipe.base.manifest.everything] if recipe.base else []
     with contextlib.ExitStack() as held:
-        held.enter_context(store.keeping([*given, *inherited]))
+        held.enter_context(store.keeping(given))
+        if recipe.base:
+            recipe = replace(recipe, base=held.enter_context(store.holding(recipe.base.name)))
         layers, config = inherit(recipe.base) if recipe.base else ([], ModelConfig())
         if given:
             yield Status("parsing GGUF")
@@ -139,6 +145,7 @@ def create(store: ModelStore, recipe: Recipe) -> Generator[Status, None, None]:
         manifest = Manifest.make(Layer(CONFIG_TYPE, writer.add(raw), len(raw)), tuple(layers))
         yield Status("writing manifest")
         store.put(recipe.name, manifest)
+        store.promised.release(given)
     yield Status("success")
 
 

@@ -7,6 +7,7 @@ are good.
     ├── InvalidDigest        not `sha256:` and 64 hexadecimal digits
     ├── DigestMismatch       the bytes are not what their name says
     ├── BlobMissing          a manifest mentions a blob that is not there, or not whole
+    ├── PinMismatch          a name with a digest that what it shall name has not
     ├── CorruptManifest      a manifest or configuration that cannot be read
     ├── InvalidGGUF          a file that is no GGUF, or a hostile one
     ├── CreateError          a request to create that cannot be fulfilled
@@ -69,6 +70,13 @@ class BlobMissing(ModelsError):
         )
         super().__init__(what, fix=f"llm-engine pull {model}" if model else None)
         self.digest = digest
+
+
+class PinMismatch(ModelsError):
+    status = 400
+
+    def __init__(self, name: str, pin: str, digest: str) -> None:
+        super().__init__(f"'{name}' cannot be pinned to {pin}: its manifest would be {digest}")
 
 
 class CorruptManifest(ModelsError):

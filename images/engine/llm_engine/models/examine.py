@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import shlex
 import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
@@ -16,6 +17,8 @@ from llm_engine.models.store import ModelStore
 
 DAY = 86400.0
 TIDY = "llm-engine doctor --fix"
+SET_ASIDE = "llm-engine doctor --verify --fix"
+DAMAGED = "-damaged"
 
 
 @dataclass(frozen=True)
@@ -34,6 +37,7 @@ def examine(store: ModelStore, *, verify: bool = False) -> Iterator[Finding]:
     """Every finding; `verify` reads each blob and compares it with its name, which takes as long as reading
     does."""
     mentioned: dict[Digest, str] = {}
+    damaged: set[Digest] = set()
     readable = True
     for name in sorted(store.manifests.names(), key=lambda name: name.key):
         fix = f"llm-engine pull {name.short}"
@@ -54,19 +58,20 @@ def examine(store: ModelStore, *, verify: bool = False) -> Iterator[Finding]:
             try:
                 _ = model.gguf
             except (InvalidGGUF, OSError) as error:
-                yield Finding("error", name.short, str(error), fix)
+                yield Finding("error", name.short, str(error), f"{SET_ASIDE} && {fix}")
     if verify:
         for digest in sorted(store.blobs.digests()):
             if not store.blobs.verify(digest):
-                who = mentioned.get(digest, "no model")
+                damaged.add(digest)
+                who = mentioned.get(digest)
                 yield Finding(
-                    "error",
-                    who,
+                    "error" if who else "warning",
+                    who or str(digest),
                     f"blob {digest} does not hold the bytes of its name",
-                    f"llm-engine pull {who}",
+                    f"{SET_ASIDE} && llm-engine pull {who}" if who else SET_ASIDE,
                 )
     if readable:
-        for digest in sorted(set(store.blobs.digests()) - set(mentioned)):
+        for digest in sorted(set(store.blobs.digests()) - set(mentioned) - damaged):
             size = store.blobs.path(digest).stat().st_size
             yield Finding("warning", str(digest), f"no model uses this blob of {size} bytes", TIDY)
     yield from _strays(store)
@@ -78,6 +83,9 @@ def _strays(store: ModelStore) -> Iterator[Finding]:
     for path, age in _old_files(store, ""):
         if path.name.startswith("incoming-"):
             yield Finding("warning", path.name, f"a temporary file, {age:.0f} days old", TIDY)
+    for path in sorted(store.blobs.root.glob(f"*{DAMAGED}")):
+        text = "a damaged blob that was set aside"
+        yield Finding("warning", path.name, text, f"rm {shlex.quote(str(path))}")
 
 
 def _old_files(store: ModelStore, ending: str) -> Iterator[tuple[Path, float]]:
@@ -89,6 +97,18 @@ def _old_files(store: ModelStore, ending: str) -> Iterator[tuple[Path, float]]:
             age = (time.time() - path.stat().st_mtime) / DAY
             if path.name.endswith(ending) and age > 1:
                 yield path, age
+
+
+def set_aside(store: ModelStore) -> Iterator[str]:
+    """Takes the name from each blob that does not hold the bytes of it, so that a pull fetches it again.
+
+    The bytes stay, for a model that was made here may be nowhere else; gives the names of the files.
+    """
+    for digest in sorted(store.blobs.digests()):
+        with contextlib.suppress(FileNotFoundError):  # removed while we looked
+            if not store.blobs.verify(digest):
+                path = store.blobs.path(digest)
+                yield path.rename(path.with_name(path.name + DAMAGED)).name
 
 
 def tidy(store: ModelStore) -> Iterator[str]:

@@ -10,10 +10,15 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
+import threading
+import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from llm_engine.models.digests import Digest
+
+# A client uploads the shards of a large model one after the other, and asks for the model at the end.
+PROMISE_SECONDS = 3600.0
 
 
 class Leases:
@@ -63,3 +68,36 @@ class Leases:
             if os.fstat(handle).st_nlink:
                 return handle
             os.close(handle)
+
+
+class Promised:
+    """Blobs that a client was told are there, and will mention soon: kept for it until then, or for a while.
+
+    Between the upload of a blob and the request to make a model of it, no manifest speaks of it."""
+
+    def __init__(self, leases: Leases, seconds: float = PROMISE_SECONDS) -> None:
+        self.leases = leases
+        self.seconds = seconds
+        self._lock = threading.Lock()
+        self._kept: dict[Digest, tuple[float, contextlib.ExitStack]] = {}
+
+    def keep(self, digest: Digest) -> None:
+        stack = contextlib.ExitStack()
+        stack.enter_context(self.leases.hold([digest]))
+        with self._lock:
+            _, older = self._kept.pop(digest, (0.0, contextlib.ExitStack()))
+            self._kept[digest] = (time.monotonic() + self.seconds, stack)
+        older.close()
+        self.expire()
+
+    def release(self, digests: Iterable[Digest]) -> None:
+        with self._lock:
+            stacks = [self._kept.pop(digest)[1] for digest in set(digests) if digest in self._kept]
+        for stack in stacks:
+            stack.close()
+
+    def expire(self) -> None:
+        now = time.monotonic()
+        with self._lock:
+            over = [digest for digest, (until, _) in self._kept.items() if until <= now]
+        self.release(over)

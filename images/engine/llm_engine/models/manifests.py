@@ -9,7 +9,7 @@ import contextlib
 import json
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -25,6 +25,8 @@ OCI_MANIFEST_TYPE = "application/vnd.oci.image.manifest.v1+json"
 CONFIG_TYPE = "application/vnd.docker.container.image.v1+json"
 LAYER_PREFIX = "application/vnd.ollama.image."
 MAX_MANIFEST = 4 * 1024 * 1024
+LEVELS = 4  # host, namespace, model, tag
+RENAME_TRIES = 100
 
 
 @dataclass(frozen=True)
@@ -131,29 +133,27 @@ class ManifestStore:
 
     def names(self) -> Iterator[Name]:
         """Each name with a file; files that are no manifests by their name are passed over."""
-        for path in self.root.glob("*/*/*/*"):
+        for path in _files(self.root, LEVELS):
             with contextlib.suppress(InvalidName):
-                if path.is_file():
-                    yield Name.from_path(PurePosixPath(path.relative_to(self.root)))
+                yield Name.from_path(PurePosixPath(path.relative_to(self.root)))
 
     def find(self, name: Name) -> Name | None:
-        """The name as it is stored: the same but for case."""
-        if self._file(name).is_file():
+        """The name as it is stored: the same but for case, which may differ in each of several folders."""
+        if _is_file(self._file(name)):
             return Name(name.host, name.namespace, name.model, name.tag)
-        folder = self.root
-        parts = []
+        return next(_alike(self.root, name.path.parts), None)
+
+    def place(self, name: Name) -> Name:
+        """Where a manifest of this name goes: the name as it is stored, else in folders that are there."""
+        if stored := self.find(name):
+            return stored
+        folder, parts = self.root, list[str]()
         for part in name.path.parts:
-            try:
-                found = next(
-                    (entry for entry in sorted(os.listdir(folder)) if entry.lower() == part.lower()), None
-                )
-            except (FileNotFoundError, NotADirectoryError):
-                return None
-            if found is None:
-                return None
-            parts.append(found)
-            folder = folder / found
-        return Name.from_path(PurePosixPath(*parts)) if folder.is_file() else None
+            entries = _entries(folder)
+            spellings = [entry for entry in entries if entry.lower() == part.lower()]
+            parts.append(part if part in entries or not spellings else spellings[0])
+            folder /= parts[-1]
+        return Name(*parts)
 
     def read(self, name: Name) -> tuple[Manifest, os.stat_result]:
         path = self._file(name)
@@ -170,7 +170,7 @@ class ManifestStore:
     def write(self, name: Name, manifest: Manifest) -> None:
         path = self._file(name)
         with store_full(self.root):
-            path.parent.mkdir(parents=True, exist_ok=True)
+            self.root.mkdir(parents=True, exist_ok=True)
             # One level up, where nobody looks for manifests: a crash leaves no half model behind.
             handle, temporary = tempfile.mkstemp(prefix=".tmp-", dir=self.root)
             try:
@@ -179,12 +179,13 @@ class ManifestStore:
                     file.flush()
                     os.fsync(file.fileno())
                 os.chmod(temporary, 0o644)
-                os.replace(temporary, path)
+                _rename(temporary, path)
             except BaseException:
                 with contextlib.suppress(FileNotFoundError):
                     os.unlink(temporary)
                 raise
-            sync_directory(path.parent)
+            with contextlib.suppress(FileNotFoundError):  # removed again by someone else
+                sync_directory(path.parent)
 
     def remove(self, name: Name) -> None:
         path = self._file(name)
@@ -197,3 +198,51 @@ class ManifestStore:
 
     def _file(self, name: Name) -> Path:
         return self.root / name.path
+
+
+def _entries(folder: Path) -> list[str]:
+    """In a fixed order; none where the folder has been removed, or is none."""
+    try:
+        return sorted(os.listdir(folder))
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except OSError:  # a name that is too long for the file system
+        return False
+
+
+def _files(folder: Path, levels: int) -> Iterator[Path]:
+    """The files so many levels down. Others may remove files and folders meanwhile."""
+    for entry in _entries(folder):
+        path = folder / entry
+        if levels > 1:
+            yield from _files(path, levels - 1)
+        elif path.is_file():
+            yield path
+
+
+def _alike(folder: Path, parts: Sequence[str], found: tuple[str, ...] = ()) -> Iterator[Name]:
+    """The stored names that are these parts but for case."""
+    for entry in _entries(folder):
+        if entry.lower() != parts[0].lower():
+            continue
+        if len(parts) > 1:
+            yield from _alike(folder / entry, parts[1:], (*found, entry))
+        elif (folder / entry).is_file():
+            yield Name.from_path(PurePosixPath(*found, entry))
+
+
+def _rename(temporary: str, path: Path) -> None:
+    """Into its folder, which whoever removes the last model in it may remove at any moment."""
+    for left in reversed(range(RENAME_TRIES)):
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            os.replace(temporary, path)
+            return
+        except (FileNotFoundError, FileExistsError):
+            if not left:
+                raise

@@ -15,8 +15,8 @@ from pathlib import Path
 
 from llm_engine.models.blobs import BlobStore
 from llm_engine.models.digests import Digest
-from llm_engine.models.errors import BlobMissing, CorruptManifest, ModelNotFound
-from llm_engine.models.leases import Leases
+from llm_engine.models.errors import BlobMissing, CorruptManifest, ModelNotFound, PinMismatch
+from llm_engine.models.leases import Leases, Promised
 from llm_engine.models.manifests import Manifest, ManifestStore
 from llm_engine.models.model import Model
 from llm_engine.models.names import Name
@@ -37,16 +37,18 @@ class ModelStore:
         self.blobs = BlobStore(root / "blobs")
         self.manifests = ManifestStore(root / "manifests")
         self.leases = Leases(root / ".leases")
+        self.promised = Promised(self.leases)
 
     # -- reading -------------------------------------------------------------------------------------------
 
     def list(self) -> list[Model]:
-        """Every readable model, the newest first; unreadable ones are logged and left out."""
+        """Every whole model, the newest first; unreadable and truncated ones are logged and left out."""
         models = []
         for name in self.manifests.names():
             try:
                 model = self._load(name)
                 model.config  # noqa: B018 - a model whose configuration cannot be read is not listed
+                model.check_whole()
             except (CorruptManifest, BlobMissing) as error:
                 log.warning("model left out", extra={"data": {"model": name.short, "why": str(error)}})
             except ModelNotFound:
@@ -66,10 +68,32 @@ class ModelStore:
             raise ModelNotFound(f"{wanted.short}@{wanted.pin}")
         return model
 
+    @contextlib.contextmanager
+    def holding(self, name: str | Name) -> Iterator[Model]:
+        """`resolve`, and nothing that the model consists of can be removed meanwhile."""
+        while True:
+            model = self.resolve(name)
+            with self.keeping(layer.digest for layer in model.manifest.everything):
+                # Removed, or replaced, between the look and the hold: what was found may be gone.
+                if self.resolve(name).digest == model.digest:
+                    yield model
+                    return
+
     def _load(self, name: Name) -> Model:
         manifest, stat = self.manifests.read(name)
         modified = datetime.fromtimestamp(stat.st_mtime).astimezone()
         return Model(name, manifest, modified, self.blobs)
+
+    def has_whole(self, digest: Digest, size: int | None = None) -> bool:
+        """Whether the blob is there, and of the size that is known: from the caller, or from a manifest."""
+        if not self.blobs.has(digest, size):
+            return False
+        sizes = set[int]()
+        for name in self.manifests.names():
+            with contextlib.suppress(ModelNotFound, CorruptManifest):
+                layers = self.manifests.read(name)[0].everything
+                sizes |= {layer.size for layer in layers if layer.digest == digest}
+        return not sizes or any(self.blobs.has(digest, known) for known in sizes)
 
     # -- writing -------------------------------------------------------------------------------------------
 
@@ -82,18 +106,26 @@ class ModelStore:
     def put(self, name: Name, manifest: Manifest) -> Model:
         """`replace`, and what only the replaced manifest mentioned is removed."""
         self.remove_unused(self.replace(name, manifest))
-        return self._load(self.manifests.find(name) or name)
+        return self._load(self.manifests.place(name))
+
+    def add_file(self, source: Path, held: contextlib.ExitStack) -> Digest:
+        """Stores a copy of a file as a blob, which `held` keeps from being removed."""
+        digest, _ = self.blobs.add_file(source, lambda digest: held.enter_context(self.keeping([digest])))
+        return digest
 
     def replace(self, name: Name, manifest: Manifest) -> Sequence[Digest]:
-        """Gives a manifest its name; BlobMissing unless everything it mentions is there.
+        """Gives a manifest its name; BlobMissing unless everything it mentions is there, PinMismatch when
+        the name asks for another manifest.
 
         What it gives is what the manifest had that was there before and this one has not.
         """
+        if name.pin and name.pin != str(manifest.digest):
+            raise PinMismatch(name.short, name.pin, str(manifest.digest))
         with self.keeping(layer.digest for layer in manifest.everything):
             for layer in manifest.everything:
                 if not self.blobs.has(layer.digest, layer.size):
                     raise BlobMissing(str(layer.digest), name.short)
-            target = self.manifests.find(name) or name
+            target = self.manifests.place(name)
             old: set[Digest] = set()
             with contextlib.suppress(ModelNotFound, CorruptManifest):
                 old = {layer.digest for layer in self.manifests.read(target)[0].everything}
@@ -101,16 +133,24 @@ class ModelStore:
         return sorted(old - {layer.digest for layer in manifest.everything})
 
     def copy(self, source: Name, destination: Name) -> None:
-        self.put(destination, self.resolve(source).manifest)
+        with self.holding(source) as model:
+            self.put(destination, model.manifest)
 
     def delete(self, name: Name) -> None:
-        """Removes the name, and the blobs that nothing else needs."""
+        """Removes the name, and the blobs that nothing else needs; a pinned name only with this digest."""
         stored = self.manifests.find(name)
         if stored is None:
             raise ModelNotFound(name.short)
         digests: list[Digest] = []
-        with contextlib.suppress(CorruptManifest):
-            digests = [layer.digest for layer in self.manifests.read(stored)[0].everything]
+        try:
+            manifest, _ = self.manifests.read(stored)
+        except CorruptManifest:
+            found = ""
+        else:
+            found = str(manifest.digest)
+            digests = [layer.digest for layer in manifest.everything]
+        if name.pin and name.pin != found:
+            raise ModelNotFound(f"{name.short}@{name.pin}")
         self.manifests.remove(stored)
         self.remove_unused(digests)
 
@@ -120,6 +160,7 @@ class ModelStore:
         """Removes those of `digests` that no manifest mentions and nobody holds; gives what was removed."""
         if not self.prunes:
             return []
+        self.promised.expire()
         with self.leases.claim(digests) as free:
             used = self.mentioned()
             if used is None:

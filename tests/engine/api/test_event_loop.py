@@ -172,7 +172,7 @@ def test_the_measurement_sees_a_block(tmp_path: Path, model_store: Path) -> None
     server = start_engine(model_store, tmp_path / "log", program=(sys.executable, str(made), str(report)))
     report.write_text("")
     try:
-        server.client.get("/openapi.json")
+        server.client.get("/api/version")
         wait_for(lambda: slow(report))
         assert any("busy" in place for place in slow(report)[0]["stack"])
     finally:

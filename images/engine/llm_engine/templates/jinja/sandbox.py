@@ -1,7 +1,7 @@
 """The Jinja environment for templates from strangers.
 
-Jinja's own sandbox keeps a template away from Python's insides; this adds the limits that it
-lacks: every call, loop turn and operation is counted against a budget, and no string can grow beyond it.
+Jinja's own sandbox keeps a template away from Python's insides; this adds the limits that it lacks: every
+call, loop turn, operation and text is counted against a budget, and goes through `bounds` before it is made.
 """
 
 from __future__ import annotations
@@ -19,10 +19,9 @@ from jinja2.runtime import Context
 from jinja2.sandbox import SandboxedEnvironment
 
 from llm_engine.templates.errors import TemplateLimitError, TemplateRefused
+from llm_engine.templates.jinja import bounds
+from llm_engine.templates.jinja.bounds import size
 from llm_engine.templates.limits import Budget
-
-MAX_STRING = 32 * 1024 * 1024
-MAX_LIST = 1_000_000
 
 _budget: ContextVar[Budget] = ContextVar("template_budget")
 _now: ContextVar[datetime] = ContextVar("template_now")
@@ -38,16 +37,10 @@ class _Generation(Extension):
         return list(parser.parse_statements(("name:endgeneration",), drop_needle=True))
 
 
-def _size(value: Any) -> int:
-    return len(value) if isinstance(value, str | list | tuple | bytes | dict) else 0
-
-
-def _check(value: Any) -> Any:
-    if isinstance(value, str) and len(value) > MAX_STRING:
-        raise TemplateLimitError(f"the template made a text of more than {MAX_STRING} characters")
-    if isinstance(value, list | tuple) and len(value) > MAX_LIST:
-        raise TemplateLimitError(f"the template made a list of more than {MAX_LIST} items")
-    return value
+_COMPARING = (
+    *("==", "eq", "equalto", "!=", "ne", ">", "gt", "greaterthan", ">=", "ge", "<", "lt", "lessthan"),
+    *("<=", "le", "in", "divisibleby"),
+)
 
 
 class Sandbox(SandboxedEnvironment):
@@ -62,13 +55,16 @@ class Sandbox(SandboxedEnvironment):
             cache_size=0,
         )
         self.filters["tojson"] = _tojson
-        # A filter that pads or repeats by a number is bounded before it runs.
-        for name in ("center", "indent", "replace", "format", "join", "batch", "slice", "wordwrap"):
-            self.filters[name] = _bounded(self.filters[name], name)
+        self.filters = {name: _bounded(self.filters[name], name) for name in sorted(bounds.FILTERS)}
+        for name in _COMPARING:
+            self.tests[name] = _comparing(self.tests[name])
         self.globals["raise_exception"] = _raise_exception
         self.globals["strftime_now"] = lambda layout: _now.get().strftime(str(layout))
         self.globals["_counted"] = _counted
         self.globals["_concat"] = _concat
+        self.globals["_made"] = _made
+        self.globals["_weighed"] = _weighed
+        self.globals["_shown"] = _shown
         for name in ("lipsum", "cycler", "joiner"):
             self.globals.pop(name)
 
@@ -77,11 +73,14 @@ class Sandbox(SandboxedEnvironment):
         return _instrument(tree)
 
     def call(self, context: Context, obj: Any, *args: Any, **kwargs: Any) -> Any:
-        _budget.get().step()
-        method = getattr(obj, "__name__", "")
-        if isinstance(getattr(obj, "__self__", None), str):
-            _bound_call(method, obj.__self__, args)
-        return _check(super().call(context, obj, *args, **kwargs))
+        budget = _budget.get()
+        budget.step()
+        owner = getattr(obj, "__self__", None)
+        args = tuple(_list(arg) for arg in args)
+        bounds.before_method(getattr(obj, "__name__", ""), owner, (*args, *kwargs.values()), budget)
+        result = super().call(context, obj, *args, **kwargs)
+        # A text that is given back as it was costs nothing, and neither does one that is only handed on.
+        return result if result is owner or isinstance(owner, list | dict) else bounds.made(result, budget)
 
     def wrap_str_format(self, value: Any) -> Callable[..., str] | None:
         """Jinja's safe `str.format`, with bounded widths."""
@@ -91,9 +90,10 @@ class Sandbox(SandboxedEnvironment):
         layout = value.__self__
 
         def bounded(*args: Any, **kwargs: Any) -> str:
-            _bounded_format(layout)
-            if any(isinstance(a, int) and abs(a) > 100_000 for a in (*args, *kwargs.values())):
-                raise TemplateLimitError("the template formats too great a number")
+            values = [*args, *kwargs.values()]
+            if value.__name__ == "format_map":
+                values = [item for arg in args if isinstance(arg, dict) for item in arg.values()]
+            bounds.before_format(layout, "{", values, _budget.get())
             return wrapped(*args, **kwargs)
 
         return bounded
@@ -101,8 +101,8 @@ class Sandbox(SandboxedEnvironment):
     def call_binop(self, context: Context, operator: str, left: Any, right: Any) -> Any:
         _budget.get().step()
         if operator == "*":
-            longer, count = (left, right) if _size(left) else (right, left)
-            if _size(longer) and isinstance(count, int) and _size(longer) * count > MAX_LIST:
+            longer, count = (left, right) if size(left) else (right, left)
+            if size(longer) and isinstance(count, int) and size(longer) * count > bounds.MAX_LIST:
                 raise TemplateLimitError("the template repeats a value too often")
         if operator == "**" and (abs(right) > 64 or abs(left) > 2**32):
             raise TemplateLimitError("the template computes too large a power")
@@ -110,25 +110,44 @@ class Sandbox(SandboxedEnvironment):
         if operator == "*" and numbers and left.bit_length() + right.bit_length() > 4096:
             raise TemplateLimitError("the template computes too large a number")
         if operator == "%" and isinstance(left, str):
-            _bounded_format(left)
-        result = _check(super().call_binop(context, operator, left, right))
-        _budget.get().text(len(result) if isinstance(result, str) else 0)
-        return result
+            values = (
+                right if isinstance(right, tuple) else right.values() if isinstance(right, dict) else [right]
+            )
+            bounds.before_format(left, "%", values, _budget.get())
+        return bounds.made(super().call_binop(context, operator, left, right), _budget.get())
 
     def is_safe_attribute(self, obj: Any, attr: str, value: Any) -> bool:
-        return not attr.startswith("_") and bool(super().is_safe_attribute(obj, attr, value))
+        own = not attr.startswith("_") and bounds.may_call(obj, attr)
+        return own and bool(super().is_safe_attribute(obj, attr, value))
 
 
 def _instrument(tree: nodes.Template) -> nodes.Template:
+    """Puts a check around what Jinja compiles to plain Python, past the hooks of its sandbox."""
     for loop in tree.find_all(nodes.For):
         loop.iter = _call("_counted", loop.iter)
     for parent in list(tree.find_all(nodes.Node)):
         for field_name, value in parent.iter_fields():
-            if isinstance(value, nodes.Concat):
-                setattr(parent, field_name, _call("_concat", *value.nodes))
+            if isinstance(value, nodes.Node):
+                setattr(parent, field_name, _checked(parent, value))
             elif isinstance(value, list):
-                value[:] = [_call("_concat", *v.nodes) if isinstance(v, nodes.Concat) else v for v in value]
+                value[:] = [_checked(parent, v) if isinstance(v, nodes.Node) else v for v in value]
     return tree
+
+
+def _checked(parent: nodes.Node, node: nodes.Node) -> nodes.Node:
+    if isinstance(node, nodes.Concat):
+        node = _call("_concat", *node.nodes)
+    elif isinstance(node, nodes.Getitem) and isinstance(node.arg, nodes.Slice):
+        node = _call("_made", node)
+    elif isinstance(node, nodes.Tuple) and node.ctx == "load":
+        node = _call("_weighed", node)  # it may become a key, and a key is walked through to be found
+    if isinstance(parent, nodes.Compare | nodes.Operand) and not isinstance(
+        node, nodes.Const | nodes.Operand
+    ):
+        return _call("_weighed", node)
+    if isinstance(parent, nodes.Output):
+        return _call("_shown", nodes.Const(node.data) if isinstance(node, nodes.TemplateData) else node)
+    return node
 
 
 def _call(name: str, *args: nodes.Node) -> nodes.Node:
@@ -140,70 +159,61 @@ def _call(name: str, *args: nodes.Node) -> nodes.Node:
 def _counted(items: Any) -> Any:
     """The items of a loop, each paid for."""
     if isinstance(items, str | list | tuple | dict) or items is None or not isinstance(items, Iterable):
-        _budget.get().step(_size(items))
+        _budget.get().step(size(items))
         return items
-    return _paying(items)
-
-
-def _paying(items: Iterable[Any]) -> Iterator[Any]:
-    budget = _budget.get()
-    for item in items:
-        budget.step()
-        yield item
+    return bounds.paying(items, _budget.get())
 
 
 def _concat(*parts: Any) -> str:
-    texts = [str(part) for part in parts]
+    return str(bounds.check("".join(str(_shown(part)) for part in parts)))
+
+
+def _made(value: Any) -> Any:
+    return bounds.made(value, _budget.get())
+
+
+def _weighed(value: Any) -> Any:
+    bounds.weigh(value, _budget.get())
+    return value
+
+
+def _shown(value: Any) -> Any:
+    """What is written, also into a variable or by a macro."""
     budget = _budget.get()
     budget.step()
-    budget.text(sum(map(len, texts)))
-    return str(_check("".join(texts)))
+    budget.text(bounds.weigh(value, budget))
+    return value
 
 
-def _bound_call(method: str, text: str, args: tuple[Any, ...]) -> None:
-    """Refuse a string method whose result would be too large, before it is made."""
-    need = 0
-    if method in ("ljust", "rjust", "center", "zfill") and args and isinstance(args[0], int):
-        need = args[0]
-    elif method == "replace" and len(args) > 1 and isinstance(args[1], str):
-        need = (len(text) // max(1, _size(args[0])) + 1) * len(args[1])
-    elif method == "expandtabs" and args and isinstance(args[0], int):
-        need = text.count("\t") * args[0]
-    elif method == "join" and args and isinstance(args[0], list | tuple):
-        need = len(text) * len(args[0]) + sum(_size(item) for item in args[0])
-    if need > MAX_STRING:
-        raise TemplateLimitError(f"the template made a text of more than {MAX_STRING} characters")
-
-
-def _bounded_format(layout: str) -> None:
-    digits = "".join(c if c.isdigit() else " " for c in layout).split()
-    if any(len(number) > 5 for number in digits) or "*" in layout:
-        raise TemplateLimitError("the template formats to too great a width")
+def _list(value: Any) -> Any:
+    """What filters such as `map` give is made step by step: made here, where each step is paid for."""
+    return list(bounds.paying(value, _budget.get())) if isinstance(value, Iterator) else value
 
 
 def _bounded(filter_: Callable[..., Any], name: str) -> Callable[..., Any]:
-    passes = {key: getattr(filter_, key) for key in ("jinja_pass_arg",) if hasattr(filter_, key)}
+    kind = getattr(filter_, "jinja_pass_arg", None)
+    first = 1 if kind else 0
 
     def bounded(*args: Any, **kwargs: Any) -> Any:
-        _budget.get().step()
-        given = [*args, *kwargs.values()]
-        numbers = [a for a in given if isinstance(a, int) and not isinstance(a, bool)]
-        if any(abs(number) > 100_000 for number in numbers):
-            raise TemplateLimitError(f"the filter {name} was given too great a number")
-        texts = [a for a in given if isinstance(a, str)]
-        if name == "replace" and len(texts) > 2:
-            _bound_call("replace", texts[0], tuple(texts[1:]))
-        if name == "join" and texts:
-            items = next((a for a in given if isinstance(a, list | tuple)), ())
-            _bound_call("join", texts[-1], (items,))
-        if name == "indent" and texts and numbers:
-            _bound_call("replace", texts[0], ("\n", " " * numbers[0]))
-        if name == "format" and texts:
-            _bounded_format(texts[0])
-        return _check(filter_(*args, **kwargs))
+        budget = _budget.get()
+        budget.step()
+        args = (*args[:first], *(_list(arg) for arg in args[first:]))
+        bounds.before_filter(name, args[first:], kwargs, budget)
+        result = filter_(*args, **kwargs)
+        given = (*args, *kwargs.values())
+        return result if any(result is arg for arg in given) else bounds.made(result, budget)
 
-    for key, value in passes.items():
-        setattr(bounded, key, value)
+    if kind:
+        bounded.jinja_pass_arg = kind  # type: ignore[attr-defined]
+    return bounded
+
+
+def _comparing(test: Any) -> Callable[..., Any]:
+    def bounded(*args: Any) -> Any:
+        for arg in args:
+            _weighed(arg)
+        return test(*args)
+
     return bounded
 
 
@@ -232,7 +242,6 @@ def _tojson(
         )
     except TypeError as error:
         raise TemplateRefused(f"tojson: {error}") from None
-    _budget.get().text(len(text))
     return text
 
 

@@ -100,6 +100,10 @@ class Fault:
     """Close the connection after so many bytes."""
     stall_after: int = -1
     """Send nothing more after so many bytes, until the client has gone."""
+    drip: bool = False
+    """Send a byte at a time, twenty in a second, until the client has gone."""
+    whole: bool = False
+    """Answer 200 with the whole blob, whatever part was asked for."""
     flip: bool = False
     """Change the first byte."""
     headers: dict[str, str] = field(default_factory=dict)
@@ -182,19 +186,21 @@ def serving(registry: FaultyRegistry, tls: ssl.SSLContext | None = None) -> Iter
             if fault.status:
                 self._whole(fault.status, b"fault", fault.headers)
                 return
-            start, end = (int(asked[1]), int(asked[2]) + 1) if asked and registry.ranges else (0, len(data))
+            if fault.whole or not registry.ranges:
+                asked = None
+            start, end = (int(asked[1]), int(asked[2]) + 1) if asked else (0, len(data))
             body = data[start:end]
             if fault.flip:
                 body = bytes([body[0] ^ 1]) + body[1:]
-            self.send_response(206 if asked and registry.ranges else 200)
+            self.send_response(206 if asked else 200)
             self.send_header("Content-Length", str(len(body)))
-            if asked and registry.ranges:
+            if asked:
                 self.send_header("Content-Range", f"bytes {start}-{end - 1}/{len(data)}")
             self.end_headers()
             self._send(body, fault)
 
         def _send(self, body: bytes, fault: Fault) -> None:
-            at, step = 0, 65536
+            at, step = 0, 1 if fault.drip else 65536
             limits = [limit for limit in (fault.cut_after, fault.stall_after) if limit >= 0]
             until = min([len(body), *limits])
             while at < until:
@@ -206,6 +212,8 @@ def serving(registry: FaultyRegistry, tls: ssl.SSLContext | None = None) -> Iter
                 at += len(piece)
                 with lock:
                     registry.sent += len(piece)
+                if fault.drip:
+                    time.sleep(0.05)
                 if registry.rate:
                     time.sleep(len(piece) / registry.rate)
             if fault.stall_after >= 0:

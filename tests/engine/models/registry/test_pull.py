@@ -147,6 +147,64 @@ async def test_no_ranges(puller: Puller, store: ModelStore, registry: FaultyRegi
     assert whole(store, registry)
 
 
+async def test_one_whole_blob_in_place_of_a_part_costs_no_progress(
+    puller: Puller, store: ModelStore, registry: FaultyRegistry
+) -> None:
+    registry.faults = deque([Fault(), Fault(whole=True, cut_after=65536), Fault(whole=True, cut_after=65536)])
+    await pull(puller, registry)
+    assert whole(store, registry)
+    assert registry.sent < len(WEIGHTS) * 1.1
+
+
+async def test_what_is_there_is_kept_where_the_registry_serves_no_parts_any_more(
+    puller: Puller, store: ModelStore, registry: FaultyRegistry
+) -> None:
+    registry.faults = deque([Fault(), *[Fault(whole=True, cut_after=400_000)] * 30])
+    with pytest.raises(RegistryError, match="giving up"):
+        await pull(puller, registry)
+    record = store.blobs.root / f"{Digest.parse(sha256(WEIGHTS)).file_name}.resume"
+    assert json.loads(record.read_text().split("\n")[0])["done"] == [[0, 700_000]]
+    registry.faults.clear()
+    registry.ranges = False
+    await pull(puller, registry)
+    assert whole(store, registry)
+
+
+async def test_a_drip_counts_as_a_stall(puller: Puller, store: ModelStore, registry: FaultyRegistry) -> None:
+    puller.traffic.patience = Patience(stall=0.4, tries=3, pause=0.01, longest_pause=0.05)
+    registry.faults = deque([Fault(drip=True)] * 2)
+    statuses = [status async for status in puller.pull(name_at(registry), insecure=True)]
+    assert whole(store, registry)
+    assert registry.sent < len(WEIGHTS) + 5000
+    assert statuses[-1].status == "success"
+    store.delete(name_at(registry))
+    registry.faults = deque([Fault(drip=True)] * 40)
+    with pytest.raises(
+        RegistryError, match=r"giving up on sha256:.* failures: the registry sent \d+ bytes in"
+    ):
+        await pull(puller, registry)
+
+
+async def test_a_slow_line_shows_progress(
+    puller: Puller, registry: FaultyRegistry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Less than a flush comes in a second; nobody shall think that it stands still."""
+    monkeypatch.setattr(download, "FLUSH_SECONDS", 0.1)
+    monkeypatch.setattr(download, "FLUSH", 10_000_000)
+    registry.faults = deque([Fault(drip=True)])
+    puller.traffic.patience = Patience(stall=20)
+    statuses = puller.pull(name_at(registry), insecure=True)
+    async with asyncio.timeout(10):
+        seen = set[int]()
+        async for status in statuses:
+            if status.digest == sha256(WEIGHTS):
+                seen.add(status.completed)
+            if len(seen) >= 4:
+                break
+    await statuses.aclose()
+    assert max(seen) < 100_000
+
+
 async def test_wrong_bytes(puller: Puller, store: ModelStore, registry: FaultyRegistry) -> None:
     registry.faults = deque([Fault(flip=True)] * 3)
     with pytest.raises(RegistryError, match="digest mismatch, file must be downloaded again: want sha256:"):
@@ -371,23 +429,33 @@ def test_two_processes_pull_one_model(store: ModelStore, registry: FaultyRegistr
     assert registry.sent < len(WEIGHTS) + 5000
 
 
-async def test_a_digest_begins_anew_while_it_is_computed(store: ModelStore) -> None:
-    """What was hashed of a first attempt is no part of the second one's digest."""
-    data = random.Random(2).randbytes(20_000_000)
-    part = Partial(store.blobs, Digest.of(data), len(data))
-    part.open()
-    try:
-        await part.write(0, bytes(10_000_000))
-        hashing = asyncio.create_task(part.hash_on())
-        await part.restart()
-        await hashing
-        for at in range(0, len(data), 1_000_000):
-            await part.write(at, data[at : at + 1_000_000])
-            behind = asyncio.create_task(part.hash_on())
-        assert await behind == len(data)
-        assert await part.finish() == part.digest
-    finally:
-        part.close()
+async def test_after_a_loss_of_power_only_what_had_reached_the_disk_counts(
+    store: ModelStore, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    data = random.Random(2).randbytes(3_000_000)
+    monkeypatch.setattr(partial, "SYNC_EVERY", 1_000_000)
+
+    def opened() -> Partial:
+        part = Partial(store.blobs, Digest.of(data), len(data))
+        part.open()
+        return part
+
+    part = opened()
+    await part.write(0, data[:1_200_000])
+    await part.hash_on()  # which syncs, and so makes what is there durable
+    await part.write(1_200_000, data[1_200_000:1_500_000])
+    await part.write(2_000_000, data[2_000_000:])
+    part.close()
+    part = opened()  # a killed process
+    assert part.ranges.spans == [(0, 1_500_000), (2_000_000, 3_000_000)]
+    part.close()
+    monkeypatch.setattr(partial, "BOOT", tmp_path / "boot")
+    (tmp_path / "boot").write_text("another one\n")
+    part = opened()  # a machine that was off meanwhile: the rest of the file may be zeros
+    assert part.ranges.spans == [(0, 1_200_000)]
+    await part.write(1_200_000, data[1_200_000:])
+    assert await part.finish() == part.digest
+    part.close()
 
 
 def test_whoever_looks_at_ranges_sees_one_state_of_them() -> None:
@@ -412,6 +480,11 @@ def test_ranges_join_and_leave_gaps() -> None:
     assert ranges.spans == [(0, 20), (30, 40)]
     assert (ranges.total, ranges.prefix) == (30, 20)
     assert ranges.gaps(100) == [(20, 30), (40, 100)]
+    assert ranges.missing(0, 100) == ranges.gaps(100)
+    assert ranges.missing(15, 35) == [(20, 30)]
+    assert ranges.missing(22, 28) == [(22, 28)]
+    assert ranges.missing(31, 39) == ranges.missing(0, 20) == []
+    assert ranges.gaps(15) == [] and ranges.gaps(25) == [(20, 25)]
     assert Ranges().gaps(0) == []
 
 

@@ -7,10 +7,11 @@ import asyncio
 import contextlib
 import random
 import re
+import time
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 from llm_engine.models.blobs import BlobStore
 from llm_engine.models.digests import Digest
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
 
 PART = 32 * 1024 * 1024
 FLUSH = 512 * 1024
+FLUSH_SECONDS = 1.0
+WHOLE_TRIES = 3  # so often in a row the whole blob in place of a part: the registry means it
 EXPIRED = (301, 302, 303, 307, 308, 400, 401, 403, 404, 410)
 _CONTENT_RANGE = re.compile(r"bytes (\d+)-(\d+)/(\d+|\*)")
 
@@ -35,6 +38,8 @@ class Patience:
 
     stall: float = 30.0
     """No byte for so long: the connection is given up and the part asked for again."""
+    slowest: float = 256.0
+    """Bytes per second that a connection must bring over such a time, else it counts as stalled."""
     tries: int = 6
     """Failures in a row without a single byte between them."""
     pause: float = 1.0
@@ -63,10 +68,16 @@ class _Span:
 
     at: int
     end: int
+    wholes: int = 0
+    """How often in a row the whole blob came instead."""
 
 
 class _NoRanges(Exception):
     """The registry sends the whole blob whatever part is asked for."""
+
+
+class _TooSlow(RegistryError):
+    """Bytes come, and so few that the transfer would never end."""
 
 
 class Download:
@@ -91,6 +102,8 @@ class Download:
         self.failures = 0
         self.url = ""
         self.advanced = asyncio.Event()
+        self.in_parts = False
+        """Whether the registry has given a part when one was asked for."""
 
     async def run(self) -> None:
         try:
@@ -158,7 +171,7 @@ class Download:
             except Exception as error:
                 if not transient(error):
                     raise
-                await self._pause(error, progress=span.at > before)
+                await self._pause(error, progress=span.at > before and not isinstance(error, _TooSlow))
             else:
                 self.failures = 0
 
@@ -170,12 +183,21 @@ class Download:
             if response.status == 200:
                 # The whole blob from its start: no use unless that is what is missing.
                 if response.content_length != span.end - span.at or span.at:
-                    raise _NoRanges
+                    self._refuse_whole(span)
             else:
                 await self._check(response, span)
+                self.in_parts, span.wholes = True, 0
             await self._write_body(response, span)
         if span.at < span.end:
             raise RegistryError("the registry ended the connection early", retryable=True)
+
+    def _refuse_whole(self, span: _Span) -> NoReturn:
+        span.wholes += 1
+        if not self.in_parts or span.wholes >= WHOLE_TRIES:
+            raise _NoRanges
+        # Other parts came: one machine of many behind the address, or a proxy that was restarted.
+        self.url = ""
+        raise RegistryError("the registry sent the whole blob in place of a part", retryable=True)
 
     async def _check(self, response: aiohttp.ClientResponse, span: _Span) -> None:
         if response.status != 206:
@@ -204,30 +226,53 @@ class Download:
 
     async def _write_body(self, response: aiohttp.ClientResponse, span: _Span) -> None:
         buffer = bytearray()
+        flushed = time.monotonic()
         try:
-            async for chunk in response.content.iter_any():
+            async for chunk in self._chunks(response):
                 buffer += chunk
-                if len(buffer) >= FLUSH:
+                if len(buffer) >= FLUSH or time.monotonic() - flushed >= FLUSH_SECONDS:
                     data, buffer = buffer, bytearray()
                     await self._put(data, span)
+                    flushed = time.monotonic()
         finally:
             # Also what came before the connection broke.
             if buffer:
                 await self._put(buffer, span)
 
+    async def _chunks(self, response: aiohttp.ClientResponse) -> AsyncIterator[bytes]:
+        """The body; _TooSlow when it drips. Only waiting for the other side counts, not our own work."""
+        patience = self.traffic.patience
+        waited, received = 0.0, 0
+        while True:
+            asked = time.monotonic()
+            chunk = await response.content.readany()
+            if not chunk:
+                return
+            waited += time.monotonic() - asked
+            received += len(chunk)
+            yield chunk
+            if waited >= patience.stall:
+                if received < patience.slowest * waited:
+                    raise _TooSlow(
+                        f"the registry sent {received} bytes in {waited:.0f} seconds", retryable=True
+                    )
+                waited, received = 0.0, 0
+
     async def _put(self, data: bytearray, span: _Span) -> None:
         if span.at + len(data) > span.end:
             raise RegistryError(f"the registry sent more bytes of {self.digest} than there are")
         await self.traffic.rate.take(len(data))
-        await self.partial.write(span.at, data)
+        # Of a whole blob that is sent again, what is there already stays as it is.
+        for start, end in self.partial.ranges.missing(span.at, span.at + len(data)):
+            await self.partial.write(start, data[start - span.at : end - span.at])
         span.at += len(data)
         self.report(self.partial.ranges.total)
         self.advanced.set()
 
     async def _as_a_whole(self) -> None:
-        """From the start in one piece, for registries that know no ranges; each failure begins anew."""
+        """In one piece, for registries that know no ranges; each failure asks for it from its start."""
         while True:
-            await self.partial.restart()
+            there = self.partial.ranges.total
             span = _Span(0, self.size)
             try:
                 async with self._get({}) as response:
@@ -239,7 +284,7 @@ class Download:
             except Exception as error:
                 if not transient(error):
                     raise
-                await self._pause(error, progress=False)
+                await self._pause(error, progress=self.partial.ranges.total > there)
 
     async def _pause(self, error: Exception, *, progress: bool) -> None:
         """Waits before the next try; gives up after so many failures without a byte between them."""

@@ -2,9 +2,12 @@
 known.
 
 What has been written is recorded right after it was written, so a killed process loses at most one flush per
-connection. The record is one line of JSON that is overwritten in place: it is never read half old and half
-new, for a reader takes the first line only. The digest is computed behind the writers from the page cache, so
-there is no second pass at the end. One process at a time works on a partial file; a lock says so."""
+connection. A machine that loses its power loses what was not yet on the disk, whatever the record says; so
+the record also names the boot that it was written in and, apart, what had reached the disk. After another
+boot only that counts. The record is one line of JSON that is overwritten in place: it is never read half old
+and half new, for a reader takes the first line only. The digest is computed behind the writers from the page
+cache, so there is no second pass at the end. One process at a time works on a partial file; a lock says
+so."""
 
 from __future__ import annotations
 
@@ -14,6 +17,7 @@ import fcntl
 import hashlib
 import json
 import os
+import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -27,7 +31,16 @@ from llm_engine.models.errors import StoreFull
 HASH_CHUNK = 4 * 1024 * 1024
 SYNC_EVERY = 256 * 1024 * 1024
 RESERVE = 16 * 1024 * 1024
+BOOT = Path("/proc/sys/kernel/random/boot_id")
 T = TypeVar("T")
+
+
+def _boot() -> str:
+    """Which start of the machine this is: what was written since then is in memory, if not on the disk."""
+    try:
+        return BOOT.read_text().strip()
+    except OSError:
+        return ""
 
 
 class Busy(Exception):
@@ -67,9 +80,17 @@ class Ranges:
         spans = self.spans
         return spans[0][1] if spans and spans[0][0] == 0 else 0
 
+    def missing(self, start: int, end: int) -> list[tuple[int, int]]:
+        """What is not there of a stretch."""
+        found = ((max(low, start), min(high, end)) for low, high in self.gaps(end))
+        return [(low, high) for low, high in found if low < high]
+
     def gaps(self, size: int) -> list[tuple[int, int]]:
+        """What is not there of so many bytes from the start."""
         found, at = [], 0
         for start, end in self.spans:
+            if start >= size:
+                break
             if start > at:
                 found.append((at, start))
             at = end
@@ -89,6 +110,9 @@ class Partial:
         self._hash = hashlib.sha256()
         self._hashed = 0
         self._synced = 0
+        self._durable: list[tuple[int, int]] = []
+        self._boot = _boot()
+        self._noting = threading.Lock()
         self._file = -1
         self._record = -1
         # One thread writes, one hashes: neither the event loop nor the other waits for it.
@@ -123,18 +147,25 @@ class Partial:
             os.close(self._record)
 
     def _known(self) -> list[tuple[int, int]]:
-        """What our own record says; without one, what Ollama's part files say."""
+        """What our own record says, as far as it can be relied on; without one, what Ollama's part files
+        say."""
         raw = os.pread(self._record, 1 << 20, 0)
         with contextlib.suppress(ValueError, TypeError, KeyError):
             document = json.loads(raw.split(b"\n", 1)[0])
             if document["size"] == self.size:
-                return [self._span(int(start), int(end)) for start, end in document["done"]]
+                durable = self._spans(document.get("durable", []))
+                done = self._spans(document["done"])
+                self._durable = durable
+                return done if document.get("boot", self._boot) == self._boot else durable
         spans = []
         for path in self.part_files():
             with contextlib.suppress(OSError, ValueError, TypeError, KeyError):
                 part = json.loads(path.read_text())
                 spans.append(self._span(int(part["Offset"]), int(part["Offset"]) + int(part["Completed"])))
         return spans
+
+    def _spans(self, pairs: Any) -> list[tuple[int, int]]:
+        return [self._span(int(start), int(end)) for start, end in pairs]
 
     def _span(self, start: int, end: int) -> tuple[int, int]:
         if not 0 <= start <= end <= self.size:
@@ -146,8 +177,14 @@ class Partial:
         return sorted(self.blobs.root.glob(f"{self.path.name}-*"))
 
     def _note(self) -> None:
-        line = json.dumps({"size": self.size, "done": self.ranges.spans}).encode() + b"\n"
-        os.pwrite(self._record, line, 0)
+        with self._noting:
+            document = {
+                "size": self.size,
+                "boot": self._boot,
+                "done": self.ranges.spans,
+                "durable": self._durable,
+            }
+            os.pwrite(self._record, json.dumps(document).encode() + b"\n", 0)
 
     async def _in(self, pool: ThreadPoolExecutor, call: Callable[..., T], *args: Any) -> T:
         return await asyncio.get_running_loop().run_in_executor(pool, call, *args)
@@ -165,19 +202,6 @@ class Partial:
             self.ranges.add(offset, at)
             self._note()
 
-    async def restart(self) -> None:
-        """Forgets everything: for a registry that can only send a blob from its start."""
-        await self._in(self._writing, self._forget)
-        # In the thread that hashes, behind what it is doing: nothing goes on being added to the new digest.
-        await self._in(self._hashing, self._begin_digest)
-
-    def _forget(self) -> None:
-        self.ranges = Ranges()
-        self._note()
-
-    def _begin_digest(self) -> None:
-        self._hash, self._hashed, self._synced = hashlib.sha256(), 0, 0
-
     async def hash_on(self) -> int:
         """Takes the digest further as far as the bytes are there without a gap; gives how far that is."""
         return await self._in(self._hashing, self._hash_on)
@@ -193,8 +217,15 @@ class Partial:
         if self._hashed - self._synced >= SYNC_EVERY:
             # Little by little, so that the last sync before the rename is short.
             self._synced = self._hashed
-            os.fdatasync(self._file)
+            self._sync()
         return self._hashed
+
+    def _sync(self) -> None:
+        there = self.ranges.spans
+        os.fdatasync(self._file)
+        self._durable = there
+        self._note()
+        os.fdatasync(self._record)
 
     async def finish(self) -> Digest:
         """The digest of the whole; if it is the right one the blob has its name now, else nothing is left."""

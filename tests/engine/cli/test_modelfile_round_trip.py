@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 from llm_engine.cli.client import Client
-from llm_engine.cli.create import request_for
+from llm_engine.cli.create import WEIGHTS, request_for
+from llm_engine.errors import EngineError
 from llm_engine.models.canonical import encode
 from llm_engine.models.create import create_from_gguf
 from llm_engine.models.manifests import CONFIG_TYPE, Layer, Manifest
@@ -96,6 +97,34 @@ def made_again(server: EngineServer, store: ModelStore, modelfile: Modelfile) ->
     body = request_for(client, modelfile, store.root) | {"model": "second", "stream": False}
     assert client.json("POST", "/api/create", body) == {"status": "success"}
     return store.resolve("second")
+
+
+_part = st.from_regex(r"[a-z0-9][a-z0-9._-]{0,12}", fullmatch=True)
+
+
+@given(
+    st.builds(
+        "{}{}{}".format,
+        st.sampled_from(["", "some-org/", "hf.co/me/"]),
+        _part,
+        st.just("") | _part.map(":".__add__),
+    )
+)
+@example("llama3.2")
+@example("llama3.2:latest")
+@example("some-org/qwen2.5")
+@example("hf.co/bartowski/Llama-3.2-1B-Instruct-GGUF:Q4_K_M")
+def test_from_takes_every_name_of_a_model(name: str) -> None:
+    assume(not name.endswith(WEIGHTS))
+    Name.parse(name)
+    request = request_for(Client("http://127.0.0.1:9"), parse(f"FROM {name}"), Path("/nonexistent"))
+    assert request["from"] == name
+
+
+@pytest.mark.parametrize("file", ["./llama3.2", "/a/llama3.2", "x.gguf", "x.GGUF", "w.safetensors", "~/m"])
+def test_from_a_file_that_is_not_there_is_refused(file: str) -> None:
+    with pytest.raises(EngineError, match="no such file"):
+        request_for(Client("http://127.0.0.1:9"), parse(f"FROM {file}"), Path("/nonexistent"))
 
 
 _line = st.sampled_from(

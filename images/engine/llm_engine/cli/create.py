@@ -19,6 +19,8 @@ from llm_engine.models.modelfile import Modelfile, parse
 from llm_engine.models.names import Name
 
 CONVERTER = "convert_hf_to_gguf.py"  # of llama.cpp
+# Names of models have dots as well (llama3.2): only these endings say that a file is meant.
+WEIGHTS = (".gguf", ".safetensors", ".bin", ".pt", ".pth")
 
 
 @click.command()
@@ -70,7 +72,7 @@ def request_for(client: Client, modelfile: Modelfile, folder: Path) -> dict[str,
         files = _files(folder, source)
         if files:
             request["files"] |= _uploaded(client, files)
-        elif "from" in request or Path(source).suffix or source.startswith((".", "/", "~")):
+        elif "from" in request or source.startswith((".", "/", "~")) or source.lower().endswith(WEIGHTS):
             raise EngineError(f"FROM {source}: there is no such file in {folder}")
         else:
             request["from"] = source

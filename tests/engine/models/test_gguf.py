@@ -11,6 +11,7 @@ import pytest
 from gguf import GGUFReader
 from llm_engine.models.errors import CreateError, InvalidGGUF
 from llm_engine.models.gguf import GGUFFile
+from llm_engine.models.gguf.headers import Headers
 from llm_engine.models.gguf.merge import merge, shard_order
 
 from tests.support.models import ModelMaker
@@ -79,6 +80,30 @@ BAD = {
     "huge shape": (header(tensors=tensor("t", shape=(1 << 40, 1 << 40)), counts=(1, 0)), "impossible shape"),
     "tensor type": (header(tensors=tensor("t", kind=999), counts=(1, 0)), "unknown type 999"),
     "block": (header(tensors=tensor("t", kind=8, shape=(33,)), counts=(1, 0)) + bytes(99), "not a multiple"),
+    "many keys": (header(b"\0" * 13 * 65_537, counts=(0, 65_537)), "at most 65536"),
+    "many tensors": (header(b"\0" * 24 * 65_537, counts=(65_537, 0)), "at most 65536"),
+    "many arrays": (
+        header(
+            text("k") + struct.pack("<IIQ", 9, 9, 2_000_000) + struct.pack("<IQ", 0, 0) * 2_000_000,
+            counts=(0, 1),
+        ),
+        "arrays in arrays",
+    ),
+    "many texts": (
+        header(text("k") + struct.pack("<IIQ", 9, 8, 5_000_000) + bytes(8 * 5_000_000), counts=(0, 1)),
+        "5000000 texts in arrays",
+    ),
+    "long text": (
+        header(text("k") + struct.pack("<IQ", 8, 17 << 20) + bytes(17 << 20), counts=(0, 1)),
+        "longer than 16777216",
+    ),
+    "long texts": (
+        header(
+            b"".join(text(k) + struct.pack("<IQ", 8, 12 << 20) + bytes(12 << 20) for k in "abc"),
+            counts=(0, 3),
+        ),
+        "more than 33554432 characters",
+    ),
     "truncated": (header(tensors=tensor("t"), counts=(1, 0)), "truncated"),
     "overlap": (header(tensors=tensor("a") + tensor("b", 8), counts=(2, 0)) + bytes(99), "overlaps"),
     "same name": (
@@ -93,8 +118,22 @@ def test_hostile_files_are_refused(tmp_path: Path, case: str) -> None:
     raw, why = BAD[case]
     path = tmp_path / "x.gguf"
     path.write_bytes(raw)
+    began = time.process_time()
     with pytest.raises(InvalidGGUF, match=why):
         GGUFFile.open(path)
+    assert time.process_time() - began < 2
+
+
+def test_kept_headers_take_a_bounded_memory(tmp_path: Path) -> None:
+    headers, paths = Headers(limit=20 << 20), []
+    for name in "abcdefgh":
+        paths.append(tmp_path / name)
+        value = struct.pack("<IQ", 8, 1 << 20) + name.encode() * (1 << 20)
+        paths[-1].write_bytes(header(text("k") + value, counts=(0, 1)))
+    first = [headers.read(path) for path in paths]
+    assert headers.footprint <= 20 << 20
+    assert headers.read(paths[-1]) is first[-1]
+    assert headers.read(paths[0]) is not first[0]
 
 
 def test_damaged_headers_never_crash_nor_hang(chat_gguf: Path, tmp_path: Path) -> None:

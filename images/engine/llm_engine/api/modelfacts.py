@@ -11,7 +11,8 @@ from llm_engine.api.model_types import Details, ModelOut
 from llm_engine.models.canonical import go_float
 from llm_engine.models.errors import BlobMissing, InvalidGGUF
 from llm_engine.models.gguf import Array, GGUFFile
-from llm_engine.models.model import Model, read_gguf
+from llm_engine.models.gguf.headers import read_gguf
+from llm_engine.models.model import Model
 from llm_engine.models.written import modelfile
 
 # Too long for an answer that people read; `verbose` does not bring it back, the template has a field of its

@@ -20,8 +20,9 @@ from llm_engine.models.describe import describe, inherit
 from llm_engine.models.digests import Digest
 from llm_engine.models.errors import CreateError
 from llm_engine.models.gguf import GGUFFile
+from llm_engine.models.gguf.headers import read_gguf
 from llm_engine.models.manifests import CONFIG_TYPE, Layer, Manifest
-from llm_engine.models.model import Model, read_gguf
+from llm_engine.models.model import Model
 from llm_engine.models.modelfile import is_version
 from llm_engine.models.names import Name
 from llm_engine.models.quantize import check_target

@@ -9,9 +9,10 @@ from typing import Any
 from llm_engine.models import human
 from llm_engine.models.config import ModelConfig
 from llm_engine.models.errors import CreateError
+from llm_engine.models.gguf.headers import read_gguf
 from llm_engine.models.gguf.merge import joined
 from llm_engine.models.manifests import Layer
-from llm_engine.models.model import Model, read_gguf
+from llm_engine.models.model import Model
 from llm_engine.models.store import ModelStore
 
 _LISTS = ("capabilities",)

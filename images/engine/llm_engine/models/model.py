@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass, field
 from datetime import datetime
-from functools import cached_property, lru_cache
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -14,22 +14,12 @@ from llm_engine.models.blobs import BlobStore
 from llm_engine.models.config import MAX_CONFIG, ModelConfig
 from llm_engine.models.errors import BlobMissing, CorruptManifest, InvalidGGUF
 from llm_engine.models.gguf import GGUFFile
+from llm_engine.models.gguf.headers import read_gguf
 from llm_engine.models.gguf.merge import joined
 from llm_engine.models.manifests import Layer, Manifest
 from llm_engine.models.names import Name
 
 MAX_TEXT = 16 * 1024 * 1024
-
-
-@lru_cache(maxsize=256)
-def _read_gguf(path: Path, size: int, changed: int) -> GGUFFile:
-    return GGUFFile.open(path)
-
-
-def read_gguf(path: Path) -> GGUFFile:
-    """A header is read once per file; the key notices a file that was replaced."""
-    stat = path.stat()
-    return _read_gguf(path, stat.st_size, stat.st_mtime_ns)
 
 
 def _no_number(text: str) -> Any:

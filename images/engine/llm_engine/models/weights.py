@@ -15,9 +15,9 @@ from llm_engine.models.digests import Digest
 from llm_engine.models.disk import store_full
 from llm_engine.models.errors import BlobMissing, CreateError
 from llm_engine.models.gguf import GGUFFile
+from llm_engine.models.gguf.headers import read_gguf
 from llm_engine.models.gguf.merge import merge, shard_order
 from llm_engine.models.manifests import Layer
-from llm_engine.models.model import read_gguf
 from llm_engine.models.quantize import check_target, quantize
 from llm_engine.models.status import Status
 from llm_engine.models.store import ModelStore

@@ -21,6 +21,10 @@ MAGIC = b"GGUF"
 VERSIONS = (2, 3)
 MAX_DIMENSIONS = 4
 MAX_ALIGNMENT = 1 << 20
+# Real files have some dozens of keys and, the largest, some thousands of tensors.
+MAX_KEYS = 65_536
+MAX_TENSORS = 65_536
+MAX_TEXT_IN_ALL = 32 << 20
 # The least that one entry takes: a header cannot announce more entries than fit in the file.
 MIN_KEY_VALUE = 8 + 4 + 1
 MIN_TENSOR = 8 + 4 + 4 + 8
@@ -86,6 +90,12 @@ class GGUFFile:
         value = self.metadata.get(self.architecture + key if key.startswith(".") else key)
         return value if isinstance(value, type(default)) else default
 
+    @cached_property
+    def footprint(self) -> int:
+        """About how many bytes of memory the header takes."""
+        texts = sum(len(value) for value in self.metadata.values() if isinstance(value, str))
+        return 4 * texts + 400 * len(self.metadata) + 600 * len(self.tensors)
+
     @property
     def architecture(self) -> str:
         value = self.metadata.get("general.architecture")
@@ -131,12 +141,21 @@ def _read(path: Path, cursor: Cursor, size: int) -> GGUFFile:
         raise InvalidGGUF(
             f"GGUF header announces {key_count} keys and {tensor_count} tensors in a file of {size} bytes"
         )
+    if key_count > MAX_KEYS or tensor_count > MAX_TENSORS:
+        raise InvalidGGUF(
+            f"GGUF header has {key_count} keys and {tensor_count} tensors;"
+            f" at most {MAX_KEYS} and {MAX_TENSORS} are read"
+        )
     metadata: dict[str, Value] = {}
+    texts = 0
     for _ in range(key_count):
         key = cursor.string(limit=MAX_KEY)
         if key in metadata:
             raise InvalidGGUF(f"GGUF key {key[:80]!r} occurs twice")
-        metadata[key] = cursor.value(cursor.u32())
+        metadata[key] = value = cursor.value(cursor.u32())
+        texts += len(key) + (len(value) if isinstance(value, str) else 0)
+        if texts > MAX_TEXT_IN_ALL:
+            raise InvalidGGUF(f"GGUF header has more than {MAX_TEXT_IN_ALL} characters of keys and texts")
     heads = [_tensor_head(cursor) for _ in range(tensor_count)]
     alignment = metadata.get("general.alignment", 32)
     if not isinstance(alignment, int) or not 0 < alignment <= MAX_ALIGNMENT or alignment & (alignment - 1):

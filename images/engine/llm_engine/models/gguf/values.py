@@ -31,6 +31,10 @@ _U32 = struct.Struct("<I")
 _U64 = struct.Struct("<Q")
 MAX_KEY = 65535
 MAX_NESTING = 4
+# Far above any real header, far below what would take seconds: a header is read by the listing of models.
+MAX_TEXT = 16 << 20
+MAX_TEXTS = 4_000_000
+MAX_NESTED = 10_000
 MIN_STRING = 8  # its length field
 
 
@@ -52,6 +56,7 @@ class Cursor:
     def __init__(self, data: memoryview, offset: int = 0) -> None:
         self.data = data
         self.offset = offset
+        self.texts = self.nested = 0
 
     def take(self, size: int) -> memoryview:
         end = self.offset + size
@@ -72,6 +77,10 @@ class Cursor:
         size = self.u64()
         if limit is not None and size > limit:
             raise InvalidGGUF(f"GGUF key of {size} bytes at byte {self.offset - 8} is too long")
+        if size > MAX_TEXT and size <= len(self.data) - self.offset:
+            raise InvalidGGUF(
+                f"GGUF text of {size} bytes at byte {self.offset - 8} is longer than {MAX_TEXT}"
+            )
         return bytes(self.take(size)).decode("utf-8", "replace")
 
     def value(self, kind: int) -> Value:
@@ -97,8 +106,14 @@ class Cursor:
             raise InvalidGGUF(f"GGUF arrays are nested deeper than {MAX_NESTING} at byte {self.offset}")
         array = self.array_head()
         if array.kind == STRING:
+            self.texts += array.count
+            if self.texts > MAX_TEXTS:
+                raise InvalidGGUF(f"GGUF header has {self.texts} texts in arrays, more than {MAX_TEXTS}")
             self._skip_strings(array.count)
         elif array.kind == ARRAY:
+            self.nested += array.count
+            if self.nested > MAX_NESTED:
+                raise InvalidGGUF(f"GGUF header has {self.nested} arrays in arrays, more than {MAX_NESTED}")
             for _ in range(array.count):
                 self.skip_array(depth + 1)
         else:

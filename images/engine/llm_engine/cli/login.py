@@ -14,7 +14,13 @@ from llm_engine.models.registry.credentials import Credential, Credentials
 @click.argument("host")
 @click.option("-u", "--username", help="The name.")
 @click.option("--password-stdin", is_flag=True, help="Read the password from stdin.")
-def login(host: str, username: str | None, password_stdin: bool) -> None:
+@click.option(
+    "--token-server",
+    default="",
+    metavar="NAME",
+    help="A host that may have the password too, because the registry sends its users there for a token.",
+)
+def login(host: str, username: str | None, password_stdin: bool, token_server: str) -> None:
     """Keep a name and a password for the registry at HOST (name or name:port)."""
     name = username or click.prompt("Username")
     if password_stdin:
@@ -24,7 +30,7 @@ def login(host: str, username: str | None, password_stdin: bool) -> None:
     if not password:
         raise EngineError(f"no password for {host} was given")
     store = Credentials()
-    store.save(host, Credential(name, password))
+    store.save(host, Credential(name, password, token_server))
     click.echo(f"the password for {host} is kept in {store.path}")
 
 

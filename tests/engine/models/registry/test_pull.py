@@ -12,14 +12,17 @@ import time
 from collections import deque
 from collections.abc import AsyncIterator, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
 from llm_engine.models.digests import Digest
 from llm_engine.models.errors import ModelNotFound, ModelsError, RegistryError, StoreFull
 from llm_engine.models.names import Name
 from llm_engine.models.registry import download, partial
-from llm_engine.models.registry.credentials import Credentials
+from llm_engine.models.registry.challenge import Challenge
+from llm_engine.models.registry.credentials import Credential, Credentials
 from llm_engine.models.registry.download import Patience, Traffic
 from llm_engine.models.registry.partial import Partial, Ranges
 from llm_engine.models.registry.pull import Puller
@@ -266,6 +269,60 @@ async def test_redirect_does_not_take_the_token_along(
     assert "service=s&scope=repository%3Asome%2Fmodel%3Apull&ts=" in asked
     key, _, signature = registry.of("GET", "/token")[0]["authorization"].partition(":")
     assert key.startswith("AAAAC3NzaC1lZDI1NTE5") and len(signature) == 88
+
+
+async def test_a_password_goes_to_no_host_that_was_not_named(
+    puller: Puller, store: ModelStore, registry: FaultyRegistry
+) -> None:
+    login = Credential("someone", "a secret")
+    puller.credentials.save(registry.host, login)
+    with serving(FaultyRegistry({}, b"")) as elsewhere:
+        elsewhere.authorize = lambda path, headers: (200, {}, b'{"token":"t0ken"}')
+        realm = elsewhere.url.replace("127.0.0.1", "localhost") + "/token"
+
+        def authorize(path: str, headers: dict[str, str]) -> tuple[int, dict[str, str], bytes] | None:
+            if headers.get("authorization") == "Bearer t0ken":
+                return None
+            return 401, {"WWW-Authenticate": f'Bearer realm="{realm}"'}, b"{}"
+
+        registry.authorize = authorize
+        with pytest.raises(RegistryError, match="wants its password sent to localhost") as caught:
+            await pull(puller, registry)
+        assert caught.value.fix == f"llm-engine login {registry.host} --token-server localhost"
+        assert elsewhere.requests == []
+        puller.credentials.save(registry.host, replace(login, token_server="localhost"))
+        await pull(puller, registry)
+        assert whole(store, registry)
+        assert elsewhere.requests[0][2]["authorization"] == login.basic
+
+
+@pytest.mark.parametrize(
+    ("registry_host", "realm", "may"),
+    [
+        ("reg.example:5000", "https://reg.example:5001/token", True),
+        ("registry.gitlab.com", "https://gitlab.com/jwt/auth", True),
+        ("registry-1.docker.io", "https://auth.docker.io/token", True),
+        ("docker.io", "https://auth.docker.io/token", True),
+        ("reg.example", "https://auth.reg.example/token", True),
+        ("reg.example.com", "https://auth.example.com/token", False),
+        ("reg.example", "https://evilreg.example/token", False),
+        ("reg.example", "https://example/token", False),
+        ("reg.example", "https://reg.example@evil.example/token", False),
+        ("docker.io.evil.example", "https://auth.docker.io/token", False),
+    ],
+)
+def test_who_may_know_a_password(registry_host: str, realm: str, may: bool) -> None:
+    challenge = Challenge.parse(f'Bearer realm="{realm}"')
+    assert challenge.may_know_password(registry_host, "") is may
+    assert challenge.may_know_password(registry_host, urlsplit(realm).hostname or "")
+
+
+def test_a_token_is_not_asked_for_in_clear_text() -> None:
+    for realm in ("http://reg.example/token", "/token", "ftp://reg.example/", ""):
+        with pytest.raises(RegistryError, match="no https address"):
+            Challenge.parse(f'Bearer realm="{realm}"').check_realm(insecure=False)
+    Challenge.parse('Bearer realm="http://reg.example/token"').check_realm(insecure=True)
+    Challenge.parse('Bearer realm="https://reg.example/token"').check_realm(insecure=False)
 
 
 async def test_unauthorized_says_what_to_do(puller: Puller, registry: FaultyRegistry) -> None:

@@ -39,6 +39,27 @@ class Challenge:
         query = [("service", self.service)] if self.service else []
         return query + [("scope", scope) for scope in self.scope.split()]
 
+    def check_realm(self, *, insecure: bool) -> None:
+        """Refuses a token server that is asked in clear text, where that was not allowed."""
+        scheme = urlsplit(self.realm).scheme
+        if scheme == "https" or (scheme == "http" and insecure):
+            return
+        raise RegistryError(
+            f"the registry sends us to {self.realm[:200]!r} for a token, which is no https address",
+            fix="add --insecure if you trust the network to this registry" if scheme == "http" else None,
+        )
+
+    def may_know_password(self, registry_host: str, token_server: str) -> bool:
+        """Whether the password for a registry may go to its token server: one on the registry's own host,
+        above or below it (registry.gitlab.com asks gitlab.com), or the one that was named at login.
+
+        A registry that was taken over could name any host."""
+        realm = urlsplit(self.realm).hostname or ""
+        own = urlsplit(f"//{registry_host}").hostname or ""
+        above = "." in realm and own.endswith(f".{realm}")
+        docker = realm == "auth.docker.io" and f".{own}".endswith(".docker.io")
+        return realm in (own, token_server.lower()) or above or realm.endswith(f".{own}") or docker
+
     def token_url(self) -> str:
         """Where a name and a password, or nothing at all, buy a token."""
         return _with_query(self.realm, urlencode(self._query(), quote_via=quote))

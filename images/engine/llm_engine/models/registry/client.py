@@ -23,7 +23,7 @@ from llm_engine.models.errors import RegistryError
 from llm_engine.models.manifests import MANIFEST_TYPE, MAX_MANIFEST, OCI_MANIFEST_TYPE
 from llm_engine.models.names import Name
 from llm_engine.models.registry.challenge import Challenge
-from llm_engine.models.registry.credentials import Credentials
+from llm_engine.models.registry.credentials import Credential, Credentials
 from llm_engine.models.registry.identity import Identity
 
 # Here and beside it aiohttp is imported where it is used: that takes a quarter of a server's start, and most
@@ -157,8 +157,10 @@ class Registry:
                 raise self._unauthorized()
             self.authorization = credential.basic
             return
+        challenge.check_realm(insecure=self.insecure)
         attempts: list[tuple[str, dict[str, str]]] = []
         if credential is not None:
+            self._check_token_server(challenge, credential)
             attempts.append((challenge.token_url(), {"Authorization": credential.basic}))
         else:
             identity = await asyncio.to_thread(Identity.load)
@@ -172,6 +174,16 @@ class Registry:
                     self.authorization = "Bearer " + _token(await response.read())
                     return
         raise self._unauthorized()
+
+    def _check_token_server(self, challenge: Challenge, credential: Credential) -> None:
+        if challenge.may_know_password(self.name.host, credential.token_server):
+            return
+        server = urlsplit(challenge.realm).hostname
+        raise RegistryError(
+            f"{self.name.host} wants its password sent to {server}, which was not named at login",
+            http_status=401,
+            fix=f"llm-engine login {self.name.host} --token-server {server}",
+        )
 
     def _unauthorized(self) -> RegistryError:
         return RegistryError(

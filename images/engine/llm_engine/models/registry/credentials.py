@@ -34,6 +34,8 @@ def docker_config() -> Path:
 class Credential:
     username: str
     password: str = field(repr=False)
+    token_server: str = ""
+    """Another host that may know the password, because it gives out the registry's tokens."""
 
     @property
     def basic(self) -> str:
@@ -49,12 +51,15 @@ class Credentials:
         """What is known for a host (`name` or `name:port`)."""
         entry = _read(self.path).get(host)
         if isinstance(entry, dict) and isinstance(entry.get("username"), str):
-            return Credential(entry["username"], str(entry.get("password", "")))
+            texts = (str(entry.get(key, "")) for key in ("password", "token_server"))
+            return Credential(entry["username"], *texts)
         return self._from_docker(host)
 
     def save(self, host: str, credential: Credential) -> None:
         entries = _read(self.path, strict=True)
         entries[host] = {"username": credential.username, "password": credential.password}
+        if credential.token_server:
+            entries[host]["token_server"] = credential.token_server
         self._write(entries)
 
     def remove(self, host: str) -> bool:

@@ -228,6 +228,8 @@ def test_a_truncated_blob_is_not_there_and_can_be_uploaded_again(
     assert client.request("HEAD", route).status == 200
     os.truncate(model.model_path, 100)
     assert client.request("HEAD", route).status == 404
+    refused = client.request("POST", "/api/create", {"model": "x", "files": {"m.gguf": route[11:]}})
+    assert (refused.status, refused.json["error"]) == (400, f"blob {route[11:]} was not uploaded")
     assert "cut:latest" not in [item["name"] for item in client.request("GET", "/api/tags").json["models"]]
     assert client.request("POST", route, path.read_bytes()).status == 201
     assert client.request("HEAD", route).status == 200

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncGenerator, Mapping
 from dataclasses import replace
 from pathlib import PurePosixPath
@@ -30,7 +31,7 @@ async def create_route(call: Call) -> Reply | Stream:
         _digests(given) for given in (request.files, request.adapters, request.draft_files)
     )
     for digest in (*files.values(), *adapters.values(), *drafts.values()):
-        if not store.blobs.has(digest):
+        if not await asyncio.to_thread(store.has_whole, digest):
             raise bad_request(f"blob {digest} was not uploaded")
     if not request.from_ and not files:
         raise bad_request("neither 'from' or 'files' was specified")

@@ -4,7 +4,8 @@ Pure: (what was known, what was seen, when) -> (what is known now, what to say).
 
 - a failure is confirmed only by `fail_after` observations in a row, a recovery by `ok_after`; the confirmed
   level is the mildest of the failing ones, so a single CRITICAL among WARNINGs does not escalate;
-- UNKNOWN observations are shown but neither confirm nor clear anything;
+- UNKNOWN observations are shown but neither confirm nor clear anything, no more than a look that has nothing
+  to look at for now; what is not watched any longer is taken for well, and that counts as a change like any;
 - a check that changes too often, within a few runs or over a day, is said to be flapping once, then is quiet
   until it has been calm for a hold time that doubles with each episode: the number of messages is bounded;
 - a message is due when the confirmed state differs from what people were last told, so one that a silence
@@ -97,16 +98,30 @@ def evaluate(
         skipped=result.skipped,
         memory=state.memory if result.memory is None else result.memory,
     )
+    if result.for_now:
+        return state, None
     if result.skipped:
-        # Nothing to look at any more: an old failure of it must not live on.
-        state = replace(state, hard=Status.OK, history=(), failures=0, flapping=False, told=Status.OK)
-        return replace(state, told_flapping=False, hard_changes=(), calm_since=None), None
+        state = _flap(_unwatch(state, now, policy), now, policy)
+        return _tell(state, now, policy, silenced)
     if result.status is Status.UNKNOWN:
         return replace(state, unknown_since=state.unknown_since or now), None
     state = _observe(replace(state, unknown_since=None), result.status, now, policy)
     state = _judge(state, now, policy)
     state = _flap(state, now, policy)
     return _tell(state, now, policy, silenced)
+
+
+def _unwatch(state: CheckState, now: Moment, policy: Policy) -> CheckState:
+    """An old failure must not live on; that it came and went still counts for flapping."""
+    if state.history and state.history[-1] is not Status.OK:
+        state = replace(state, calm_since=now)
+    state = replace(state, history=(), failures=0, unknown_since=None)
+    return state if state.hard is Status.OK else _changed(state, Status.OK, now, policy)
+
+
+def _changed(state: CheckState, hard: Status, now: Moment, policy: Policy) -> CheckState:
+    recent = tuple(at for at in state.hard_changes if _within(now, at, _DAY))
+    return replace(state, hard=hard, hard_since=now, hard_changes=(*recent, now)[-policy.flap_daily :])
 
 
 def _observe(state: CheckState, status: Status, now: Moment, policy: Policy) -> CheckState:
@@ -131,10 +146,7 @@ def _judge(state: CheckState, now: Moment, policy: Policy) -> CheckState:
     if len(state.history) >= policy.ok_after:
         harshest = max(state.history[-policy.ok_after :], key=badness)
         hard = harshest if badness(harshest) < badness(hard) else hard
-    if hard is state.hard:
-        return state
-    recent = tuple(at for at in state.hard_changes if _within(now, at, _DAY))
-    return replace(state, hard=hard, hard_since=now, hard_changes=(*recent, now)[-policy.flap_daily :])
+    return state if hard is state.hard else _changed(state, hard, now, policy)
 
 
 def _flap(state: CheckState, now: Moment, policy: Policy) -> CheckState:

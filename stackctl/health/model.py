@@ -52,6 +52,8 @@ class Result:
     metrics: tuple[Metric, ...] = ()
     memory: dict[str, Any] | None = None
     skipped: bool = False
+    # Skipped for now only: what was confirmed before still stands, as it does when a look is UNKNOWN.
+    for_now: bool = False
     blocked_by: str | None = None
     fix: str | None = None
     duration: float = field(default=0.0, compare=False)
@@ -62,8 +64,13 @@ def ok(summary: str, *, metrics: tuple[Metric, ...] = (), memory: dict[str, Any]
 
 
 def skipped(why: str) -> Result:
-    """Nothing to look at here: no state, no message, shown only when asked for."""
+    """Not there, or not configured: nothing to watch, and what was told of it is taken back once."""
     return Result(Status.OK, why, skipped=True)
+
+
+def not_now(why: str, *, memory: dict[str, Any] | None = None) -> Result:
+    """Nothing to look at just now: it neither confirms nor clears anything."""
+    return Result(Status.OK, why, memory=memory, skipped=True, for_now=True)
 
 
 def unknown(why: str, *, details: tuple[str, ...] = ()) -> Result:

@@ -27,7 +27,8 @@ class Row:
 
     @property
     def shown(self) -> bool:
-        return not self.result.skipped
+        """A failure that was confirmed shows on while there is nothing to look at."""
+        return not self.result.skipped or self.state.hard is not Status.OK
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,7 +22,7 @@ from stackctl.health.checks.engine import limits
 from stackctl.health.http import HttpError, HttpTimeout
 from stackctl.health.look.metrics import total
 from stackctl.health.look.scene import Scene
-from stackctl.health.model import Metric, Result, Status, ok, skipped, unknown
+from stackctl.health.model import Metric, Result, Status, not_now, ok, unknown
 
 TOKENS = 16
 _LEARN = 5
@@ -70,7 +70,7 @@ def _look(scene: Scene, look: Look) -> Result:
     except HttpError as error:
         return unknown(str(error))
     if not loaded:
-        return Result(Status.OK, "no model is loaded", memory=memory, skipped=True)
+        return not_now("no model is loaded", memory=memory)
     model = loaded[0]
     try:
         speed = _generate(scene, model, look)
@@ -79,7 +79,7 @@ def _look(scene: Scene, look: Look) -> Result:
     except HttpError as error:
         return Result(Status.CRITICAL, f"{model['name']}: {error}")
     if speed is None:
-        return skipped(f"{model['name']} does not generate text")
+        return not_now(f"{model['name']} does not generate text")
     result = _judge(scene, model, speed, memory)
     after = _served(scene)
     return Result(

@@ -7,7 +7,7 @@ from functools import partial
 
 from stackctl.health.check import Check, Look
 from stackctl.health.look.scene import Scene
-from stackctl.health.model import Result, Status, ok, skipped
+from stackctl.health.model import Result, Status, not_now, ok
 from stackctl.health.own import environment, invocation
 from stackctl.runtime.command import run, tail
 
@@ -37,7 +37,7 @@ def _look(scene: Scene, look: Look) -> Result:
         found = json.loads(done.stdout)["outdated"]
     except (ValueError, KeyError, TypeError):
         # Without internet there is nothing to say, and nothing is wrong.
-        return skipped(f"could not ask: {tail(done.stderr, 1)}")
+        return not_now(f"could not ask: {tail(done.stderr, 1)}")
     if not found:
         return ok("every image is the newest")
     names = ", ".join(f"{one['service']} ({one['image']})" for one in found)

@@ -101,7 +101,7 @@ def from_row(report: Report, row: Row, host: str, *, include_output: bool, remed
         before=row.event.before.name,
         check=row.check.id,
         title=row.check.title,
-        summary=row.result.summary,
+        summary=f"no longer watched: {row.result.summary}" if row.result.skipped else row.result.summary,
         fix=row.result.fix or row.check.do,
         time=iso(report.at.wall),
         since=iso(row.state.hard_since.wall) if row.state.hard_since else None,

@@ -37,7 +37,9 @@ def _remarks(row: Row, policy: Policy | None) -> str:
     state = row.state
     if row.result.status not in (Status.OK, Status.UNKNOWN) and row.state.hard is Status.OK and policy:
         remarks.append(f"seen {min(state.failures, policy.fail_after)} of {policy.fail_after} times")
-    if row.result.status is Status.OK and state.hard is not Status.OK:
+    if row.result.skipped and state.hard is not Status.OK:
+        remarks.append(f"last known: {state.hard.name}")
+    elif row.result.status is Status.OK and state.hard is not Status.OK:
         remarks.append(f"recovering from {state.hard.name}")
     if row.result.status is Status.UNKNOWN and state.hard is not Status.OK:
         remarks.append(f"last known: {state.hard.name}")

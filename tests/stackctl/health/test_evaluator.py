@@ -10,10 +10,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from stackctl.health.evaluator import CheckState, Event, Kind, Policy, evaluate
-from stackctl.health.model import Result, Status
+from stackctl.health.model import Result, Status, not_now, skipped
 from stackctl.health.moment import Moment
 
 LETTERS = {"O": Status.OK, "W": Status.WARNING, "C": Status.CRITICAL, "U": Status.UNKNOWN}
+SKIPS = {"S": skipped("not configured"), "N": not_now("no model is loaded")}
 START = Moment(1_700_000_000.0, 1000.0, "boot-1")
 
 
@@ -31,7 +32,8 @@ def play(
     events: list[Event] = []
     for letter in letters:
         at = at.plus(step)
-        state, event = evaluate(state, Result(LETTERS[letter], letter), at, policy, silenced=silenced)
+        result = SKIPS.get(letter) or Result(LETTERS[letter], letter)
+        state, event = evaluate(state, result, at, policy, silenced=silenced)
         if event:
             events.append(event)
     return state, events, at
@@ -61,6 +63,10 @@ def kinds(events: list[Event]) -> list[str]:
         ("CCUUUC", ["problem:CRITICAL"]),
         ("CCCUUUU", ["problem:CRITICAL"]),
         ("CCCOUUO", ["problem:CRITICAL", "recovery:OK"]),
+        ("CCNNNC", ["problem:CRITICAL"]),
+        ("CCCNNNCOO", ["problem:CRITICAL", "recovery:OK"]),
+        ("CCSC", []),
+        ("CCCSS", ["problem:CRITICAL", "recovery:OK"]),
     ],
 )
 def test_states_are_confirmed_before_anyone_is_told(letters: str, expected: list[str]) -> None:
@@ -109,6 +115,11 @@ WEEK = 7 * 288
         "O" * 20 + "C" * 20,
         "OOOWWWCCC",
         "OUCUOUC",
+        "CCCS",
+        "CCCN",
+        "CS",
+        "OOCCCS",
+        "CCCNSO",
         "O" * 100 + "CCC",
     ],
 )
@@ -127,19 +138,20 @@ def test_any_week_is_bounded(seed: int, chance: float, quick: bool) -> None:
     letters, current = [], "O"
     for _ in range(WEEK):
         if source.random() < chance:
-            current = source.choice("OWCU")
+            current = source.choice("OWCUSN")
         letters.append(current)
     _, events, _ = play("".join(letters), Policy(fail_after=1, ok_after=1) if quick else Policy())
     assert len(events) <= 90
 
 
-@given(st.text("OWCU", max_size=60))
+@given(st.text("OWCUSN", max_size=60))
 def test_people_are_never_told_the_same_twice_without_a_reminder(letters: str) -> None:
     state, told = CheckState(), Status.OK
     at = START
     for letter in letters:
         at = at.plus(60)
-        state, event = evaluate(state, Result(LETTERS[letter], ""), at, Policy())
+        result = SKIPS.get(letter) or Result(LETTERS[letter], "")
+        state, event = evaluate(state, result, at, Policy())
         if event and event.kind in (Kind.PROBLEM, Kind.RECOVERY):
             assert event.status is not told
         if event:
@@ -199,12 +211,20 @@ def test_observations_before_a_long_gap_do_not_confirm() -> None:
     assert events == []
 
 
-def test_a_skipped_check_forgets_its_failure() -> None:
+def test_what_is_no_longer_watched_is_taken_back_once_the_silence_ends() -> None:
     state, _, at = play("CCC")
-    state, event = evaluate(state, Result(Status.OK, "not configured", skipped=True), at.plus(300), Policy())
-    assert event is None
-    assert state.hard is Status.OK
+    state, events, at = play("SS", state=state, at=at, silenced=True)
+    assert events == []
+    assert (state.hard, state.told) == (Status.OK, Status.CRITICAL)
+    state, events, _ = play("SSS", state=state, at=at)
+    assert kinds(events) == ["recovery:OK"]
     assert state.told is Status.OK
+
+
+def test_nothing_to_look_at_for_now_keeps_what_was_confirmed() -> None:
+    state, events, _ = play("CCCNNNNNNNN")
+    assert kinds(events) == ["problem:CRITICAL"]
+    assert (state.hard, state.told, state.failures) == (Status.CRITICAL, Status.CRITICAL, 3)
 
 
 def test_memory_is_kept_unless_the_check_replaces_it() -> None:

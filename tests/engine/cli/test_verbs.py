@@ -121,8 +121,10 @@ def test_create_from_a_file_and_quantised(run: Run, folder: Path, chat_gguf: Pat
     [
         ("SYSTEM x", "no FROM line"),
         ("FROM hello\nPARAMETER foo 1", "(line 2): unknown parameter 'foo'"),
-        ("FROM ./missing.gguf", "there is no such file"),
-        ("FROM hello\nTEMPLATE {{ .x", "template error: template: :1: unclosed action"),
+        ("\nFROM ./missing.gguf", "(line 2): FROM ./missing.gguf: there is no such file"),
+        ("FROM hello\nADAPTER ./missing.gguf", "(line 2): ADAPTER ./missing.gguf: there is no such file"),
+        ("FROM hello\nTEMPLATE {{ .x", "(line 2): template error: template: :1: unclosed action"),
+        ("FROM hello\nPARAMETER num_ctx -5", '(line 2): parameter "num_ctx" must be at least 1, not -5'),
     ],
 )
 def test_modelfiles_that_are_refused(run: Run, text: str, why: str) -> None:
@@ -137,7 +139,7 @@ def test_modelfiles_that_are_refused(run: Run, text: str, why: str) -> None:
     [
         ("bad name", (), "", "invalid model name"),
         ("x", ("-q", "q9"), "", "unsupported quantization type Q9"),
-        ("x", (), "TEMPLATE {{ .x", "template error: template: :1: unclosed action"),
+        ("x", (), "TEMPLATE {{ .x", "(line 2): template error: template: :1: unclosed action"),
     ],
 )
 def test_mistakes_are_told_before_a_file_is_sent(

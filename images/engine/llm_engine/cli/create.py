@@ -59,28 +59,32 @@ def _check_request(model: str, modelfile: Modelfile, *quantisations: str) -> Non
     Name.parse(model)
     for target in filter(None, quantisations):
         check_target(target)
-    try:
-        Template(modelfile.last("template") or "")
-    except TemplateError as error:
-        raise EngineError(f"template error: {error}") from None
+    for command in modelfile.named("template")[-1:]:
+        try:
+            Template(command.value)
+        except TemplateError as error:
+            raise EngineError(f"(line {command.line}): template error: {error}") from None
 
 
 def request_for(client: Client, modelfile: Modelfile, folder: Path) -> dict[str, Any]:
     """The body of the request; files are uploaded on the way."""
     request: dict[str, Any] = {"files": {}}
-    for source in modelfile.sources:
+    for command in modelfile.named("from"):
+        source = command.value
         files = _files(folder, source)
         if files:
             request["files"] |= _uploaded(client, files)
         elif "from" in request or source.startswith((".", "/", "~")) or source.lower().endswith(WEIGHTS):
-            raise EngineError(f"FROM {source}: there is no such file in {folder}")
+            raise EngineError(f"(line {command.line}): FROM {source}: there is no such file in {folder}")
         else:
             request["from"] = source
     for name, key in (("adapter", "adapters"), ("draft", "draft_files")):
-        for value in modelfile.values(name):
+        for command in modelfile.named(name):
+            value = command.value
             files = _files(folder, value)
             if not files:
-                raise EngineError(f"{name.upper()} {value}: there is no such file in {folder}")
+                where = f"(line {command.line}): {name.upper()} {value}"
+                raise EngineError(f"{where}: there is no such file in {folder}")
             converter = "convert_lora_to_gguf.py" if name == "adapter" else CONVERTER
             request[key] = {**request.get(key, {}), **_uploaded(client, files, converter)}
     for name in ("template", "system", "renderer", "parser", "requires"):

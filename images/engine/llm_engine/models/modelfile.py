@@ -49,17 +49,15 @@ class Modelfile:
     commands: tuple[Command, ...]
     warnings: tuple[str, ...] = ()
 
+    def named(self, name: str) -> list[Command]:
+        return [command for command in self.commands if command.name == name]
+
     def values(self, name: str) -> list[str]:
-        return [command.value for command in self.commands if command.name == name]
+        return [command.value for command in self.named(name)]
 
     def last(self, name: str) -> str | None:
         values = self.values(name)
         return values[-1] if values else None
-
-    @property
-    def sources(self) -> list[str]:
-        """What FROM names: a model, or files; a second one is a projector."""
-        return self.values("from")
 
     @property
     def messages(self) -> list[tuple[str, str]]:

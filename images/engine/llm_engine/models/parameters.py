@@ -29,13 +29,15 @@ KINDS: Mapping[str, str] = {
     **dict.fromkeys(_TEXTS, "string"),
     **dict.fromkeys(_LISTS, "list"),
 }
+# Below these a request is refused as well: a model that sets one could never answer.
+LEAST = {"num_ctx": 1, "num_batch": 1, "num_thread": 0, "draft_num_predict": 0, "main_gpu": 0}
 _SHOWN = {"int": "integer", "float": "float32", "bool": "boolean", "list": "array of strings"}
 _TRUE = ("1", "t", "T", "TRUE", "true", "True")
 _FALSE = ("0", "f", "F", "FALSE", "false", "False")
 
 
 class InvalidParameter(ValueError):
-    """A parameter that does not exist, or a value of the wrong type."""
+    """A parameter that does not exist, or a value of the wrong type or outside its range."""
 
 
 def from_text(name: str, text: str) -> Any:
@@ -47,12 +49,14 @@ def from_text(name: str, text: str) -> Any:
             value = float(text)
             if value != int(value) or abs(value) >= 2**63:
                 raise ValueError
-            return int(text) if text.strip().lstrip("+-").isdigit() else int(value)
+            return _in_range(name, int(text) if text.strip().lstrip("+-").isdigit() else int(value))
         if kind == "float":
             number = float(text)
             if not abs(number) < 3.4e38:
                 raise ValueError
-            return number
+            return _in_range(name, number)
+    except InvalidParameter:
+        raise
     except (ValueError, OverflowError):
         raise InvalidParameter(f"invalid {kind} value [{text}]") from None
     if kind == "bool":
@@ -76,14 +80,28 @@ def check(name: str, value: Any) -> Any:
         if isinstance(value, list) and all(isinstance(item, str) for item in value):
             return value
     elif kind == "int" and number and abs(value) < 2**63 and value == int(value):
-        return int(value)
+        return _in_range(name, int(value))
     elif (
         (kind == "float" and number and abs(value) < 3.4e38)
         or (kind == "bool" and isinstance(value, bool))
         or (kind == "string" and isinstance(value, str))
     ):
-        return value
+        return _in_range(name, value) if kind == "float" else value
     raise InvalidParameter(f'parameter "{name}" must be of type {_SHOWN.get(kind, kind)}')
+
+
+def _in_range(name: str, value: Any) -> Any:
+    """The number, where a request with it would be answered."""
+    why = ""
+    if value < LEAST.get(name, value):
+        why = f"at least {LEAST[name]}"
+    elif name == "repeat_penalty" and value <= 0:
+        why = "above 0"
+    elif name == "mirostat" and value not in (0, 1, 2):
+        why = "0, 1 or 2"
+    if why:
+        raise InvalidParameter(f'parameter "{name}" must be {why}, not {value}')
+    return value
 
 
 def check_all(parameters: Mapping[str, Any]) -> dict[str, Any]:

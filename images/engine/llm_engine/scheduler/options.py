@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from llm_engine.models.parameters import LEAST
 from llm_engine.runner.messages import SamplingParams
 
 log = logging.getLogger("llm_engine.options")
@@ -88,7 +89,6 @@ _SAMPLING = {
 _OTHER = {"num_predict": INTEGER, "num_keep": INTEGER, "stop": STRINGS, "grammar": STRING}
 TYPES = {**_RUNNER, **_SAMPLING, **_OTHER}
 OBSOLETE = frozenset({"penalize_newline", "numa", "low_vram", "f16_kv", "logits_all", "vocab_only", "tfs_z"})
-_LEAST = {"num_ctx": 1, "num_batch": 1, "num_thread": 0, "draft_num_predict": 0, "main_gpu": 0}
 
 
 def parse(*layers: Mapping[str, Any] | None) -> Options:
@@ -129,8 +129,8 @@ def check(name: str, kind: str, value: Any) -> Any:
     if kind == INTEGER:
         if isinstance(value, bool) or not isinstance(value, (int, float)) or not abs(value) < 2**63:
             raise InvalidOption(f'option "{name}" must be of type integer')
-        if name in _LEAST and int(value) < _LEAST[name]:
-            raise InvalidOption(f'option "{name}" must be at least {_LEAST[name]}, not {int(value)}')
+        if name in LEAST and int(value) < LEAST[name]:
+            raise InvalidOption(f'option "{name}" must be at least {LEAST[name]}, not {int(value)}')
         return int(value)
     if kind == FLOAT:
         if isinstance(value, bool) or not isinstance(value, (int, float)) or not abs(value) < 3.4e38:

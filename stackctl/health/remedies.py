@@ -23,12 +23,13 @@ from stackctl.runtime import audit
 from stackctl.runtime.command import run, tail
 
 _DAY = 86400.0
+_REFUSED = "not started: "
 
 
 def apply(
     plan: Plan, rows: list[Row], memory: Memory, now: Moment, save: Callable[[], bool]
 ) -> dict[str, str]:
-    """Start what is due; check id -> what was done, for the message."""
+    """Start what is due; check id -> what is to be told: what was started, and a refusal only beside news."""
     if not plan.health.remedies.enabled:
         return {}
     outcomes: dict[str, str] = {}
@@ -44,7 +45,8 @@ def apply(
                 if not save():
                     refusal = "not started: that it was could not be noted, so it could not be counted"
             started[name] = refusal or _start(plan, name, row.check.id)
-        outcomes[row.check.id] = f"{name}: {started[name]}"
+        if row.event is not None or not started[name].startswith(_REFUSED):
+            outcomes[row.check.id] = f"{name}: {started[name]}"
     return outcomes
 
 

@@ -1,7 +1,8 @@
 """One health run from start to end: look, evaluate, mend, remember, tell.
 
-The order is what makes it safe: the state is on disk before anything is sent or mended, and written again
-after.
+The order is what makes it safe: what people are to be told is on disk together with the note that they were
+told, before anything is sent; and it is sent before anything is mended, because a remedy may take a quarter
+of an hour, or the host with it. What a remedy came to is a message of its own.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from stackctl.health.look.scene import Scene
 from stackctl.health.model import Result, Status, unknown
 from stackctl.health.moment import Moment
 from stackctl.health.notify import channels, dispatch
-from stackctl.health.notify.message import from_row
+from stackctl.health.notify.message import Message, from_row, remedied
 from stackctl.health.plan import Plan
 from stackctl.health.report import Report, Row
 from stackctl.health.state import Memory
@@ -227,23 +228,22 @@ def _record(
     ids = {check.id for check in every}
     memory.checks = {name: found for name, found in memory.checks.items() if name in ids}
     memory.last_run = report.at
-    save()
-    outcomes = remedies.apply(plan, list(report.rows), memory, report.at, save)
-    host = socket.gethostname()
-    messages = [
-        from_row(
-            report, row, host, include_output=plan.notify.include_output, remedy=outcomes.get(row.check.id)
-        )
-        for row in report.rows
-        if row.event is not None
-    ]
-    dispatch.queue_up(memory, messages, plan.notify, report.at)
-    save()
-    if memory.outbox:
-        deliveries = dispatch.deliver(memory, plan.notify, channels.send, report.at)
+    host, output = socket.gethostname(), plan.notify.include_output
+
+    def tell(messages: list[Message]) -> None:
+        dispatch.queue_up(memory, messages, plan.notify, report.at)
         save()
-        trouble += [f"{done.channel}: {done.problem}" for done in deliveries if done.problem]
-    return [*trouble, *failed], not failed
+        if memory.outbox:
+            deliveries = dispatch.deliver(memory, plan.notify, channels.send, report.at)
+            save()
+            trouble.extend(f"{done.channel}: {done.problem}" for done in deliveries if done.problem)
+
+    tell([from_row(report, row, host, include_output=output) for row in report.rows if row.event is not None])
+    outcomes = remedies.apply(plan, list(report.rows), memory, report.at, save)
+    if outcomes:
+        mended = [row for row in report.rows if row.check.id in outcomes]
+        tell([remedied(report, row, host, outcomes[row.check.id]) for row in mended])
+    return [*dict.fromkeys(trouble), *failed], not failed
 
 
 def _undelivered(memory: Memory) -> tuple[str, ...]:

@@ -36,6 +36,8 @@ class Message:
     def subject(self) -> str:
         if self.parts:
             return f"[{self.stack}] {self.status}: {len(self.parts)} checks changed"
+        if self.kind == REMEDY:
+            return f"[{self.stack}] remedy for {self.status}: {self.check}"
         word = {
             Kind.PROBLEM: self.status,
             Kind.RECOVERY: "RECOVERED",
@@ -48,7 +50,9 @@ class Message:
     @property
     def text(self) -> str:
         if self.parts:
-            return "\n".join(f"{part.subject}{part.often} - {part.summary}" for part in self.parts)
+            return "\n".join(
+                f"{part.subject}{part.often} - {part.summary}{part.mended}" for part in self.parts
+            )
         lines = [self.summary, *self.details]
         if self.kind == Kind.FLAPPING:
             lines.append("The state changes too often; nothing more is sent until it is calm.")
@@ -63,6 +67,10 @@ class Message:
     @property
     def often(self) -> str:
         return f" ({self.changes} changes)" if self.changes > 1 else ""
+
+    @property
+    def mended(self) -> str:
+        return f" (remedy: {self.remedy})" if self.remedy else ""
 
     @property
     def weight(self) -> int:
@@ -91,7 +99,28 @@ class Message:
         return cls(**values)
 
 
-def from_row(report: Report, row: Row, host: str, *, include_output: bool, remedy: str | None) -> Message:
+REMEDY = "remedy"
+
+
+def remedied(report: Report, row: Row, host: str, outcome: str) -> Message:
+    """What a remedy came to; its check's failure was told before it was started."""
+    return Message(
+        stack=report.stack,
+        host=host,
+        kind=REMEDY,
+        status=row.state.hard.name,
+        before=row.state.hard.name,
+        check=row.check.id,
+        title=row.check.title,
+        summary=row.result.summary,
+        fix=row.result.fix or row.check.do,
+        time=iso(report.at.wall),
+        since=iso(row.state.hard_since.wall) if row.state.hard_since else None,
+        remedy=outcome,
+    )
+
+
+def from_row(report: Report, row: Row, host: str, *, include_output: bool) -> Message:
     assert row.event is not None
     return Message(
         stack=report.stack,
@@ -106,7 +135,6 @@ def from_row(report: Report, row: Row, host: str, *, include_output: bool, remed
         time=iso(report.at.wall),
         since=iso(row.state.hard_since.wall) if row.state.hard_since else None,
         details=row.result.details if include_output else (),
-        remedy=remedy,
     )
 
 

@@ -285,8 +285,9 @@ def test_a_remedy_restarts_the_engine_and_is_on_the_record(stack: Watched) -> No
     stack.health()
     stack.health()
     wait_for(lambda: stack.health("--check", "container.engine", "--no-record")[0] == 0, "the remedy worked")
-    (message,) = [json.loads(seen.body) for seen in stack.recorder.seen]
-    assert message["remedy"] == "restart engine: done"
+    problem, mended = [json.loads(seen.body) for seen in stack.recorder.seen]
+    assert (problem["kind"], problem["remedy"]) == ("problem", None), "people hear of it before it is mended"
+    assert (mended["kind"], mended["remedy"]) == ("remedy", "restart engine: done")
     audit = stack.folder.state / "audit.jsonl"
     assert audit.read_text().count('"health.remedy"') == 1
     stop_engine(stack)

@@ -124,6 +124,8 @@ def test_create_from_a_file_and_quantised(run: Run, folder: Path, chat_gguf: Pat
         ("\nFROM ./missing.gguf", "(line 2): FROM ./missing.gguf: there is no such file"),
         ("FROM hello\nADAPTER ./missing.gguf", "(line 2): ADAPTER ./missing.gguf: there is no such file"),
         ("FROM hello\nTEMPLATE {{ .x", "(line 2): template error: template: :1: unclosed action"),
+        ("FROM hello\nPARSER nosuch", '(line 2): unknown parser "nosuch"'),
+        ("FROM hello\nRENDERER qwen3-codr", 'unknown renderer "qwen3-codr" (did you mean "qwen3-coder"?)'),
         ("FROM hello\nPARAMETER num_ctx -5", '(line 2): parameter "num_ctx" must be at least 1, not -5'),
     ],
 )

@@ -7,6 +7,8 @@ import contextlib
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from llm_engine.chat.parsing.family import FAMILIES, PLAIN
+from llm_engine.models.builtins import PARSERS
 from llm_engine.models.modelfile import Command, ModelfileError, parse, quote, render
 
 
@@ -139,3 +141,7 @@ def test_only_texts_that_close_every_quote_cannot_be_said() -> None:
 def test_any_bytes_are_read_or_refused(data: bytes) -> None:
     with contextlib.suppress(ModelfileError):
         parse(data)
+
+
+def test_every_parser_of_the_chat_side_can_be_named() -> None:
+    assert {name for family in (PLAIN, *FAMILIES) for name in family.parsers} <= PARSERS

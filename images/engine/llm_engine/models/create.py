@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from llm_engine.models import parameters
+from llm_engine.models import builtins, parameters
 from llm_engine.models.canonical import encode
 from llm_engine.models.config import ModelConfig
 from llm_engine.models.describe import describe, inherit
@@ -103,6 +103,10 @@ def check(recipe: Recipe) -> dict[str, Any]:
             Template(recipe.template)
         except TemplateError as error:
             raise CreateError(f"template error: {error}") from None
+    for kind in builtins.KNOWN:
+        given = str(recipe.config.get(kind) or "")
+        if given and (wrong := builtins.mistake(kind, given)):
+            raise CreateError(wrong)
     requires = recipe.config.get("requires")
     if requires and not is_version(str(requires)):
         raise CreateError("requires must be a valid semver (e.g. 0.14.0)")

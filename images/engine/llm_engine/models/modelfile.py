@@ -14,6 +14,7 @@ from functools import lru_cache
 from typing import Any
 
 from llm_engine.errors import EngineError
+from llm_engine.models import builtins
 from llm_engine.models.parameters import DEPRECATED, InvalidParameter, from_text, is_list, nearest
 
 INSTRUCTIONS = (
@@ -191,6 +192,8 @@ def _check(commands: Sequence[Command]) -> list[str]:
                 from_text(command.key, command.value)
             except InvalidParameter as error:
                 raise ModelfileError(f"(line {command.line}): {error}") from None
+        elif command.name in builtins.KNOWN and (wrong := builtins.mistake(command.name, command.value)):
+            raise ModelfileError(f"(line {command.line}): {wrong}")
         elif command.name == "requires" and not is_version(command.value):
             raise ModelfileError(f"(line {command.line}): requires must be a valid semver (e.g. 0.14.0)")
     return warnings

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from llm_engine.models import builtins
 from llm_engine.models.canonical import go_float
 from llm_engine.models.create import ORDER
 from llm_engine.models.model import Model
@@ -63,6 +64,8 @@ def _text(name: str, text: str, model: Model | None = None) -> _Part:
         return _Part([Command(name, "")] if format_ else [])
     if name == "template" and (wrong := _mistake(text)):
         return _Part([], f"TEMPLATE: {wrong}")
+    if name in builtins.KNOWN and (wrong := builtins.mistake(name, text)):
+        return _Part([], f"{name.upper()}: {wrong}")
     command = Command(name, text)
     return _Part([command]) if _says(command) else _Part([], f"{name.upper()}: {_why(text)}")
 

@@ -19,6 +19,9 @@ def run_there(name: str, words: list[str], stack_file: str | None) -> int:
     from stackctl.tunnel import hosts
 
     command = next((word for word in words if not word.startswith("-")), "")
+    if not name.strip():
+        # A variable that was not set: the command must not run on this machine instead.
+        raise UsageError("--host names no host: its value is empty", fix="stackctl hosts list")
     if not words:
         raise UsageError("--host needs a command to run there", fix=f"stackctl --host {name} status")
     if command in runs.LOCAL_ONLY:
@@ -105,19 +108,35 @@ def session() -> None:
     """Runs that outlive their connection: the far side of `stackctl --host`."""
 
 
+_mark = click.option("--mark", is_flag=True, help="Begin with a zero byte: what follows is the run's.")
+
+
+def _greet(mark: bool) -> None:
+    """Tell the near side that it got through, before the run has said a word."""
+    from stackctl.hosts import sessions
+
+    if mark:
+        sys.stdout.buffer.write(sessions.MARK)
+        sys.stdout.buffer.flush()
+
+
 @session.command()
 @click.argument("session_id", metavar="ID")
 @click.option("--out", "out_from", default=0, help="Bytes of standard output to leave out.")
 @click.option("--err", "err_from", default=0, help="Bytes of standard error to leave out.")
+@_mark
 @click.argument("words", nargs=-1, required=True, type=click.UNPROCESSED)
 @click.pass_context
-def run(ctx: click.Context, session_id: str, out_from: int, err_from: int, words: tuple[str, ...]) -> int:
+def run(
+    ctx: click.Context, session_id: str, out_from: int, err_from: int, mark: bool, words: tuple[str, ...]
+) -> int:
     """Run `stackctl WORDS…` apart from this connection, and follow it; an ID that runs is only followed."""
     from stackctl.hosts import sessions
 
     program = [sys.executable, "-c", "from stackctl.cli.main import main; main()"]
     if ctx.obj["stack_file"]:
         program += ["-f", ctx.obj["stack_file"]]
+    _greet(mark)
     sessions.start(session_id, [*program, *words])
     return _follow(session_id, out_from, err_from)
 
@@ -126,8 +145,10 @@ def run(ctx: click.Context, session_id: str, out_from: int, err_from: int, words
 @click.argument("session_id", metavar="ID")
 @click.option("--out", "out_from", default=0, help="Bytes of standard output to leave out.")
 @click.option("--err", "err_from", default=0, help="Bytes of standard error to leave out.")
-def attach(session_id: str, out_from: int, err_from: int) -> int:
+@_mark
+def attach(session_id: str, out_from: int, err_from: int, mark: bool) -> int:
     """Follow a run from the given place, and end as it ends."""
+    _greet(mark)
     return _follow(session_id, out_from, err_from)
 
 
@@ -141,11 +162,12 @@ def _follow(session_id: str, out_from: int, err_from: int) -> int:
 
 @session.command()
 @click.argument("session_id", metavar="ID")
-def interrupt(session_id: str) -> None:
+@click.option("--ahead", is_flag=True, help="An ID that has not begun never will.")
+def interrupt(session_id: str, ahead: bool) -> None:
     """Send the run what Ctrl-C would send."""
     from stackctl.hosts import sessions
 
-    sessions.interrupt(session_id)
+    sessions.interrupt(session_id, ahead=ahead)
 
 
 @session.command()
@@ -171,5 +193,8 @@ def list_sessions(as_json: bool) -> None:
         state = (
             "running" if each.running else "killed" if each.exit_code is None else f"exit {each.exit_code}"
         )
+        if not each.argv:
+            click.echo(f"{each.id:<14} {each.started_at:<26} {state:<10} (interrupted before it began)")
+            continue
         words = " ".join(each.argv[3:]) if each.argv[1:2] == ("-c",) else " ".join(each.argv)
         click.echo(f"{each.id:<14} {each.started_at:<26} {state:<10} stackctl {words}")

@@ -49,7 +49,7 @@ class LazyGroup(click.Group):
         return super().resolve_command(ctx, args)
 
     def invoke(self, ctx: click.Context) -> object:
-        if name := ctx.params.get("host"):
+        if (name := ctx.params.get("host")) is not None:
             from stackctl.cli.hosts import run_there
 
             words = [*ctx._protected_args, *ctx.args]

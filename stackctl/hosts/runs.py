@@ -9,6 +9,7 @@ lets go of the run and says how to come back to it.
 from __future__ import annotations
 
 import random
+import re
 import subprocess
 import sys
 import tempfile
@@ -17,15 +18,16 @@ import time
 import uuid
 from collections.abc import Sequence
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, NoReturn
 
 from stackctl.errors import StackctlError
 from stackctl.hosts import remote
+from stackctl.hosts.sessions import MARK
 from stackctl.tunnel.errors import PermanentTunnelError, TunnelError
 from stackctl.tunnel.hosts import Host
 
-#: Commands that hold a conversation or never end: run directly, gone with the connection.
-DIRECT = frozenset({"logs", "top", "exec"})
+#: They hold a conversation, read standard input or never end: run directly, gone with the connection.
+DIRECT = frozenset({"logs", "top", "watch", "exec", "secrets"})
 #: Commands that concern this machine; on another one they would be a mistake.
 LOCAL_ONLY = frozenset({"tunnel", "host", "hosts", "completion"})
 GIVE_UP_AFTER = 600.0
@@ -73,40 +75,49 @@ class _Follower:
     def __init__(self, host: Host, session: str, words: list[str]) -> None:
         self.host, self.session, self.words = host, session, words
         self.seen = {"out": 0, "err": 0}
+        self.again = f"stackctl --host {host.name} run --attach {session}"
         self._interrupted = False
+        self._through = False  # this connection has reached the far stackctl
+        self._begun = False  # some connection has: the run is, or was, over there
+        self._delay, self._last_news = 0.5, time.monotonic()
 
     def follow(self) -> int:
-        delay, last_news = 0.5, time.monotonic()
         while True:
-            before = dict(self.seen)
             try:
                 code, trouble = self._once()
+                if code is not None:
+                    return code
+                self._wait(trouble)
             except KeyboardInterrupt:
                 self._pass_on()
-                continue
-            if code is not None:
-                return code
-            if self.seen != before:
-                delay, last_news = 0.5, time.monotonic()
-            error = remote.explain(self.host, trouble)
-            first = not any(self.seen.values())
-            if isinstance(error, PermanentTunnelError) or (first and not _lost(trouble)):
-                raise error
-            if time.monotonic() - last_news > GIVE_UP_AFTER:
-                raise TunnelError(
-                    f"{self.host.name} has not been reachable for {GIVE_UP_AFTER / 60:.0f} minutes; "
-                    "the run goes on over there",
-                    fix=f"stackctl --host {self.host.name} run --attach {self.session}",
-                )
-            print(f"connection to {self.host.name} lost, reconnecting", file=sys.stderr)
-            time.sleep(delay * random.uniform(0.5, 1.0))
-            delay = min(delay * 2, 15.0)
+
+    def _wait(self, trouble: str) -> None:
+        """Before the next connection; raises when there is no point in one."""
+        if self._through or _lost(trouble):
+            self._begun = True
+            self._delay, self._last_news = 0.5, time.monotonic()
+        error = remote.explain(self.host, trouble)
+        if not self._begun:
+            raise error
+        if isinstance(error, PermanentTunnelError):
+            print(f"the run goes on over there: {self.again}", file=sys.stderr)
+            raise error
+        if time.monotonic() - self._last_news > GIVE_UP_AFTER:
+            raise TunnelError(
+                f"{self.host.name} has not been reachable for {GIVE_UP_AFTER / 60:.0f} minutes; "
+                "the run goes on over there",
+                fix=self.again,
+            )
+        print(f"connection to {self.host.name} lost, reconnecting (or later: {self.again})", file=sys.stderr)
+        time.sleep(self._delay * random.uniform(0.5, 1.0))
+        self._delay = min(self._delay * 2, 15.0)
 
     def _once(self) -> tuple[int | None, str]:
         """One connection: (exit code, "") when the run ended, (None, ssh's words) when the connection did."""
         words = [*self.words]
         at = words.index("--") if "--" in words else len(words)
-        words[at:at] = ["--out", str(self.seen["out"]), "--err", str(self.seen["err"])]
+        words[at:at] = ["--out", str(self.seen["out"]), "--err", str(self.seen["err"]), "--mark"]
+        self._through = False
         with tempfile.NamedTemporaryFile(prefix="stackctl-ssh-") as log:
             line = remote.argv(
                 self.host, [*remote.program(self.host), *words], batch=False, log=Path(log.name)
@@ -149,19 +160,39 @@ class _Follower:
 
     def _copy(self, name: str, source: BinaryIO, target: BinaryIO | _Tail) -> None:
         while data := source.read1(65536):  # type: ignore[attr-defined]
+            if name == "out" and not self._through:
+                # Before the mark is what a login script prints: not the run's, and not in its count.
+                _, mark, data = data.partition(MARK)
+                self._through = bool(mark)
             self.seen[name] += len(data)
             target.write(data)
             target.flush()
 
     def _pass_on(self) -> None:
-        """Ctrl-C: once to the run, twice to let go of it."""
-        again = f"stackctl --host {self.host.name} run --attach {self.session}"
+        """Ctrl-C: once to the run, twice to let go of it.
+
+        A run that has not begun is kept from beginning; from here on it is only followed, never started.
+        """
         if self._interrupted:
-            print(f"let go of the run; it goes on over there: {again}", file=sys.stderr)
-            raise KeyboardInterrupt
+            self._let_go()
         self._interrupted = True
         print("interrupting the run; once more lets go of it", file=sys.stderr)
-        remote.ask(self.host, [*remote.program(self.host), "session", "interrupt", self.session], timeout=20)
+        words = [*remote.program(self.host), "session", "interrupt", "--ahead", self.session]
+        try:
+            answer = remote.ask(self.host, words, timeout=20)
+            trouble = answer.err.strip() or f"exit {answer.code}" if answer.code else ""
+        except KeyboardInterrupt:
+            self._let_go()
+        except TunnelError as error:
+            trouble = error.what
+        if trouble:
+            print(f"the run could not be interrupted: {trouble.splitlines()[0]}", file=sys.stderr)
+            self._let_go()
+        self.words = ["session", "attach", self.session]
+
+    def _let_go(self) -> NoReturn:
+        print(f"let go of the run; if it has begun, it goes on over there: {self.again}", file=sys.stderr)
+        raise KeyboardInterrupt
 
 
 class _Tail:
@@ -185,5 +216,6 @@ class _Tail:
 
 def _lost(said: str) -> bool:
     """A connection that had been made, as opposed to one that could not be."""
-    words = ("client_loop", "Connection to", "closed by remote host", "Timeout, server", "Connection reset")
-    return any(word in said for word in words)
+    return bool(
+        re.search(r"client_loop|Timeout, server|Connection to \S+ closed|Read from remote host", said)
+    )

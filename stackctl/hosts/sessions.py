@@ -9,6 +9,7 @@ dropped connection costs nothing and two readers may watch one run.
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import json
 import os
@@ -17,6 +18,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -28,6 +30,8 @@ from stackctl.errors import StackctlError, UsageError
 from stackctl.paths import state_root
 
 KEEP = 50
+#: Comes before all output, if asked for: the reader got through. A login script's words come before it.
+MARK = b"\0"
 POLL = 0.05
 _ID = re.compile(r"[a-z0-9-]{6,40}")
 
@@ -58,16 +62,10 @@ def _no_such(session_id: str) -> StackctlError:
 def start(session_id: str, argv: Sequence[str]) -> None:
     """Begin the run, unless one of this id has begun already: starting twice is attaching."""
     folder = _folder(session_id)
-    root().mkdir(parents=True, exist_ok=True, mode=0o700)
-    try:
-        folder.mkdir(mode=0o700)
-    except FileExistsError:
+    lock = _place(folder, argv)
+    if lock is None:
         return
     _prune()
-    for stream in ("out", "err"):
-        (folder / stream).touch(mode=0o600)
-    meta = {"argv": list(argv), "started_at": datetime.now(UTC).isoformat(timespec="seconds")}
-    (folder / "meta.json").write_text(json.dumps(meta))
     reading, writing = os.pipe()
     sys.stdout.flush()
     sys.stderr.flush()
@@ -75,9 +73,38 @@ def start(session_id: str, argv: Sequence[str]) -> None:
     if first == 0:
         _detached(folder, list(argv), writing)
     os.close(writing)
+    os.close(lock)  # the run has it, and has had it since before anyone could see the folder
     os.waitpid(first, 0)
     with os.fdopen(reading) as pipe:
-        pipe.read(1)  # the run holds its lock now
+        pipe.read(1)  # the run has begun, and its pid is written down
+
+
+def _place(folder: Path, argv: Sequence[str], ended: int | None = None, err: str = "") -> int | None:
+    """Put a complete folder in its place, locked; None when one is there already.
+
+    It is made aside and renamed: nobody ever sees a half-made one, nor one that looks as if its run had died.
+    """
+    root().mkdir(parents=True, exist_ok=True, mode=0o700)
+    if folder.is_dir():
+        return None
+    made = Path(tempfile.mkdtemp(prefix=".new-", dir=root()))
+    (made / "out").touch(mode=0o600)
+    (made / "err").write_text(err)
+    meta = {"argv": list(argv), "started_at": datetime.now(UTC).isoformat(timespec="seconds")}
+    (made / "meta.json").write_text(json.dumps(meta))
+    if ended is not None:
+        (made / "exit").write_text(str(ended))
+    lock = os.open(made / "lock", os.O_CREAT | os.O_RDWR, 0o600)
+    fcntl.flock(lock, fcntl.LOCK_EX)
+    try:
+        made.rename(folder)
+    except OSError as error:
+        os.close(lock)
+        shutil.rmtree(made, ignore_errors=True)
+        if error.errno not in (errno.EEXIST, errno.ENOTEMPTY):
+            raise
+        return None
+    return lock
 
 
 def _detached(folder: Path, argv: list[str], ready: int) -> None:
@@ -90,11 +117,11 @@ def _detached(folder: Path, argv: list[str], ready: int) -> None:
         null = os.open(os.devnull, os.O_RDWR)
         for number in (0, 1, 2):
             os.dup2(null, number)
-        lock = os.open(folder / "lock", os.O_CREAT | os.O_RDWR, 0o600)
-        fcntl.flock(lock, fcntl.LOCK_EX)
         with open(folder / "out", "ab") as out, open(folder / "err", "ab") as err:
             child = subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=out, stderr=err)
-            (folder / "pid").write_text(str(child.pid))
+            _write(folder / "pid", str(child.pid))
+            if _claimed(folder):
+                child.send_signal(signal.SIGINT)
             os.write(ready, b".")
             os.close(ready)
             code = child.wait()
@@ -146,18 +173,35 @@ def _copy(source: BinaryIO, target: BinaryIO) -> int:
     return moved
 
 
-def interrupt(session_id: str) -> None:
-    """As Ctrl-C would, where the run is."""
+def interrupt(session_id: str, *, ahead: bool = False) -> None:
+    """As Ctrl-C would, where the run is. With `ahead`, one that has not begun never will."""
     folder = _folder(session_id)
     if not folder.is_dir():
-        raise _no_such(session_id)
-    if _running(folder):
-        with contextlib.suppress(OSError, ValueError):
-            os.kill(int((folder / "pid").read_text()), signal.SIGINT)
+        if not ahead:
+            raise _no_such(session_id)
+        # In the place of the run: its start, when it arrives late, finds that it has ended.
+        lock = _place(folder, [], ended=130, err="interrupted before it began\n")
+        if lock is not None:
+            os.close(lock)
+            return
+    (folder / "interrupted").touch(mode=0o600)
+    with contextlib.suppress(OSError, ValueError):
+        pid = int((folder / "pid").read_text())
+        if _claimed(folder) and _running(folder):
+            os.kill(pid, signal.SIGINT)
+
+
+def _claimed(folder: Path) -> bool:
+    """Whether there is an interrupt to deliver; it is told once, to the run that begins or to who asks."""
+    try:
+        (folder / "interrupted").unlink()
+    except FileNotFoundError:
+        return False
+    return True
 
 
 def latest() -> str:
-    known = sessions()
+    known = [each for each in sessions() if each.argv]
     if not known:
         raise StackctlError("no command was ever run on this host with --host")
     running = [each for each in known if each.running]
@@ -167,6 +211,8 @@ def latest() -> str:
 def sessions() -> list[Session]:
     found = []
     for folder in root().iterdir() if root().is_dir() else ():
+        if folder.name.startswith("."):
+            continue  # being made
         try:
             meta = json.loads((folder / "meta.json").read_text())
             argv = tuple(str(word) for word in meta["argv"])
@@ -174,7 +220,7 @@ def sessions() -> list[Session]:
                 Session(folder.name, argv, str(meta["started_at"]), _running(folder), _exit_code(folder))
             )
         except (OSError, ValueError, KeyError):
-            continue  # being made, or being removed
+            continue  # being removed
     return sorted(found, key=lambda each: (each.started_at, each.id))
 
 
@@ -200,3 +246,7 @@ def _exit_code(folder: Path) -> int | None:
 def _prune() -> None:
     for old in [each for each in sessions() if not each.running][:-KEEP]:
         shutil.rmtree(root() / old.id, ignore_errors=True)
+    for left in root().glob(".new-*"):  # by a start that was killed
+        with contextlib.suppress(OSError):
+            if left.stat().st_mtime < time.time() - 3600:
+                shutil.rmtree(left, ignore_errors=True)

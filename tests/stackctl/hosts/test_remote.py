@@ -6,8 +6,10 @@ import contextlib
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -166,6 +168,95 @@ def test_ctrl_c_reaches_the_run(far: Far) -> None:
     assert out == "interrupted over here\n"
     assert process.returncode == 130
     assert "interrupting the run" in err
+
+
+def test_ctrl_c_before_the_run_has_begun_keeps_it_from_beginning(far: Far) -> None:
+    begun, gate, ended = (far.folder / name for name in ("begun", "gate", "ended"))
+    far.program.write_text(
+        f"#!/bin/sh\nexport XDG_STATE_HOME={far.folder}/far-state\n"
+        'if [ "$1 $2" != "session run" ]; then exec ' + f'{STACKCTL} "$@"; fi\n'
+        f"touch {begun}; while [ ! -e {gate} ]; do sleep 0.05; done\n"
+        f'{STACKCTL} "$@"; touch {ended}\n'
+    )
+    process = far.begin("--host", "box", "config", "docs")
+    eventually(begun.exists, what="the slow start")
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=60)
+    assert (process.returncode, out) == (130, ""), err
+    assert "interrupted before it began" in err
+    gate.touch()  # the start arrives now, late
+    eventually(ended.exists, what="the late start's end")
+    listed = json.loads(far.stackctl("--host", "box", "session", "list", "--json").stdout)["sessions"]
+    assert [(run["argv"], run["exit_code"]) for run in listed if not run["running"]] == [([], 130)]
+
+
+def test_a_connection_that_drops_before_a_word_was_said_is_picked_up(far: Far) -> None:
+    gate = far.folder / "gate"
+    slow_procedure(far)
+    script = far.folder / "slow"
+    script.write_text(f"#!/bin/sh\nwhile [ ! -e {gate} ]; do sleep 0.02; done\necho done\n")
+    process = far.begin("--host", "box", "upgrade")
+    sessions = far.folder / "far-state/stackctl/sessions"
+    eventually(lambda: list(sessions.glob("*/pid")), what="the run")
+    far.sshd.stop()
+    assert process.stderr is not None
+    for _ in range(2):  # the second loss is a refused connection, and no reason to give up either
+        line = process.stderr.readline()
+        assert "reconnecting" in line
+        assert "run --attach" in line
+    far.sshd.start()
+    gate.touch()
+    out, err = process.communicate(timeout=60)
+    assert (out, process.returncode) == ("done\n", 0), err
+
+
+def test_ctrl_c_while_it_waits_to_reconnect_says_how_to_come_back(far: Far) -> None:
+    gate = slow_procedure(far)
+    process = far.begin("--host", "box", "upgrade")
+    assert process.stdout is not None
+    assert process.stderr is not None
+    assert process.stdout.readline() == "first line\n"
+    far.sshd.stop()
+    eventually(lambda: "reconnecting" in process.stderr.readline(), what="the wait")  # type: ignore[union-attr]
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "the run could not be interrupted: cannot reach box" in err
+    assert "stackctl --host box run --attach " in err
+    gate.touch()
+
+
+def test_a_host_that_accepts_and_closes_was_never_reached(far: Far) -> None:
+    far.sshd.stop()
+    with socket.create_server(("127.0.0.1", far.sshd.port)) as server:
+
+        def refuse() -> None:
+            with contextlib.suppress(OSError):
+                while True:
+                    server.accept()[0].close()
+
+        threading.Thread(target=refuse, daemon=True).start()
+        done = far.stackctl("--host", "box", "status", timeout=20)
+    assert done.returncode == 1
+    assert "error: cannot reach box" in done.stderr
+    assert "reconnecting" not in done.stderr
+
+
+def test_what_reads_standard_input_or_never_ends_goes_with_the_connection(far: Far) -> None:
+    far.program.write_text('#!/bin/sh\necho "$*: $(cat)"\n')
+    for words in (["secrets", "set", "KEY"], ["watch"]):
+        done = subprocess.run(
+            [STACKCTL, "--host", "box", *words], env=far.near, input="a value", capture_output=True,
+            text=True, timeout=60, cwd=far.folder,
+        )  # fmt: skip
+        assert (done.returncode, done.stdout) == (0, f"{' '.join(words)}: a value\n"), done.stderr
+
+
+def test_an_empty_host_is_not_this_machine(far: Far) -> None:
+    for name in ("", " "):
+        done = far.stackctl("--host", name, "config", "docs")
+        assert (done.returncode, done.stdout) == (2, "")
+        assert "--host names no host" in done.stderr
 
 
 def test_a_killed_run_is_not_taken_for_a_success(far: Far) -> None:

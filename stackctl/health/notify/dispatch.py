@@ -4,13 +4,16 @@
   one message at worst, and loses none;
 - at most `rate_limit.messages` go out per `rate_limit.per`; what is over is held and comes as one digest;
 - several changes in one run come as one digest, too;
-- a channel that fails is tried again at the next runs for a day, without delaying the others.
+- a channel that fails is tried again at the next runs for a day, without delaying the others;
+- a channel hears of a check in the order of events: after a failure nothing later of the same check is sent
+  to it, and what waits for it becomes one message with the last word.
 """
 
 from __future__ import annotations
 
 import threading
 import time
+import uuid
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -39,6 +42,7 @@ class Delivery:
     channel: str
     subject: str
     problem: str | None
+    id: str = ""
 
 
 def queue_up(memory: Memory, messages: list[Message], config: Notify, now: Moment) -> None:
@@ -59,9 +63,32 @@ def queue_up(memory: Memory, messages: list[Message], config: Notify, now: Momen
     memory.held = []
     for message in leaving:
         labels = [label for label, channel in _labelled(config) if _carries(channel, message)]
+        for label in labels:
+            _append(memory, label, message, now)
         if labels:
-            memory.outbox.append({"message": message.dump(), "to": labels, "since": now.dump()})
             memory.sent.append(now)
+
+
+def _append(memory: Memory, label: str, message: Message, now: Moment) -> None:
+    """Behind what waits for the channel; with what is older of the same checks it becomes one message."""
+    older = [entry for entry in memory.outbox if label in entry["to"] and _shares(entry, message)]
+    since = now.dump()
+    if older:
+        waiting = [Message.load(entry["message"]) for entry in older]
+        for entry in older:
+            entry["to"].remove(label)
+        merged = digest([*waiting, message])
+        message = merged if len(merged.parts) > 1 else merged.parts[0]
+    memory.outbox = [entry for entry in memory.outbox if entry["to"]]
+    memory.outbox.append({"id": uuid.uuid4().hex, "message": message.dump(), "to": [label], "since": since})
+
+
+def _shares(entry: dict[str, Any], message: Message) -> bool:
+    return bool(_checks(Message.load(entry["message"])) & _checks(message))
+
+
+def _checks(message: Message) -> set[str]:
+    return {part.check for part in message.parts or (message,)}
 
 
 def _merged(waiting: list[Message]) -> list[Message]:
@@ -75,6 +102,7 @@ def deliver(memory: Memory, config: Notify, send: Send, now: Moment) -> list[Del
     deliveries: list[Delivery] = []
     lanes: dict[str, list[dict[str, Any]]] = {}
     for entry in memory.outbox:
+        entry.setdefault("id", uuid.uuid4().hex)
         entry["to"] = [label for label in entry["to"] if label in channels]
         for label in entry["to"]:
             lanes.setdefault(label, []).append(entry)
@@ -86,10 +114,9 @@ def deliver(memory: Memory, config: Notify, send: Send, now: Moment) -> list[Del
     for thread, label in zip(threads, lanes, strict=True):
         thread.join(channels[label].timeout * len(lanes[label]) + 1)
     done = list(deliveries)
-    taken = {(delivery.channel, delivery.subject) for delivery in done if delivery.problem is None}
+    taken = {(delivery.channel, delivery.id) for delivery in done if delivery.problem is None}
     for entry in memory.outbox:
-        subject = Message.load(entry["message"]).subject
-        entry["to"] = [label for label in entry["to"] if (label, subject) not in taken]
+        entry["to"] = [label for label in entry["to"] if (label, entry["id"]) not in taken]
     memory.outbox = [entry for entry in memory.outbox if entry["to"] and not _too_old(entry, now)]
     return done
 
@@ -97,14 +124,20 @@ def deliver(memory: Memory, config: Notify, send: Send, now: Moment) -> list[Del
 def _lane(
     channel: Channel, label: str, entries: list[dict[str, Any]], send: Send, deliveries: list[Delivery]
 ) -> None:
+    refused: set[str] = set()
     for entry in list(entries):
         message = Message.load(entry["message"])
+        if refused & _checks(message):
+            refused |= _checks(message)
+            continue
         deadline = time.monotonic() + channel.timeout
         try:
             send(channel, message)
-            deliveries.append(Delivery(label, message.subject, None))
-        except NotDelivered as error:
-            deliveries.append(Delivery(label, message.subject, str(error)))
+            deliveries.append(Delivery(label, message.subject, None, entry["id"]))
+        except Exception as error:  # noqa: BLE001 - whatever a channel raises must not end its lane
+            refused |= _checks(message)
+            text = str(error) if isinstance(error, NotDelivered) else f"{type(error).__name__}: {error}"
+            deliveries.append(Delivery(label, message.subject, text, entry["id"]))
             if time.monotonic() >= deadline:
                 # A dead channel must cost its time limit once per run, not once per message.
                 return

@@ -204,6 +204,74 @@ def test_a_channel_that_is_down_is_tried_again_and_holds_up_no_other() -> None:
     assert memory.outbox == []
 
 
+def test_a_channel_never_hears_of_a_failure_after_its_recovery() -> None:
+    memory, sent, told = Memory(), Sent(), []
+    config = notify({"name": "a", **HOOK})
+
+    def refuses_the_first(channel: Channel, message: Message) -> None:
+        told.append(message.status)
+        if len(told) == 1:
+            raise NotDelivered("busy")
+
+    failed = {"message": message().dump(), "to": ["a"], "since": NOW.dump()}
+    back = {"message": message("engine", "OK", "CRITICAL").dump(), "to": ["a"], "since": NOW.dump()}
+    other = {"message": message("disk").dump(), "to": ["a"], "since": NOW.dump()}
+    memory.outbox = [failed, back, other]
+    dispatch.deliver(memory, config, refuses_the_first, NOW)
+    assert told == ["CRITICAL", "CRITICAL"], "the recovery waits behind its failure, the other check does not"
+    dispatch.deliver(memory, config, sent, NOW.plus(300))
+    assert [m.status for _, m in sent.messages] == ["CRITICAL", "OK"]
+    assert memory.outbox == []
+
+
+def test_what_waits_for_a_channel_becomes_its_last_word() -> None:
+    memory, sent = Memory(), Sent()
+    sent.down = {"a"}
+    send_all(memory, [message()], sent)
+    send_all(memory, [message("engine", "OK", "CRITICAL")], sent, NOW.plus(300))
+    send_all(memory, [message(), message("disk")], sent, NOW.plus(600))
+    sent.down = set()
+    send_all(memory, [], sent, NOW.plus(900))
+    assert [(m.check, m.status, m.changes) for _, m in sent.messages] == [
+        ("engine", "CRITICAL", 3),
+        ("disk", "CRITICAL", 1),
+    ]
+    assert memory.outbox == []
+
+
+def test_one_of_two_messages_with_the_same_subject_is_struck_out_alone() -> None:
+    memory, taken = Memory(), []
+    config = notify({"name": "a", "timeout": "1s", **HOOK})
+    entry = {"to": ["a"], "since": NOW.dump()}
+    for change in (message(), message("engine", "OK", "CRITICAL"), message()):
+        memory.outbox.append(dict(entry, message=change.dump()))
+
+    def takes_two(channel: Channel, message: Message) -> None:
+        if len(taken) == 2:
+            raise NotDelivered("full")
+        taken.append(message.status)
+
+    dispatch.deliver(memory, config, takes_two, NOW)
+    assert taken == ["CRITICAL", "OK"]
+    assert [entry["message"]["status"] for entry in memory.outbox] == ["CRITICAL"]
+
+
+def test_a_channel_that_breaks_is_a_problem_and_ends_no_lane() -> None:
+    memory, taken = Memory(), []
+    config = notify({"name": "a", **HOOK})
+
+    def breaks_once(channel: Channel, message: Message) -> None:
+        if message.check == "engine":
+            raise UnicodeEncodeError("ascii", "pässword", 1, 2, "not ASCII")
+        taken.append(message.check)
+
+    dispatch.queue_up(memory, [message(), message("disk")], config, NOW)
+    done = dispatch.deliver(memory, config, breaks_once, NOW)
+    assert taken == ["disk"]
+    assert next(d.problem for d in done if d.problem).startswith("UnicodeEncodeError: ")
+    assert len(memory.outbox) == 1
+
+
 def test_a_message_that_nobody_takes_is_given_up_after_a_day() -> None:
     memory, sent = Memory(), Sent()
     sent.down = {"a"}
@@ -225,7 +293,7 @@ def test_a_channel_gets_only_what_is_bad_enough_and_its_recovery() -> None:
     ]
     for change in changes:
         dispatch.queue_up(memory, [change], config, NOW)
-    dispatch.deliver(memory, config, sent, NOW)
+        dispatch.deliver(memory, config, sent, NOW)
     assert [(m.check, m.status) for _, m in sent.messages] == [("c", "CRITICAL"), ("c", "OK")]
 
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import click
 
+from stackctl.durations import format_duration
 from stackctl.errors import StackctlError
 from stackctl.health import explain, plan, registry, session, state, view
 from stackctl.health.model import Status
@@ -89,7 +90,7 @@ def _run(
         begun = pinger.start if pinger else None
         report = session.run(found, lambda: view.scene(found), options, begun=begun)
     except state.Busy as busy:
-        return _busy(busy, quiet_ok)
+        return _busy(busy, found, quiet_ok=quiet_ok, as_line=as_line)
     status = report.status(confirmed_only=hard)
     if quiet_ok and (report.unsaved or report.unwritten):
         click.echo(f"note: {report.trouble if report.unsaved else report.unwritten}", err=True)
@@ -113,12 +114,20 @@ def _rendered(found: Plan, report: Report, *, as_json: bool, as_line: bool, hard
     return table.table(report, policies, colour=colour)
 
 
-def _busy(busy: state.Busy, quiet_ok: bool) -> int:
-    if quiet_ok:
+def _busy(busy: state.Busy, found: Plan, *, quiet_ok: bool, as_line: bool) -> int:
+    """Silence is for a run that may still end: one that cannot must not keep the watch silent for ever."""
+    pid = busy.holder.get("pid", "unknown")
+    if busy.age > registry.longest_run(registry.build(view.scene(found)), found):
+        text = f"health run pid {pid} has been at work for {format_duration(busy.age)}"
+        if as_line:
+            click.echo(f"UNKNOWN: {text}")
+        click.echo(f"error: {text}: nothing is watched meanwhile\nfix: kill {pid}", err=True)
+    elif quiet_ok:
         return int(Status.OK)
-    click.echo(
-        f"another health run is at work (pid {busy.holder.get('pid', 'unknown')}); nothing was done", err=True
-    )
+    else:
+        if as_line:
+            click.echo("UNKNOWN: another health run is at work")
+        click.echo(f"another health run is at work (pid {pid}); nothing was done", err=True)
     return int(Status.UNKNOWN)
 
 

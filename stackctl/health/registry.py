@@ -53,6 +53,8 @@ def build(scene: Scene) -> list[Check]:
 
 
 _LIST = "stackctl health --list"
+# For `longest_run`: needs behind one another, messages one after another, and a host that is very busy.
+_DEEPEST, _MESSAGES, _GRACE = 5, 20, 60.0
 
 
 def _enabled(check: Check, plan: Plan) -> bool:
@@ -89,6 +91,16 @@ def policy(check: Check, plan: Plan) -> Policy:
         flap_daily=health.flap.daily,
         flap_hold=health.flap.hold,
     )
+
+
+def longest_run(checks: list[Check], plan: Plan) -> float:
+    """No run that is well takes longer: every time limit there is, with each need waited for."""
+    looks = max((policy(check, plan).fail_after for check in checks), default=1) if plan.health.recheck else 1
+    limits = sorted((check.timeout for check in checks), reverse=True)
+    messages = max((channel.timeout for channel in plan.notify.channels), default=0.0) * _MESSAGES
+    names = {check.remedy for check in checks if check.remedy} if plan.health.remedies.enabled else set()
+    mending = plan.health.remedies.timeout * len(names)
+    return looks * (sum(limits[:_DEEPEST]) + plan.health.recheck) + messages + mending + _GRACE
 
 
 def choose(checks: list[Check], patterns: tuple[str, ...]) -> list[Check]:

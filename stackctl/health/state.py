@@ -46,6 +46,18 @@ class Busy(Exception):
         super().__init__("another health run is at work")
         self.holder = holder
 
+    @property
+    def age(self) -> float:
+        """Seconds since the holder began; 0 when that cannot be told, as for one that begins just now."""
+        try:
+            with contextlib.suppress(PermissionError):  # somebody else's, but alive
+                os.kill(int(self.holder["pid"]), 0)
+            elapsed = Moment.now().since(Moment.load(self.holder["moment"]))
+        except (KeyError, ValueError, TypeError, IndexError, AttributeError, OSError):
+            # The last holder's note: the new one has the lock, and has not yet written its own.
+            return 0.0
+        return elapsed or 0.0
+
 
 @contextlib.contextmanager
 def run_lock(folder: Path, *, wait: float = 0.0) -> Iterator[None]:
@@ -65,9 +77,8 @@ def run_lock(folder: Path, *, wait: float = 0.0) -> Iterator[None]:
         handle.truncate(0)
         # Unbuffered: what a full disk does not take must not be tried again, and raise, at the end.
         with contextlib.suppress(OSError):
-            os.write(
-                handle.fileno(), json.dumps({"pid": os.getpid(), "started": round(time.time(), 1)}).encode()
-            )
+            holder = {"pid": os.getpid(), "started": round(time.time(), 1), "moment": Moment.now().dump()}
+            os.write(handle.fileno(), json.dumps(holder).encode())
         yield
 
 

@@ -76,6 +76,7 @@ def test_the_lock_keeps_a_second_run_out_and_dies_with_its_holder(tmp_path: Path
         with pytest.raises(Busy) as caught, run_lock(tmp_path):
             pass
         assert caught.value.holder["pid"] == holder.pid
+        assert 0 < caught.value.age < 60
         holder.send_signal(signal.SIGKILL)
         holder.wait()
         with run_lock(tmp_path, wait=2):

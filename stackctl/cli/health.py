@@ -75,6 +75,14 @@ def health(
             click.echo("UNKNOWN: stackctl health could not run, see stderr")
             ctx.exit(_failed(ctx))
         raise
+    except (click.ClickException, click.exceptions.Exit, click.Abort):
+        raise
+    except Exception as error:  # noqa: BLE001 - whatever it was, 1 would be read as a WARNING of the stack
+        if as_line:
+            click.echo("UNKNOWN: stackctl health could not run, see stderr")
+        click.echo(f"error: health could not run: {type(error).__name__}: {error}", err=True)
+        click.echo("fix: stackctl doctor", err=True)
+        ctx.exit(int(Status.UNKNOWN))
 
 
 def _run(

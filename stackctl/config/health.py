@@ -11,6 +11,8 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_valida
 
 from stackctl.config.durations import Duration, parse_threshold
 from stackctl.config.section import unwritten
+from stackctl.config.urls import HttpUrl
+from stackctl.health import limits
 
 Day = Literal["mon", "tue", "wed", "thu", "fri", "sat", "sun"]
 CheckId = Annotated[str, Field(pattern=r"^[a-z][a-z0-9-]*(\.[A-Za-z0-9_./:@-]+)?$")]
@@ -104,7 +106,7 @@ class CertificateCheck(Section):
 class PingConfig(Section):
     """A healthchecks-style URL that learns of every run, so that silence is an alarm, too."""
 
-    url: str = Field(pattern=r"^https?://")
+    url: HttpUrl
     start: bool = True
     exit_code: bool = Field(False, description="send /<exit code> instead of success or /fail")
     send_output: bool = Field(False, description="send the one-line result, which can name your models")
@@ -159,4 +161,25 @@ class HealthConfig(Section):
             twice = sorted({name for name in names if names.count(name) > 1})
             if twice:
                 raise ValueError(f"{kind} '{twice[0]}' is defined twice")
+        return self
+
+    @model_validator(mode="after")
+    def _needs_end(self) -> HealthConfig:
+        """Only commands say themselves what they need, so that only they can need each other."""
+        needs = {f"command.{command.id}": command.needs for command in self.commands}
+        reached = {name: set(wanted) for name, wanted in needs.items()}
+        for _ in needs:
+            for found in reached.values():
+                found.update(*(needs.get(name, ()) for name in tuple(found)))
+        around = sorted(name for name, found in reached.items() if name in found)
+        if around:
+            raise ValueError(f"checks need each other, so that none can be first: {', '.join(around)}")
+        return self
+
+    @model_validator(mode="after")
+    def _thresholds_the_right_way_round(self) -> HealthConfig:
+        for name, override in self.checks.items():
+            why = limits.wrong(name, override.warn, override.crit)
+            if why:
+                raise ValueError(f"checks.{name}: {why}")
         return self

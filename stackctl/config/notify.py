@@ -8,6 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from stackctl.config.durations import Duration
 from stackctl.config.section import unwritten
+from stackctl.config.urls import Headers, HttpUrl
 
 Severity = Literal["warning", "critical"]
 
@@ -35,15 +36,15 @@ class WebhookChannel(Channel):
     """Sends JSON to a URL; `{placeholders}` in the strings of `body` are filled in."""
 
     type: Literal["webhook"]
-    url: str = Field(pattern=r"^https?://")
+    url: HttpUrl
     method: Literal["POST", "PUT", "PATCH"] = "POST"
-    headers: dict[str, str] = {}
+    headers: Headers = {}
     body: dict[str, Any] | list[Any] | str | None = Field(None, description="default: the whole message")
 
 
 class NtfyChannel(Channel):
     type: Literal["ntfy"]
-    url: str = Field("https://ntfy.sh", pattern=r"^https?://")
+    url: HttpUrl = "https://ntfy.sh"
     topic: str = Field(pattern=r"^[-_A-Za-z0-9]{1,64}$")
     token_file: str | None = None
 

@@ -64,10 +64,13 @@ def request(
     unix_socket: str | None = None,
 ) -> Reply:
     """One exchange; HttpError (or HttpTimeout) when there is no answer at all."""
-    parts = urlsplit(url)
     deadline = time.monotonic() + timeout
-    where = unix_socket or parts.netloc.rpartition("@")[2]
-    connection = _connection(parts.scheme, parts.hostname or "", parts.port, timeout, unix_socket)
+    try:
+        parts = urlsplit(url)
+        where = unix_socket or parts.netloc.rpartition("@")[2]
+        connection = _connection(parts.scheme, parts.hostname or "", parts.port, timeout, unix_socket)
+    except (ValueError, http.client.HTTPException) as error:
+        raise HttpError(f"{url}: {error}") from error
     try:
         target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
         connection.request(method, target, body=body, headers={"User-Agent": "stackctl", **(headers or {})})
@@ -76,7 +79,7 @@ def request(
         return Reply(response.status, {key.lower(): value for key, value in response.getheaders()}, content)
     except TimeoutError as error:
         raise HttpTimeout(f"no answer from {where} within {timeout:.1f} s") from error
-    except (OSError, http.client.HTTPException, UnicodeError) as error:
+    except (OSError, http.client.HTTPException, ValueError) as error:
         raise HttpError(f"{where}: {_reason(error)}") from error
     finally:
         connection.close()

@@ -67,6 +67,9 @@ class Pinger:
             except HttpError as error:
                 self.problem = str(error)
                 time.sleep(min(0.2, max(0.0, deadline - time.monotonic())))
+            except Exception as error:  # noqa: BLE001 - a thread that dies would say so in cron's mail
+                self.problem = f"{type(error).__name__}: {error}"
+                return
 
     def _note(self, reply: Reply) -> None:
         announced = reply.headers.get("ping-body-limit", "")

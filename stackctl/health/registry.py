@@ -5,7 +5,9 @@ from __future__ import annotations
 import difflib
 import importlib
 from dataclasses import replace
+from pathlib import Path
 
+from stackctl import shipped
 from stackctl.errors import UsageError
 from stackctl.health.check import Check
 from stackctl.health.evaluator import Policy
@@ -49,7 +51,33 @@ def build(scene: Scene) -> list[Check]:
         for need in command.needs:
             if need not in known:
                 raise UsageError(f"health.commands.{command.id}.needs: no check '{need}'{_near(need, known)}")
+    for name, override in plan.health.checks.items():
+        if override.remedy:
+            _refuse_remedy(name, override.remedy, plan)
     return [_overridden(check, plan) for check in found if _enabled(check, plan)]
+
+
+def _refuse_remedy(check: str, remedy: str, plan: Plan) -> None:
+    """A remedy that is not there would be noticed in the night that it is needed."""
+    where = f"health.checks.{check}.remedy"
+    first, *rest = remedy.split() or [""]
+    if first == "restart":
+        known = [service.name for service in plan.services]
+        unknown = [name for name in rest if name not in known]
+        if unknown or not rest:
+            wrong = unknown[0] if unknown else ""
+            raise UsageError(f"{where}: no service '{wrong}' in this stack{_near(wrong, known)}")
+        return
+    folder = Path(plan.stack_file).parent
+    places = (shipped.folder("procedures"), folder / "procedures")
+    if first and any((place / f"{first}.md").is_file() for place in places):
+        return
+    from stackctl.procedures import locate  # only here: a page whose name is not its id has to be read
+
+    pages = locate.find_all(folder)
+    if first not in pages and not (first.endswith(".md") and Path(folder, first).is_file()):
+        why = f"no procedure '{first}'{_near(first, list(pages))}"
+        raise UsageError(f"{where}: {why}", fix="stackctl procedures list")
 
 
 _LIST = "stackctl health --list"

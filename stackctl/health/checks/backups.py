@@ -13,7 +13,7 @@ from pathlib import Path
 
 from stackctl.durations import format_duration
 from stackctl.health.check import Check, Look
-from stackctl.health.checks.engine import limits
+from stackctl.health.limits import limits
 from stackctl.health.look.scene import Scene
 from stackctl.health.model import Metric, Result, Status, skipped
 
@@ -47,7 +47,7 @@ def _look(scene: Scene, look: Look) -> Result:
         return skipped("no backup was made, and backup.to asks for none")
     made, newest = there[-1]
     age = look.now.wall - made
-    warn, crit = limits(plan, "backup", 2 * _DAY, 7 * _DAY)
+    warn, crit = limits(plan, "backup")
     metrics = (Metric("age", round(age), "s", warn, crit), Metric("size", newest.stat().st_size, "B"))
     damage = None if look.memory.get("verified") == newest.name else _damage(newest)
     if damage:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from stackctl.durations import format_duration
 from stackctl.health.check import Check, Look
-from stackctl.health.checks.engine import limits
+from stackctl.health.limits import limits
 from stackctl.health.look.scene import Scene
 from stackctl.health.model import Metric, Result, Status, unknown
 from stackctl.health.plan import Certificate
@@ -44,7 +44,7 @@ def _look(scene: Scene, certificate: Certificate, look: Look) -> Result:
         return unknown(
             f"{certificate.file or certificate.connect}: {getattr(error, 'strerror', None) or error}"
         )
-    warn, crit = limits(scene.plan, f"certificate.{certificate.name}", 14 * _DAY, 3 * _DAY)
+    warn, crit = limits(scene.plan, f"certificate.{certificate.name}")
     now = look.now.wall
     left = end - now
     metrics = (Metric("left", round(left), "s", warn, crit),)

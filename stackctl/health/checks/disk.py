@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from stackctl.health.check import Check, Look
-from stackctl.health.checks.engine import limits
+from stackctl.health.limits import limits
 from stackctl.health.look.scene import Scene
 from stackctl.health.model import Metric, Result, Status, unknown
 from stackctl.health.moment import Moment
@@ -57,7 +57,7 @@ def _procedure(scene: Scene, path: str, name: str) -> str:
         room = os.statvfs(path)
     except OSError:
         return "disk-full"
-    warn, _ = limits(scene.plan, name, 0.10, 0.05)
+    warn, _ = limits(scene.plan, name)
     return f"disk-full -i room={math.ceil(warn * room.f_blocks * room.f_frsize / _MIB)}m"
 
 
@@ -80,7 +80,7 @@ def _look(scene: Scene, path: str, name: str, look: Look) -> Result:
         return Result(Status.CRITICAL, f"{path} does not exist")
     except OSError as error:
         return unknown(f"{path}: {error.strerror}")
-    warn, crit = limits(scene.plan, name, 0.10, 0.05)
+    warn, crit = limits(scene.plan, name)
     size, free = room.f_blocks * room.f_frsize, room.f_bavail * room.f_frsize
     shares = {"free": free / size if size else 1.0}
     if room.f_files:

@@ -6,10 +6,11 @@ from functools import partial
 
 from stackctl.health.check import Check, Look
 from stackctl.health.http import HttpError, HttpTimeout
+from stackctl.health.limits import limits
 from stackctl.health.look.metrics import total
 from stackctl.health.look.scene import Scene
 from stackctl.health.model import Metric, Result, Status, ok, skipped, unknown
-from stackctl.health.plan import Model, Plan
+from stackctl.health.plan import Model
 from stackctl.health.silence import in_window
 
 
@@ -128,7 +129,7 @@ def _queue(scene: Scene, look: Look) -> Result:
         return unknown(str(error))
     if "llm_engine_queue_length" not in samples:
         return skipped("this engine has no /metrics of ours")
-    warn, crit = limits(scene.plan, "queue", 8, 64)
+    warn, crit = limits(scene.plan, "queue")
     waiting = total(samples, "llm_engine_queue_length")
     refused = total(samples, "llm_engine_rejected_total")
     news = max(0.0, refused - float(look.memory.get("refused", refused)))
@@ -136,14 +137,3 @@ def _queue(scene: Scene, look: Look) -> Result:
     text = f"{waiting:g} waiting" + (f", {news:g} refused since the last look" if news else "")
     metrics = (Metric("waiting", waiting, "", warn, crit, 0), Metric("refused", refused, "c"))
     return Result(status, text, metrics=metrics, memory={"refused": refused})
-
-
-def limits(plan: Plan, check: str, warn: float, crit: float) -> tuple[float, float]:
-    """The thresholds of a check: the stack file's, or these."""
-    override = plan.health.checks.get(check)
-    if override is None:
-        return warn, crit
-    return (
-        warn if override.warn is None else override.warn,
-        crit if override.crit is None else override.crit,
-    )

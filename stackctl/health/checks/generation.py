@@ -18,8 +18,8 @@ from functools import partial
 from typing import Any
 
 from stackctl.health.check import Check, Look
-from stackctl.health.checks.engine import limits
 from stackctl.health.http import HttpError, HttpTimeout
+from stackctl.health.limits import limits
 from stackctl.health.look.metrics import total
 from stackctl.health.look.scene import Scene
 from stackctl.health.model import Metric, Result, Status, not_now, ok, unknown
@@ -135,7 +135,7 @@ def _left(model: dict[str, Any], wall: float) -> int:
 
 
 def _judge(scene: Scene, model: dict[str, Any], speed: Speed, memory: dict[str, Any]) -> Result:
-    warn, crit = limits(scene.plan, "generation", 0.5, 0.1)
+    warn, crit = limits(scene.plan, "generation")
     books: dict[str, Any] = memory.setdefault("speeds", {})
     book = books.setdefault(str(model.get("digest") or model["name"])[:19], {"first": [], "rate": []})
     usual_first = statistics.median(book["first"]) if len(book["first"]) >= _LEARN else None

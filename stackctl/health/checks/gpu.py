@@ -9,8 +9,8 @@ from __future__ import annotations
 from functools import partial
 
 from stackctl.health.check import Check, Look
-from stackctl.health.checks.engine import limits
 from stackctl.health.http import HttpError
+from stackctl.health.limits import limits
 from stackctl.health.look.gpus import LIMIT, NO_GPU, Gpu, parse, query
 from stackctl.health.look.memo import Memo
 from stackctl.health.look.runtime import RuntimeUnreachable
@@ -95,7 +95,7 @@ def _gpu(scene: Scene, seen: Memo[CommandResult], look: Look) -> Result:
                 Status.CRITICAL, f"the engine had {had} GPU(s) and now has none", memory={"gpus": had}
             )
         return gpus
-    warn, crit = limits(scene.plan, "gpu", 85, 92)
+    warn, crit = limits(scene.plan, "gpu")
     states, notes = [Status.OK], []
     if len(gpus) < had:
         states.append(Status.CRITICAL)
@@ -123,7 +123,7 @@ def _vram(scene: Scene, seen: Memo[CommandResult], look: Look) -> Result:
     gpus = _reading(scene, seen)
     if isinstance(gpus, Result):
         return gpus
-    warn, crit = limits(scene.plan, "vram", 0.03, 0.01)
+    warn, crit = limits(scene.plan, "vram")
     metrics = tuple(
         Metric(f"gpu{index}_used", gpu.used * _MIB, "B", high=gpu.total * _MIB)
         for index, gpu in enumerate(gpus)
@@ -143,7 +143,7 @@ def _offload(scene: Scene, look: Look) -> Result:
         loaded = scene.ps()
     except HttpError as error:
         return unknown(str(error))
-    warn, crit = limits(scene.plan, "offload", 0.99, 0.01)
+    warn, crit = limits(scene.plan, "offload")
     shares = {
         str(model.get("name")): float(model.get("size_vram", 0)) / float(model["size"])
         for model in loaded

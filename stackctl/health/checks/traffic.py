@@ -9,8 +9,8 @@ from __future__ import annotations
 from functools import partial
 
 from stackctl.health.check import Check, Look
-from stackctl.health.checks.engine import limits
 from stackctl.health.http import HttpError
+from stackctl.health.limits import limits
 from stackctl.health.look.metrics import buckets, quantile, since, total
 from stackctl.health.look.scene import Scene
 from stackctl.health.model import Metric, Result, Status, ok, skipped, unknown
@@ -52,7 +52,7 @@ def _latency(scene: Scene, look: Look) -> Result:
         return unknown(str(error))
     if not counts and "llm_engine_queue_length" not in scene.metrics():
         return skipped("this engine has no /metrics of ours")
-    warn, crit = limits(scene.plan, "latency", 10, 60)
+    warn, crit = limits(scene.plan, "latency")
     p95 = quantile(0.95, since(counts, look.memory.get("counts", counts)))
     memory = {"counts": counts}
     if p95 is None:
@@ -74,7 +74,7 @@ def _errors(scene: Scene, look: Look) -> Result:
     failed = total(samples, name, status="5*") - total(samples, name, status="503")
     counts = {"all": total(samples, name), "failed": failed}
     grown = since(counts, look.memory.get("counts", counts))
-    warn, crit = limits(scene.plan, "errors", 0.05, 0.25)
+    warn, crit = limits(scene.plan, "errors")
     memory = {"counts": counts}
     if not grown["all"]:
         return ok("no requests since the last look", memory=memory)

@@ -31,6 +31,8 @@ def send(channel: Channel, message: Message) -> None:
             refused = server.send_message(mail)
     except smtplib.SMTPRecipientsRefused as error:
         raise NotDelivered(f"{channel.host} refused {', '.join(error.recipients)}") from error
+    except UnicodeError as error:
+        raise NotDelivered(f"{channel.host}: user, password and addresses must be ASCII: {error}") from error
     except (OSError, smtplib.SMTPException) as error:
         raise NotDelivered(f"{channel.host}:{channel.port}: {error}") from error
     if refused:

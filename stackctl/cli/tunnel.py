@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import json
+import math
 import sys
 import time
 from typing import Any
@@ -14,6 +15,16 @@ import click
 from stackctl.errors import PreflightError, StackctlError, UsageError
 
 FORWARDED = {"engine": "OLLAMA_HOST", "gateway": "OPENAI_BASE_URL"}
+
+
+class _Hold(click.FloatRange):
+    """A range that NaN is not in: it compares with nothing, so no bound alone refuses it."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        number = float(super().convert(value, param, ctx))
+        if math.isnan(number):
+            self.fail(f"{value} is not a number of seconds", param, ctx)
+        return number
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -36,7 +47,7 @@ def tunnel() -> None:
 @click.option("--persist", is_flag=True, help="Keep trying when the first connection fails, too.")
 @click.option("--free-ports", is_flag=True, help="Take another local port where one is taken.")
 @click.option("--port", "ports", multiple=True, metavar="SERVICE=PORT", help="Local port of a service.")
-@click.option("--hold", type=float, help="Seconds that new connections wait while it reconnects.")
+@click.option("--hold", type=_Hold(0, 60), help="Seconds that new connections wait while it reconnects.")
 @click.option("--json", "as_json", is_flag=True, help="Print the tunnel's state as JSON.")
 @click.pass_context
 def up(
@@ -166,19 +177,24 @@ def status(ctx: click.Context, host: str | None, as_json: bool) -> int:
     from stackctl.tunnel import probe, state
 
     names = [_name(ctx, host)] if host else state.names()
-    documents = []
+    found = []
     for name in names:
         document = state.read(name)
         if document is None:
             if host is None:
                 continue  # cleared while we looked, or another version's
             raise StackctlError(f"there is no tunnel '{name}'", fix=f"stackctl tunnel up {name}")
-        probes = []
-        if document["pid"]:
-            probes = [
-                probe.probe(forward["service"], forward["local_host"], forward["local_port"])
-                for forward in document["forwards"]
-            ]
+        found.append(document)
+    asked = probe.probe_all(
+        [
+            [(f["service"], f["local_host"], f["local_port"]) for f in document["forwards"]]
+            if document["pid"]
+            else []
+            for document in found
+        ]
+    )
+    documents = []
+    for document, probes in zip(found, asked, strict=True):
         well = document["state"] == "up" and all(each.alive for each in probes)
         documents.append(document | {"probes": [dataclasses.asdict(p) for p in probes], "well": well})
     if as_json:

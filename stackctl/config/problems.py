@@ -11,21 +11,21 @@ from pydantic import BaseModel, ValidationError
 from stackctl.config.yaml_source import KeyPath, Origin
 
 
-def explain(error: ValidationError, model: type[BaseModel], origins: Mapping[KeyPath, Origin]) -> list[str]:
+def explain(error: ValidationError, model: Any, origins: Mapping[KeyPath, Origin]) -> list[str]:
     """One line for each finding, in the order of the file."""
     found = [(_origin(tuple(item["loc"]), origins), item) for item in error.errors()]
     found.sort(key=lambda pair: (pair[0].file, pair[0].line) if pair[0] else ("", 0))
     return [_line(origin, dict(item), model) for origin, item in found]
 
 
-def _line(origin: Origin | None, item: dict[str, Any], model: type[BaseModel]) -> str:
+def _line(origin: Origin | None, item: dict[str, Any], model: Any) -> str:
     location: KeyPath = tuple(item["loc"])
     where = f"{origin.file}:{origin.line}: " if origin else ""
     path = ".".join(str(part) for part in location) or "stack"
     return f"{where}{path}: {_text(item, location, model)}"
 
 
-def _text(item: dict[str, Any], location: KeyPath, model: type[BaseModel]) -> str:
+def _text(item: dict[str, Any], location: KeyPath, model: Any) -> str:
     import difflib
 
     kind, value = item["type"], item.get("input")
@@ -58,7 +58,7 @@ def _origin(location: KeyPath, origins: Mapping[KeyPath, Origin]) -> Origin | No
     return None
 
 
-def _keys_at(model: type[BaseModel], location: KeyPath) -> list[str]:
+def _keys_at(model: Any, location: KeyPath) -> list[str]:
     """The keys that the model would take at `location`."""
     annotations: list[Any] = [model]
     for part in location:

@@ -12,7 +12,8 @@ from stackctl.errors import StackctlError
 from stackctl.hosts import remote
 from stackctl.tunnel.hosts import Host
 
-AT_ONCE = 32
+#: A thread for each host, so that slow ones delay nobody; more hosts than this take turns.
+AT_ONCE = 512
 
 
 @dataclass(frozen=True)

@@ -177,6 +177,7 @@ class _Reporter:
         self._started = datetime.now(UTC)
         self._lock = threading.Lock()
         self._last: dict[str, Any] = {}
+        self._unwritten = ""  # why the state could not be written, once that happened
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="reporter", daemon=True)
 
@@ -195,12 +196,22 @@ class _Reporter:
         with self._lock:
             document = self._document()
             if document != self._last:
-                state.write(self._spec.name, document)
-                self._last = document
+                self._save(document)
             up = document["state"] == "up" or self._spec.persist
             if up and self._ready is not None:
                 ready, self._ready = self._ready, None
                 ready(document)
+
+    def _save(self, document: dict[str, Any]) -> None:
+        """A full disk must not end the tunnel: what could not be written is tried again at the next tick."""
+        try:
+            state.write(self._spec.name, document)
+        except OSError as error:
+            if not self._unwritten:
+                log.warning("cannot write the tunnel's state: %s", error.strerror)
+            self._unwritten = f"its state could not be written for a while: {error.strerror}"
+        else:
+            self._last = document
 
     def _document(self) -> dict[str, Any]:
         progress, forwarder = self._supervisor.progress, self._forwarder
@@ -217,7 +228,7 @@ class _Reporter:
             "last_error": progress.last_error,
             "last_error_at": _iso(progress.last_error_at),
             "next_try_at": _iso(progress.next_try_at),
-            "notes": list(progress.notes),
+            "notes": [*progress.notes, *([self._unwritten] if self._unwritten else [])],
             "forwards": [
                 {
                     "service": forward.service,

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from stackctl.errors import UsageError
 
-_HOST = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.\-]*|[0-9A-Fa-f:.]+(%[A-Za-z0-9_.\-]+)?")
+_HOST = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.\-]*|[0-9A-Fa-f.]*:[0-9A-Fa-f:.]*(%[A-Za-z0-9_.\-]+)?")
 _USER = re.compile(r"[A-Za-z0-9_.+@][A-Za-z0-9_.+@\\\-]*\$?")
 
 

@@ -5,21 +5,26 @@ knowledge.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
-import yaml
-from pydantic import ValidationError
+from pydantic import TypeAdapter, ValidationError
 
 from stackctl import config, paths
+from stackctl.config import problems as findings
+from stackctl.config import yaml_source
 from stackctl.config.hosts import HostConfig
 from stackctl.errors import ConfigError, UsageError
 from stackctl.tunnel.destination import Destination, parse
+
+_ENTRIES = TypeAdapter(dict[str, HostConfig])
 
 
 class Host:
     def __init__(self, name: str, entry: HostConfig) -> None:
         self.name = name
         self.entry = entry
+        if name in (".", ".."):
+            # The name is that of a folder, too.
+            raise UsageError(f"'{name}' cannot be the name of a host")
         self.destination: Destination = parse(entry.ssh or name)
 
     @property
@@ -60,28 +65,16 @@ def _from_stack(stack_file: str | None) -> dict[str, HostConfig]:
 
 def _from_hosts_file() -> dict[str, HostConfig]:
     path = hosts_file()
-    try:
-        text = path.read_text()
-    except FileNotFoundError:
+    if not path.exists():
         return {}
-    except OSError as error:
-        raise ConfigError(f"cannot read {path}: {error.strerror}") from None
+    source = yaml_source.read(path)
     try:
-        document: Any = yaml.safe_load(text) or {}
-    except yaml.YAMLError as error:
-        raise ConfigError(f"{path} is not YAML: {error}") from None
-    if not isinstance(document, dict):
-        raise ConfigError(f"{path}: expected `name: {{…}}` entries, found {type(document).__name__}")
-    found, problems = {}, []
-    for name, body in document.items():
-        try:
-            found[str(name)] = HostConfig.model_validate(body or {}, context={"base": path.parent})
-        except ValidationError as error:
-            for item in error.errors():
-                where = ".".join(str(part) for part in (name, *item["loc"]))
-                problems.append(f"{path}: {where}: {item['msg'].removeprefix('Value error, ')}")
-    if problems:
-        raise ConfigError("hosts.yaml has mistakes", problems=problems)
+        found = _ENTRIES.validate_python(
+            {str(name): body or {} for name, body in source.data.items()}, context={"base": path.parent}
+        )
+    except ValidationError as error:
+        problems = findings.explain(error, dict[str, HostConfig], source.origins)
+        raise ConfigError(f"{path} is not valid", problems=problems) from None
     return found
 
 

@@ -357,6 +357,17 @@ def test_hosts_side_by_side_and_the_slow_one_delays_nobody(far: Far, tmp_path: P
 
 
 @pytest.mark.timeout(300)
+def test_many_slow_hosts_delay_nobody(far: Far) -> None:
+    mute = far.folder / "mute"
+    mute.write_text("Host *\n    ProxyCommand sleep 60\n")
+    entries = [f"ice{number}: {{ssh_config: {mute}}}\n" for number in range(33)]
+    entries.append(f"zz: {{ssh: box, ssh_config: {far.sshd.ssh_config()}, stackctl: {far.program}}}\n")
+    (far.folder / "near-config/stackctl/hosts.yaml").write_text("".join(entries))
+    far.program.write_text("#!/bin/sh\necho '{\"services\": []}'\n")
+    done = far.stackctl("hosts", "status", "--timeout", "6")
+    assert done.stdout.split()[0] == "zz", done.stdout
+
+
 def test_bootstrap_installs_what_then_brings_a_stack_up(far: Far) -> None:
     home = far.folder / "home"
     home.mkdir()

@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+import contextlib
 import http.server
 import json
 import os
+import resource
 import signal
 import socket
 import subprocess
 import sys
 import tempfile
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from stackctl.tunnel import probe
 from tests.stackctl.tunnel.conftest import eventually
 from tests.support.sshd import Sshd, free_port
 
@@ -217,3 +221,44 @@ def test_a_service_that_is_gone_makes_the_tunnel_unwell(laptop: Laptop) -> None:
         "webui": True,
         "engine": False,
     }
+
+
+@pytest.mark.parametrize("hold", ["-1", "nan", "1e9", "inf"])
+def test_a_hold_that_is_none_is_refused(laptop: Laptop, hold: str) -> None:
+    assert "--hold" in laptop.stackctl("tunnel", "up", "box", f"--hold={hold}", code=2).stderr
+    assert not laptop.state_folder.exists()
+
+
+def test_a_mistake_in_hosts_yaml_is_told_with_its_line_and_a_suggestion(laptop: Laptop) -> None:
+    laptop.hosts_file.write_text("box:\n  stack_fiel: x\nother:\n")
+    err = laptop.stackctl("tunnel", "status", "box", code=2).stderr
+    assert "hosts.yaml:2: box.stack_fiel: unknown key (did you mean 'stack_file'?)" in err
+    laptop.hosts_file.write_text('"..": {ssh: box}\n')
+    assert "'..' cannot be the name of a host" in laptop.stackctl("tunnel", "status", "box", code=2).stderr
+
+
+def test_a_disk_that_is_full_does_not_end_the_tunnel(laptop: Laptop) -> None:
+    laptop.stackctl("tunnel", "up", "box")
+    before = laptop.status()
+    limits = resource.prlimit(before["pid"], resource.RLIMIT_FSIZE)
+    resource.prlimit(before["pid"], resource.RLIMIT_FSIZE, (0, limits[1]))
+    laptop.sshd.drop_sessions()
+    port = before["forwards"][0]["local_port"]
+    eventually(lambda: not probe.probe("webui", "127.0.0.1", port).alive, what="the loss")
+    eventually(lambda: probe.probe("webui", "127.0.0.1", port).alive, what="the tunnel again")
+    resource.prlimit(before["pid"], resource.RLIMIT_FSIZE, limits)
+    path = laptop.state_folder / "state.json"
+    after = eventually(
+        lambda: (found := json.loads(path.read_text()))["reconnects"] and found, what="its state"
+    )
+    assert (after["pid"], after["state"]) == (before["pid"], "up")
+    assert any("could not be written" in note for note in after["notes"])
+
+
+def test_mute_services_are_waited_for_at_the_same_time() -> None:
+    with contextlib.ExitStack() as stack:
+        mute = [stack.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(8)]
+        began = time.monotonic()
+        found = probe.probe_all([[("x", *each.getsockname())] for each in mute], timeout=1.0)
+        assert time.monotonic() - began < 4
+    assert [[each.said for each in group] for group in found] == [["no answer within 1 s"]] * 8

@@ -106,7 +106,7 @@ class OpensshLink:
         self._folder = private_folder()
         self._sockets = {forward: self._folder / str(number) for number, forward in enumerate(forwards)}
         self._said: deque[str] = deque(maxlen=50)
-        control = self._folder / "control"
+        self._control = control = self._folder / "control"
         self._child = subprocess.Popen(
             command(destination, settings, config_file, interval, control),
             stdin=subprocess.DEVNULL,
@@ -169,10 +169,11 @@ class OpensshLink:
         """False once ssh ends: whoever has seen a socket end learns here whether that was the peer's wish or
         ssh's.
 
-        An ssh that lost its server closes its listeners before its connections, and says nothing until both
-        are closed. One that is killed leaves the closing to the kernel.
+        An ssh that lost its server closes its channels in the order of their numbers, of which the control
+        socket has the first, and says nothing until all are closed. One that is killed leaves the closing to
+        the kernel.
         """
-        return not _exiting(self._child.pid) and all(map(_listens, self._sockets.values()))
+        return not _exiting(self._child.pid) and _listens(self._control)
 
     def _connect(self, forward: Forward) -> socket.socket:
         path = next(p for f, p in self._sockets.items() if _same_target(f, forward))

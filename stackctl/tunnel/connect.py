@@ -58,6 +58,11 @@ class Connector:
         self.settings = resolve(destination, config_file)
         self._logins: dict[str, Login] = {}
 
+    def resolve_anew(self) -> SshSettings:
+        """ssh's configuration can depend on the moment: on the network, a command's answer, an edit."""
+        self.settings = resolve(self.destination, self.config_file)
+        return self.settings
+
     def connect(self) -> Session:
         return self._session(self.settings, depth=0, seen=(self.settings.address,))
 
@@ -86,6 +91,7 @@ class Connector:
             check_host_key(settings, lines, transport.get_remote_server_key())
             transport.auth_timeout = 60.0
             login = self._logins.setdefault(settings.address, Login(settings, self.ask))
+            login.settings = settings
             try:
                 login.perform(transport)
             except (OSError, EOFError, paramiko.SSHException) as error:

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
+from stackctl.errors import StackctlError
 from stackctl.tunnel.auth import Ask
 from stackctl.tunnel.connect import Connector
 from stackctl.tunnel.destination import Destination
@@ -26,7 +27,7 @@ from stackctl.tunnel.forwarder import Forward, Forwarder
 from stackctl.tunnel.link import ParamikoLink
 from stackctl.tunnel.needs import openssh_needs
 from stackctl.tunnel.openssh import OpensshLink
-from stackctl.tunnel.sshconfig import resolve
+from stackctl.tunnel.sshconfig import SshSettings
 
 log = logging.getLogger("stackctl.tunnel")
 
@@ -63,16 +64,30 @@ class Progress:
 
 def connector(spec: TunnelSpec, ask: Ask | None) -> Callable[[], AnyLink]:
     """How to make a link for this tunnel: in-process, or OpenSSH where the configuration needs it."""
-    settings = resolve(spec.destination, spec.config_file)
-    needs = openssh_needs(settings, spec.config_file) if spec.transport == "auto" else []
-    if spec.transport == "openssh" or needs:
-        if needs:
-            log.info("using OpenSSH: %s", ", ".join(needs))
-        return lambda: OpensshLink(
-            spec.destination, settings, spec.config_file, list(spec.forwards), spec.interval
-        )
-    made = Connector(spec.destination, spec.config_file, ask)
-    return lambda: ParamikoLink(made.connect(), spec.interval)
+    made = Connector(spec.destination, spec.config_file, ask)  # keeps the logins: nothing is asked twice
+    known = [made.settings]  # a mistake in the configuration ends the start; later it may be mended
+
+    def settings_now() -> tuple[SshSettings, list[str]]:
+        settings = known.pop() if known else made.resolve_anew()
+        return settings, openssh_needs(settings, spec.config_file) if spec.transport == "auto" else []
+
+    def make() -> AnyLink:
+        first = bool(known)
+        try:
+            settings, needs = settings_now()
+        except StackctlError as error:
+            if first or isinstance(error, TunnelError):
+                raise
+            raise TunnelError(error.what, fix=error.fix) from None
+        if spec.transport == "openssh" or needs:
+            if needs:
+                log.info("using OpenSSH: %s", ", ".join(needs))
+            return OpensshLink(
+                spec.destination, settings, spec.config_file, list(spec.forwards), spec.interval
+            )
+        return ParamikoLink(made.connect(), spec.interval)
+
+    return make
 
 
 class Stopped(BaseException):

@@ -13,7 +13,7 @@ import pytest
 
 from stackctl.tunnel.errors import AuthError, ForwardRefused, HostKeyError, TunnelError
 from tests.stackctl.tunnel.conftest import Lateness, MakeTunnel, Service, echo, eventually
-from tests.support.sshd import Sshd, keygen
+from tests.support.sshd import Sshd, free_port, keygen
 
 pytestmark = pytest.mark.peer
 MakeService = Callable[[Callable[[socket.socket], None]], Service]
@@ -207,3 +207,22 @@ def test_the_ssh_child_does_not_outlive_the_tunnel(
     made.stop()
     assert second.poll() is not None
     assert not folder.exists()
+
+
+@TRANSPORTS
+def test_the_configuration_is_read_anew_at_each_reconnect(
+    sshd: Sshd, service: MakeService, tunnel: MakeTunnel, transport: str
+) -> None:
+    up = tunnel(service(echo).port, transport=transport)
+    sshd.stop()
+    sshd.ssh_config().write_text("NoSuchKeyword yes\n")
+    progress = up.supervisor.progress
+    eventually(lambda: "refuses its configuration" in progress.last_error, what="a word about it")
+    assert not up.error
+    sshd.port = free_port()
+    sshd.write_known_hosts()
+    sshd.ssh_config()
+    sshd.start()
+    up.supervisor.retry_now()
+    up.wait("up")
+    assert answers(up)

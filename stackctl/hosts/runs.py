@@ -31,6 +31,7 @@ DIRECT = frozenset({"logs", "top", "watch", "exec", "secrets"})
 #: Commands that concern this machine; on another one they would be a mistake.
 LOCAL_ONLY = frozenset({"tunnel", "host", "hosts", "completion"})
 GIVE_UP_AFTER = 600.0
+END_WAIT = 2.0
 NOT_FOUND = 127
 
 
@@ -146,8 +147,7 @@ class _Follower:
                 thread.start()
             code = child.wait()
         except BaseException:
-            child.terminate()
-            child.wait()
+            _end(child)
             raise
         finally:
             for thread in threads:
@@ -193,6 +193,16 @@ class _Follower:
     def _let_go(self) -> NoReturn:
         print(f"let go of the run; if it has begun, it goes on over there: {self.again}", file=sys.stderr)
         raise KeyboardInterrupt
+
+
+def _end(child: subprocess.Popen[bytes]) -> None:
+    """ssh may sleep on a connection and not see that it was asked to end."""
+    child.terminate()
+    try:
+        child.wait(END_WAIT)
+    except subprocess.TimeoutExpired:
+        child.kill()
+        child.wait()
 
 
 class _Tail:

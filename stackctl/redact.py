@@ -7,11 +7,14 @@ A `Secret` says `***` in every string form; `reveal()` is the one way out, and r
 from __future__ import annotations
 
 import re
+from typing import Any
 
 _known: set[str] = set()
 _ASSIGNMENT = re.compile(
-    r"(?i)((?:password|passwd|secret|token|api[-_]?key)[\w-]*[=:]\s*)(?!/run/secrets/)(\S+)"
+    r"(?i)((?:password|passwd|secret|token|api[-_]?key)[\w-]*[\"']?\s*[=:]\s*)(?!/run/secrets/)"
+    r"(\"[^\"]*\"|'[^']*'|\S+)"
 )
+_ADDRESS = re.compile(r"(?i)(\b[a-z][a-z0-9+.-]*://[^\s/:@?#]*:)[^\s/@?#]+(?=@)")
 _BEARER = re.compile(r"(?i)(bearer\s+)[\w.~+/=-]+")
 
 
@@ -55,4 +58,17 @@ def remember(value: str) -> None:
 def redacted(text: str) -> str:
     for value in sorted(_known, key=len, reverse=True):
         text = text.replace(value, "***")
+    text = _ADDRESS.sub(r"\1***", text)
     return _BEARER.sub(r"\1***", _ASSIGNMENT.sub(r"\1***", text))
+
+
+def redacted_values(value: Any) -> Any:
+    """Every text in a document, before it becomes JSON: escaped, a secret would no longer be recognised, and
+    what is taken out of the written form could be half of a string."""
+    if isinstance(value, str):
+        return redacted(value)
+    if isinstance(value, dict):
+        return {redacted(str(key)): redacted_values(item) for key, item in value.items()}
+    if isinstance(value, list | tuple | set | frozenset):
+        return [redacted_values(item) for item in value]
+    return value if value is None or isinstance(value, bool | int | float) else redacted(str(value))

@@ -30,7 +30,7 @@ def show(context: click.Context, origin: bool, as_json: bool) -> None:
     import yaml
 
     loaded = contexts.load(context)
-    document = loaded.config.model_dump(mode="json", by_alias=True)
+    document = _without_secrets(loaded.config.model_dump(mode="json", by_alias=True))
     if origin:
         lines = list(_leaves(document, ()))
         origins = {path: _origin(loaded, path) for path, _ in lines}
@@ -101,6 +101,23 @@ def docs(shape: str) -> None:
         click.echo(json.dumps(sample.json_schema(), indent=2))
         return
     click.echo(texts[shape](), nl=False)
+
+
+def _without_secrets(value: Any, key: str = "") -> Any:
+    """`***` for a secret that stands in the stack file in clear: to show it would spread it."""
+    from stackctl.render.secrecy import form_of_secret, why_secret
+
+    if isinstance(value, dict):
+        named = key in ("environment", "headers")
+        return {
+            name: "***"
+            if named and isinstance(item, str) and why_secret(name, item)
+            else _without_secrets(item, name)
+            for name, item in value.items()
+        }
+    if isinstance(value, list):
+        return [_without_secrets(item, key) for item in value]
+    return "***" if isinstance(value, str) and form_of_secret(value) else value
 
 
 def _leaves(value: Any, path: tuple[str | int, ...]) -> Any:

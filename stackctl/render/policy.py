@@ -1,5 +1,5 @@
-"""What a rendered compose file must never say, and what it must. Checked on the parsed document, not on its
-text.
+"""What a rendered stack must never say, and what it must, for containers and for local processes. Checked on
+the parsed document, not on its text.
 
 All findings are reported at once. A finding means that a template or a setting is unsafe: nothing is written
 then.
@@ -15,16 +15,25 @@ from typing import Any
 from stackctl.config import StackConfig
 from stackctl.errors import ConfigError
 from stackctl.render.hardening import hardening_of
+from stackctl.render.secrecy import form_of_secret, why_secret
 
 PINNED = re.compile(r"^(sha256:[0-9a-f]{64}|.+@sha256:[0-9a-f]{64})$")
-_SECRET_NAME = re.compile(r"(?i)(^|_)(key|token|password|passwd|secret|credential)s?($|_)")
-_HARMLESS = re.compile(r"^(true|false|\d+|/run/secrets/\S*|)$", re.IGNORECASE)
 
 
 def enforce(document: Mapping[str, Any], config: StackConfig) -> None:
-    problems = list(findings(document, config))
-    if problems:
-        raise ConfigError("the rendered stack breaks the policy", problems=problems)
+    _refuse(list(findings(document, config)))
+
+
+def enforce_processes(document: Mapping[str, Any], config: StackConfig) -> None:
+    _refuse(list(process_findings(document, config)))
+
+
+def _refuse(problems: list[str]) -> None:
+    if not problems:
+        return
+    secret = next((problem.split(":")[0] for problem in problems if _GIVE_AS_FILE in problem), None)
+    fix = f"stackctl secrets set NAME, then services.{secret}.secrets: [NAME]" if secret else None
+    raise ConfigError("the rendered stack breaks the policy", problems=problems, fix=fix)
 
 
 def findings(document: Mapping[str, Any], config: StackConfig) -> Iterator[str]:
@@ -34,6 +43,21 @@ def findings(document: Mapping[str, Any], config: StackConfig) -> Iterator[str]:
         yield from _health(name, body, services)
         yield from _hardening(name, body)
         yield from _limits(name, body, config)
+        yield from _secrets(name, body)
+
+
+def process_findings(document: Mapping[str, Any], config: StackConfig) -> Iterator[str]:
+    """What of it can hold without a container: addresses, health, limits, and no secret in clear."""
+    for name, body in document["services"].items():
+        yield from _addresses(name, body, config)
+        if not body.get("health"):
+            yield f"{name}: has no health check, so a crash loop would look healthy"
+        limits = body.get("limits", {})
+        if not limits.get("pids"):
+            yield f"{name}: has no limit of processes"
+        service = config.services.enabled().get(name)
+        if not limits.get("memory") and not (service and service.limits.memory == 0):
+            yield f"{name}: has no memory limit, and the stack file does not say limits: {{memory: none}}"
         yield from _secrets(name, body)
 
 
@@ -85,9 +109,18 @@ def _limits(name: str, body: Mapping[str, Any], config: StackConfig) -> Iterator
         yield f"{name}: has no mem_limit, and the stack file does not say limits: {{memory: none}}"
 
 
+_GIVE_AS_FILE = "; give it as a file: secrets: [name]"
+
+
 def _secrets(name: str, body: Mapping[str, Any]) -> Iterator[str]:
     for variable, value in body.get("environment", {}).items():
-        if variable.endswith("_FILE") or not _SECRET_NAME.search(variable):
-            continue
-        if not _HARMLESS.match(str(value)):
-            yield f"{name}: environment variable {variable} looks like a secret in clear; use secrets: [name]"
+        if why := why_secret(variable, str(value)):
+            yield f"{name}: environment variable {variable} {why}{_GIVE_AS_FILE}"
+    health = body.get("healthcheck", {}).get("test") or body.get("health", {}).get("argv") or []
+    for where, words in (
+        ("health check", health),
+        ("command", body.get("command") or body.get("argv") or []),
+    ):
+        for word in [words] if isinstance(words, str) else words:
+            if form := form_of_secret(str(word)):
+                yield f"{name}: its {where} holds {form}, which everyone on this host can read{_GIVE_AS_FILE}"

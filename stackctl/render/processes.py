@@ -15,12 +15,14 @@ from stackctl import paths
 from stackctl.config import StackConfig
 from stackctl.config.service import Service
 from stackctl.errors import ConfigError
-from stackctl.render import monitoring, proxy, webui
+from stackctl.render import monitoring, policy, proxy, webui
 from stackctl.render.facts import Facts
 from stackctl.render.limits import memory_limit
 from stackctl.render.rendered import Rendered
 
 Builder = Callable[[StackConfig, Facts], dict[str, Any]]
+
+_IN_CONTAINER = "/run/secrets/"
 
 NEEDS = {
     "engine": ("llm-engine", "make setup"),
@@ -50,6 +52,7 @@ def render_processes(config: StackConfig, facts: Facts) -> Rendered:
             )
         services[name] = _common(config, facts, service) | _BUILDERS[name](config, facts)
         services[name]["environment"] |= service.environment
+        _place_secrets(config.name, name, services[name])
         if service.healthcheck:
             services[name]["health"] = {"argv": list(service.healthcheck)}
     if config.services.proxy.enabled:
@@ -60,6 +63,7 @@ def render_processes(config: StackConfig, facts: Facts) -> Rendered:
         found = monitoring.prometheus_files(config, engine=f"127.0.0.1:{engine}", own=f"127.0.0.1:{own}")
         files |= found
         services["prometheus"]["files_digest"] = hashlib.sha256("".join(found.values()).encode()).hexdigest()
+    policy.enforce_processes({"services": services}, config)
     for body in services.values():
         body["hash"] = service_hash(body)
     document = {"version": 1, "name": config.name, "services": services}
@@ -170,5 +174,15 @@ _BUILDERS: dict[str, Builder] = {
 }
 
 
-def secret_path(stack: str, name: str) -> str:
-    return str(paths.state_dir(stack) / "secrets" / name)
+def _place_secrets(stack: str, name: str, body: dict[str, Any]) -> None:
+    """A process sees the host as it is: what a container finds in /run/secrets lies in the state folder."""
+    for variable, value in body["environment"].items():
+        if not value.startswith(_IN_CONTAINER):
+            continue
+        secret = value.removeprefix(_IN_CONTAINER)
+        if secret not in body["secrets"]:
+            raise ConfigError(
+                f"services.{name}.environment.{variable}: {value} is not given to this service",
+                fix=f"write services.{name}.secrets: [{secret}]",
+            )
+        body["environment"][variable] = str(paths.state_dir(stack) / "secrets" / secret)

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import getpass
 import json
 import os
 import socket
 import sys
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 from stackctl import paths
-from stackctl.redact import redacted
+from stackctl.redact import redacted_values
 
 
 def record(
@@ -24,7 +26,7 @@ def record(
     generation_to: int | None = None,
     **details: Any,
 ) -> None:
-    """Write one line, and be sure that it is on disk."""
+    """Write one line, and be sure that it is on disk. A disk that is full is said, and changes no outcome."""
     try:
         user = getpass.getuser()
     except (KeyError, OSError):
@@ -35,7 +37,7 @@ def record(
         "sudo_user": os.environ.get("SUDO_USER"),
         "host": socket.gethostname(),
         "pid": os.getpid(),
-        "argv": [redacted(argument) for argument in sys.argv[1:]],
+        "argv": sys.argv[1:],
         "action": action,
         "from": generation_from,
         "to": generation_to,
@@ -43,12 +45,21 @@ def record(
         "duration": round(duration, 3),
         **details,
     }
-    line = redacted(json.dumps(entry, default=str)) + "\n"
-    folder = paths.state_dir(stack)
-    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-    handle = os.open(folder / "audit.jsonl", os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
-        os.write(handle, line.encode())
+        _append(paths.state_dir(stack), json.dumps(redacted_values(entry)).encode() + b"\n")
+    except OSError as error:
+        # What was done stays done; and an error of the action itself must not be hidden by this one.
+        with contextlib.suppress(OSError):
+            print(f"warning: not in the audit log: {action}: {error.strerror}", file=sys.stderr)
+
+
+def _append(folder: Path, line: bytes) -> None:
+    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    handle = os.open(folder / "audit.jsonl", os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        size = os.fstat(handle).st_size
+        torn = size > 0 and os.pread(handle, 1, size - 1) != b"\n"  # a power cut: it must not swallow ours
+        os.write(handle, b"\n" + line if torn else line)
         os.fsync(handle)
     finally:
         os.close(handle)
@@ -61,8 +72,8 @@ def entries(stack: str, limit: int | None = None) -> list[dict[str, Any]]:
         return []
     found = []
     for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
-        try:
-            found.append(json.loads(line))
-        except ValueError:
-            continue
+        with contextlib.suppress(ValueError):
+            entry = json.loads(line)
+            if isinstance(entry, dict):
+                found.append(entry)
     return found[-limit:] if limit else found

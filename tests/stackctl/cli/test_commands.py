@@ -143,3 +143,11 @@ def test_every_command_has_help_and_the_table_says_the_truth(command: str) -> No
     found = getattr(importlib.import_module(entry.module), entry.attribute)
     assert found.name == command
     assert found.help and len(entry.help) < 80
+
+
+def test_a_secret_in_the_stack_file_is_not_shown(folder: Folder) -> None:
+    setting = {"API_KEY": "open-sesame-please", "MODE": "quiet"}
+    folder.write({"runtime": "local", "services": {"engine": {"environment": setting}}})
+    for arguments in ([], ["--json"], ["--origin"], ["--origin", "--json"]):
+        shown = folder.ok("config", "show", *arguments).out
+        assert "open-sesame" not in shown and "***" in shown and "quiet" in shown

@@ -16,6 +16,7 @@ from pathlib import Path
 import psutil
 import pytest
 from llm_engine.runner.messages import (
+    Accepted,
     Adapter,
     EmbedRequest,
     Failed,
@@ -245,6 +246,7 @@ async def test_a_server_that_does_not_read_does_not_stop_the_runner(
     async with aclosing(
         runner.generate(GenerateRequest("Hello", max_tokens=2000, echo_tokens=True))
     ) as events:
+        assert isinstance(await anext(events), Accepted)
         first = await anext(events)
         assert isinstance(first, Tokens)
         count = len(first.ids)

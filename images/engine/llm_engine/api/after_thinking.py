@@ -15,7 +15,18 @@ from dataclasses import dataclass, replace
 from typing import cast
 
 from llm_engine.chat.parsing.events import StreamParser, Thinking
-from llm_engine.runner.messages import Done, Event, Failed, GenerateRequest, Media, Tokens, Usage
+from llm_engine.runner.messages import (
+    Accepted,
+    Done,
+    Event,
+    Failed,
+    GenerateRequest,
+    Grammar,
+    Media,
+    Queued,
+    Tokens,
+    Usage,
+)
 from llm_engine.scheduler.process import RunnerProcess
 
 Prompt = str | Sequence[int] | Sequence[str | Media]
@@ -31,6 +42,8 @@ class Marks:
     """What stands between the thinking and the answer, `end` included."""
 
 
+NEVER = "(?!)"
+"""A regular expression that nothing matches."""
 # The form itself names the channel that follows.
 HARMONY = Marks("<|end|>", "<|end|><|start|>assistant")
 
@@ -57,7 +70,7 @@ class ThinkFirst:
         self.usage = Usage()
 
     async def events(self) -> AsyncGenerator[Event, None]:
-        free = replace(self.request, grammar=None, stop=(self.marks.end,))
+        free = replace(self.request, grammar=self._asleep(), stop=(self.marks.end,))
         held: list[Event] = []
         thinking = False
         async with contextlib.aclosing(self._generate(free)) as events:
@@ -65,6 +78,9 @@ class ThinkFirst:
                 if isinstance(event, Failed):
                     yield event
                     return
+                if isinstance(event, Accepted | Queued):
+                    yield event
+                    continue
                 if isinstance(event, Done):
                     self.usage = event.usage
                     if event.reason not in ("stop", "stop_string"):
@@ -89,6 +105,11 @@ class ThinkFirst:
         async with contextlib.aclosing(self._generate(await self._second(bridge))) as events:
             async for event in events:
                 yield replace(event, usage=self._both(event.usage)) if isinstance(event, Done) else event
+
+    def _asleep(self) -> Grammar | None:
+        """The grammar, which nothing wakes: one that does not parse is refused before anything is said."""
+        grammar = self.request.grammar
+        return None if grammar is None else replace(grammar, trigger_patterns=(NEVER,))
 
     def _generate(self, request: GenerateRequest) -> AsyncGenerator[Event, None]:
         return cast(AsyncGenerator[Event, None], self.runner.generate(request))

@@ -11,7 +11,7 @@ from llm_engine.api.endpoint import SSE, Call, Reply, Stream, json_reply, sse
 from llm_engine.api.errors import bad_request
 from llm_engine.api.openai_chat import FINGERPRINT, choices_wanted, keep_alive, sampling_overrides, usage_out
 from llm_engine.api.openai_types import CompletionRequest
-from llm_engine.api.text import collect, open_turn, render_tokens
+from llm_engine.api.text import check_turn, collect, open_turn, render_tokens
 from llm_engine.api.together import together
 from llm_engine.api.turn import Answer, Begun, Delta, End, Plain, Turn, total_usage
 from llm_engine.runner.messages import TokenLogprob
@@ -156,14 +156,15 @@ class _Writer:
         ends: list[End] = []
         prompt_tokens = 0
         written: dict[int, int] = {}
-        for base, (turn, prompt) in enumerate(zip(turns, prompts, strict=True)):
-            echo = await self._echo(call, prompt)
-            if echo:
-                for index in range(self.n):
-                    yield sse(self._document([_chunk(base * self.n + index, echo)]))
+        for later in turns[1:]:  # the first is checked before it says anything
+            await check_turn(call, later)
+        echoes = [await self._echo(call, prompt) for prompt in prompts]
+        for base, (turn, echo) in enumerate(zip(turns, echoes, strict=True)):
             async with open_turn(call, turn) as pieces:
                 async for piece in pieces:
                     if isinstance(piece, Begun):
+                        for index in range(self.n if echo else 0):
+                            yield sse(self._document([_chunk(base * self.n + index, echo)]))
                         continue
                     index = base * self.n + piece.index
                     if isinstance(piece, End):

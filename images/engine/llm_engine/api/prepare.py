@@ -105,6 +105,7 @@ class _Builder:
         plain = self.turn.plain
         if plain is not None and plain.tokens is not None:
             built = prompt.raw(self.chat, "")
+            self._check_tokens(plain.tokens)
             return await self._fit(self._prepared(built, tuple(plain.tokens)), check)
         if plain is not None:
             built = await asyncio.to_thread(self._plain, plain)
@@ -120,6 +121,12 @@ class _Builder:
             if len(shorter) < len(messages):
                 prepared = replace(self._prepared(await self._chat(shorter)), truncated=True)
         return await self._fit(prepared, check)
+
+    def _check_tokens(self, tokens: Sequence[int]) -> None:
+        size = self.runner.info.n_vocab
+        wrong = next((token for token in tokens if not 0 <= token < size), None)
+        if wrong is not None:
+            raise bad_request(f"token {wrong} is not in the vocabulary of {size}", param="prompt")
 
     async def _messages_fit(self, messages: Sequence[Message]) -> bool:
         return await self._fits(self._prepared(await self._chat(messages)))

@@ -3,7 +3,8 @@
     async with open_turn(call, turn) as pieces:   # checks, loads, builds the prompt, starts
         async for piece in pieces: ...            # Begun, then Delta and End of each choice
 
-Guarantees: whatever is wrong with the request is raised before `Begun`; leaving early cancels the
+Guarantees: whatever is wrong with the request is raised before `Begun`, which comes when the runner has taken
+it; leaving early cancels the
 generation within one turn of the batch loop; after the last `End` the model is released.
 """
 
@@ -25,7 +26,7 @@ from llm_engine.api.lookup import files_of, find_model, options_for
 from llm_engine.api.prepare import Prepared, check_capabilities, prepare
 from llm_engine.api.reading import Reader
 from llm_engine.api.turn import Answer, Begun, Delta, End, Piece, Turn
-from llm_engine.runner.messages import Done, Event, Failed, GenerateRequest, Queued, Tokens
+from llm_engine.runner.messages import Accepted, Done, Event, Failed, GenerateRequest, Queued, Tokens
 from llm_engine.scheduler import Lease
 from llm_engine.scheduler.process import RunnerError
 
@@ -78,6 +79,15 @@ def _limit(num_predict: int | None, turn: Turn, lease: Lease) -> int:
     return UNLIMITED_FACTOR * lease.runner.info.n_ctx
 
 
+async def check_turn(call: Call, turn: Turn) -> None:
+    """What can be known to be wrong with a turn before anything is generated."""
+    model = await find_model(call, turn.model)
+    await asyncio.to_thread(check_capabilities, call, model, turn)
+    options = options_for(model, turn.options, overrides=turn.overrides, fallbacks=turn.fallbacks)
+    async with call.engine.use(call, files_of(model), options.runner, turn.keep_alive) as lease:
+        await prepare(call, model, turn, lease)
+
+
 @dataclass
 class _Run:
     """One generation: the runner's events in, pieces out, numbers noted on the way."""
@@ -94,13 +104,17 @@ class _Run:
         metrics = self.call.engine.metrics
         label = metrics.label(self.prepared.name)
         last: float | None = None
-        yield Begun(self.prepared.tokens, self.prepared.truncated, self.lease.load_seconds)
+        begun = Begun(self.prepared.tokens, self.prepared.truncated, self.lease.load_seconds)
+        told = False
         async with contextlib.aclosing(self._events(request)) as events:
             async for event in events:
-                if isinstance(event, Queued):
-                    continue
                 if isinstance(event, Failed):
                     raise await self._failure(event)
+                if not told:
+                    told = True
+                    yield begun
+                if isinstance(event, Accepted | Queued):
+                    continue
                 reader = readers[event.index]
                 if isinstance(event, Tokens):
                     now = time.monotonic()

@@ -111,7 +111,14 @@ class Desk:
         except ContextError as error:
             self._refuse(request_id, "context", str(error))
             return None
-        return lambda: loop.submit(made)
+
+        def submit() -> None:
+            if not loop.queue.full:
+                # At once, not at the end of a turn: the client's answer begins with it.
+                self._writer.send(encode("turn", 0, [(request_id, protocol.ACCEPTED)]))
+            loop.submit(made)
+
+        return submit
 
     def on_embed(self, request_id: int, payload: Any) -> Work | None:
         request = EmbedRequest(**payload)

@@ -254,6 +254,11 @@ class Usage:
 
 
 @dataclass(frozen=True)
+class Accepted:
+    """The request can be served as asked: only the model itself can fail it from now on."""
+
+
+@dataclass(frozen=True)
 class Queued:
     position: int
 
@@ -284,7 +289,7 @@ class Failed:
     text: str
 
 
-Event = Queued | Tokens | Done | Failed
+Event = Accepted | Queued | Tokens | Done | Failed
 
 
 @dataclass(frozen=True)

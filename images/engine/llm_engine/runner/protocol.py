@@ -110,7 +110,7 @@ def load_spec(fields: dict[str, Any]) -> m.LoadSpec:
 
 
 # Events of a turn are tuples, not maps: they are the hot path. `(request id, code, ...)`.
-TOKENS, DONE, FAILED, QUEUED = 0, 1, 2, 3
+TOKENS, DONE, FAILED, QUEUED, ACCEPTED = 0, 1, 2, 3, 4
 
 
 def event(item: Sequence[Any]) -> m.Event:
@@ -123,6 +123,8 @@ def event(item: Sequence[Any]) -> m.Event:
         return m.Done(item[2], item[3], m.Usage(**item[4]), item[5])
     if code == QUEUED:
         return m.Queued(item[2])
+    if code == ACCEPTED:
+        return m.Accepted()
     return m.Failed(item[2], item[3])
 
 

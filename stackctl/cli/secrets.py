@@ -26,40 +26,70 @@ def secrets() -> None:
 @click.option("--json", "as_json", is_flag=True, help="Print as JSON.")
 @click.pass_context
 def list_(context: click.Context, as_json: bool) -> None:
-    """List the secrets: name, when it changed, where its file is."""
+    """List the secrets: name, when it changed, where its file is, and what `rotate` would do."""
+    from stackctl.operations.secret_kinds import on_rotate, rotatable
     from stackctl.runtime.secrets import SecretStore
 
-    store = SecretStore(contexts.load(context).config.name)
+    config = contexts.load(context).config
+    store = SecretStore(config.name)
     found = [store.info(name) for name in store.names()]
     if as_json:
         entries = [
-            {"name": one.name, "changed": one.changed.isoformat(), "mode": f"{one.mode:04o}", "value": "***"}
+            {
+                "name": one.name,
+                "changed": one.changed.isoformat(),
+                "mode": f"{one.mode:04o}",
+                "file": str(store.path(one.name)),
+                "rotatable": rotatable(config, one.name),
+                "on_rotate": on_rotate(config, one.name),
+                "value": "***",
+            }
             for one in found
         ]
         output.emit_json("stackctl.secrets/1", {"secrets": entries})
         return
     rows = [
-        (one.name, f"{one.changed:%Y-%m-%d %H:%M}", f"{one.mode:04o}", str(store.path(one.name)))
+        (
+            one.name,
+            f"{one.changed:%Y-%m-%d %H:%M}",
+            f"{one.mode:04o}",
+            str(store.path(one.name)),
+            on_rotate(config, one.name),
+        )
         for one in found
     ]
-    click.echo(output.table(("NAME", "CHANGED", "MODE", "FILE"), rows))
+    click.echo(output.table(("NAME", "CHANGED", "MODE", "FILE", "ON ROTATE"), rows))
 
 
 @secrets.command("set")
 @click.argument("name", shell_complete=contexts.complete_secret)
 @click.pass_context
 def set_(context: click.Context, name: str) -> None:
-    """Set NAME, asked for at a terminal or read from standard input: never from the command line."""
+    """Set NAME, asked for at a terminal or read from standard input: never from the command line.
+
+    \b
+    Examples:
+      stackctl secrets set hf_token
+      printf %s "$TOKEN" | stackctl secrets set hf_token
+    """
     from stackctl.runtime import audit
     from stackctl.runtime.secrets import SecretStore
 
     stack = contexts.load(context).config.name
+    SecretStore(stack).path(name)  # a name that is none is refused before anybody types a value
     if sys.stdin.isatty():
         value = click.prompt(f"Value of {name}", hide_input=True, err=True)
     else:
         value = sys.stdin.read()
-    SecretStore(stack).set(name, value)
-    audit.record(stack, "secrets set", result="ok", secret=name)
+    outcome = "failed"
+    try:
+        SecretStore(stack).set(name, value)
+        outcome = "ok"
+    except Exception as error:
+        outcome = f"{type(error).__name__}: {error}"
+        raise
+    finally:
+        audit.record(stack, "secrets set", result=outcome, secret=name)
     output.say(f"set {name}; services get it at their next restart")
 
 
@@ -67,7 +97,17 @@ def set_(context: click.Context, name: str) -> None:
 @click.argument("name", shell_complete=contexts.complete_secret)
 @click.pass_context
 def rotate(context: click.Context, name: str) -> None:
-    """Replace NAME by a new random value, and restart the services that use it."""
+    """Replace NAME by a new random value, and restart the services that use it.
+
+    Refused where that would be of no use: for a token that somebody else issued (set the new one instead),
+    and for a first password that the service has stored already (change it there). When a service does not
+    become healthy with the new value, the old one is put back.
+
+    \b
+    Examples:
+      stackctl secrets rotate webui_secret_key
+      stackctl secrets rotate proxy_key
+    """
     from stackctl.operations.rotation import rotate as rotate_secret
 
     stack = contexts.stack(context)

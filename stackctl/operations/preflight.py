@@ -13,14 +13,10 @@ from pathlib import Path
 
 from stackctl.errors import PreflightError
 from stackctl.operations.context import Stack
+from stackctl.operations.secret_kinds import MADE_HERE
 from stackctl.render import Rendered
-from stackctl.render.monitoring import PASSWORD_SECRET
-from stackctl.render.proxy import KEY_SECRET
-from stackctl.render.webui import SECRETS as WEBUI_SECRETS
 from stackctl.runtime.generations import Generation
 from stackctl.runtime.secrets import SecretStore
-
-GENERATED = frozenset({KEY_SECRET, PASSWORD_SECRET, *WEBUI_SECRETS.values()})
 
 
 def check(stack: Stack, rendered: Rendered) -> None:
@@ -45,7 +41,7 @@ def prepare(stack: Stack, rendered: Rendered, user: str) -> None:
     for folder in rendered.folders:
         _make(Path(folder), owner)
     secrets = SecretStore(stack.name)
-    for made in secrets.ensure(rendered.secrets, GENERATED):
+    for made in secrets.ensure(rendered.secrets, MADE_HERE):
         stack.say(f"made secret {made}")
     if owner:
         secrets.give_to(rendered.secrets, *owner)

@@ -1,14 +1,21 @@
-"""Rotating a secret: a new value, then a restart of what uses it, so that nothing runs on with the old
-one."""
+"""Rotating a secret: a new value, then a restart of what uses it, so that nothing runs on with the old one.
+
+What cannot be rotated is refused before anything is changed; when a service does not become healthy with the
+new value, the old one is put back. Either way it is in the audit log.
+"""
 
 from __future__ import annotations
 
 import json
+import time
 
 import yaml
 
+from stackctl.errors import RollbackError, StackctlError, UnhealthyError
 from stackctl.operations import gate
 from stackctl.operations.context import Stack
+from stackctl.operations.secret_kinds import refusal
+from stackctl.redact import Secret
 from stackctl.runtime import audit
 from stackctl.runtime.lock import stack_lock
 from stackctl.runtime.secrets import SecretStore
@@ -17,15 +24,56 @@ from stackctl.runtime.secrets import SecretStore
 def rotate(stack: Stack, *names: str) -> list[str]:
     """New values for all of them, then one restart; returns the services that were restarted."""
     with stack_lock(stack.name):
-        for name in names:
-            SecretStore(stack.name).rotate(name)
-        running = {one.name for one in stack.runtime.status().services if one.state == "running"}
-        users = sorted({user for name in names for user in users_of(stack, name)} & running)
-        if users:
-            stack.runtime.restart(users)
-            gate.wait_healthy(stack, users)
-        audit.record(stack.name, "secrets rotate", result="ok", secret=", ".join(names), restarted=users)
+        started, outcome, users = time.monotonic(), "failed", list[str]()
+        store = SecretStore(stack.name)
+        try:
+            old = {name: store.get(name) for name in names}
+            for name in names:
+                if refused := refusal(stack.config, name):
+                    raise refused
+            running = {one.name for one in stack.runtime.status().services if one.state == "running"}
+            users = sorted({user for name in names for user in users_of(stack, name)} & running)
+            _give(stack, store, old, users)
+            outcome = "ok"
+        except BaseException as error:
+            outcome = f"{type(error).__name__}: {error}"
+            raise
+        finally:
+            audit.record(
+                stack.name,
+                "secrets rotate",
+                result=outcome,
+                duration=time.monotonic() - started,
+                secret=", ".join(names),
+                restarted=users,
+            )
         return users
+
+
+def _give(stack: Stack, store: SecretStore, old: dict[str, Secret], users: list[str]) -> None:
+    try:
+        for name in old:
+            store.rotate(name)
+        _restart(stack, users)
+    except BaseException as error:
+        for name, value in old.items():
+            store.set(name, value.reveal())
+        if not isinstance(error, StackctlError):
+            raise
+        stack.say(f"failed: {error.what}; putting the old value back")
+        try:
+            _restart(stack, users, patient=True)
+        except StackctlError as second:
+            raise RollbackError(
+                f"{error.what}; and with the old value: {second.what}", fix="stackctl status"
+            ) from error
+        raise UnhealthyError(f"{error.what} (the old value is back)", fix=error.fix) from error
+
+
+def _restart(stack: Stack, users: list[str], *, patient: bool = False) -> None:
+    if users:
+        stack.runtime.restart(users)
+        gate.wait_healthy(stack, users, patient=patient)
 
 
 def users_of(stack: Stack, name: str) -> list[str]:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
-from stackctl.operations import gate, preflight
+from stackctl.operations import gate
 from stackctl.operations.rotation import rotate, users_of
+from stackctl.operations.secret_kinds import rotatable
 from stackctl.procedures.context import Context
 from stackctl.procedures.registry import Args, Outcome, action
 from stackctl.runtime.secrets import SecretStore
@@ -34,12 +35,12 @@ def secrets_keep(context: Context, _args: Args) -> Outcome:
 
 @action("secrets.rotate", NamesArgs, gives=("rotated",))
 def secrets_rotate(context: Context, args: NamesArgs) -> Outcome:
-    """Gives secrets (default: all that stackctl made) new values and restarts what uses them."""
+    """Gives secrets (default: all that can be rotated) new values and restarts what uses them."""
     stack = context.stack.handle
     store = SecretStore(stack.name)
-    names = [name for name in args.names or store.names() if args.names or name in preflight.GENERATED]
+    names = args.names or [name for name in store.names() if rotatable(stack.config, name)]
     rotate(stack, *names)
-    return Outcome(True, f"rotated: {', '.join(names) or 'none'}", {"rotated": names})
+    return Outcome(True, f"rotated: {', '.join(names) or 'none'}", {"rotated": list(names)})
 
 
 @action("secrets.put-back")

@@ -79,9 +79,21 @@ def test_secrets_come_by_standard_input_and_never_out(folder: Folder) -> None:
     listed = folder.ok("secrets", "list", "--json")
     assert listed.json["secrets"][0]["name"] == "hf_token"
     assert "open-sesame" not in listed.out + folder.ok("secrets", "list").out
-    folder.ok("secrets", "rotate", "hf_token")
     assert folder.run("secrets", "rotate", "nobody").code == 2
     assert "open-sesame" not in (folder.state / "audit.jsonl").read_text()
+
+
+def test_a_token_that_others_issued_is_not_overwritten(folder: Folder) -> None:
+    folder.write({"runtime": "local"})
+    folder.ok("secrets", "set", "hf_token", input="open-sesame-please\n")
+    done = folder.run("secrets", "rotate", "hf_token")
+    assert done.code == 2 and "issued by somebody else" in done.err
+    assert "then: stackctl secrets set hf_token" in done.err
+    assert (folder.state / "secrets" / "hf_token").read_text() == "open-sesame-please\n"
+    listed = folder.ok("secrets", "list", "--json").json["secrets"][0]
+    assert listed["rotatable"] is False and "not made by stackctl" in listed["on_rotate"]
+    last = folder.ok("history", "--json").json["entries"][-1]
+    assert last["action"] == "secrets rotate" and last["result"].startswith("UsageError: secret hf_token")
 
 
 def test_verbose_prints_outside_commands_as_typed(folder: Folder) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -61,8 +61,13 @@ def model_of(mark: str, tail: str = "") -> ChatModel:
     return ChatModel("x", jinja_source=source)
 
 
-def built(model: ChatModel, think: bool | None = None) -> prompt.BuiltPrompt:
-    return prompt.build(model, [Message("user", "hi")], tools=TOOLS, think=think)
+def built(
+    model: ChatModel,
+    think: bool | None = None,
+    messages: Sequence[Message] = (Message("user", "hi"),),
+    tools: Sequence[Tool] = TOOLS,
+) -> prompt.BuiltPrompt:
+    return prompt.build(model, messages, tools=tools, think=think)
 
 
 def read(form: forcing.Forced, text: str) -> list[Event]:

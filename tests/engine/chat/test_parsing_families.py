@@ -69,9 +69,8 @@ SAMPLES = [
     Sample("hermes", "so\n</think>\n\nyes", [Thinking("so"), Content("yes")], prompt_tail="<think>\n"),
     Sample("hermes", "<think>\n\n</think>\n\nyes", [Content("yes")]),
     Sample("hermes", "<think>cut off", [Thinking("cut off")]),
-    Sample(
-        "hermes", "a <tool_call> b", [Content("a <tool_call> b")], tools=()
-    ),  # without tools it is the model's prose
+    Sample("hermes", "a <tool_call> b", [Content("a b")]),
+    Sample("hermes", "a <tool_call> b", [Content("a  b")], tools=()),
     Sample("hermes", "<tool_call>not a call at all</tool_call> ok", [Content("not a call at all ok")]),
     Sample(
         "hermes",
@@ -187,6 +186,8 @@ SAMPLES = [
     ),
     Sample("harmony", "<|channel|>final<|message|>Hello < you<|return|>", [Content("Hello < you")]),
     Sample("harmony", "Just text", [Content("Just text")]),
+    Sample("harmony", "<|channel|>" + "so " * 200, [Content("so " * 200)]),  # a header that never ends
+    Sample("harmony", "<|channel|>final<|message|>a<|message|>b<|constrain|>c", [Content("abc")]),
     Sample(
         "harmony",
         "more</x>",

@@ -44,6 +44,8 @@ class BuiltPrompt:
     stops: tuple[str, ...] = ()
     images: int = 0
     family: parsing.Family = field(default=parsing.GENERIC)
+    own_tags: frozenset[str] = frozenset()
+    """The family's tags that the conversation itself speaks of."""
 
     @property
     def special(self) -> bool:
@@ -57,7 +59,12 @@ class BuiltPrompt:
     def parser_of(self, family: parsing.Family) -> StreamParser:
         keep = self.think is None or bool(self.think)
         return parsing.parser_for(
-            family, self.tools, thinks=self.thinks, keep_thinking=keep, prompt_tail=self.text
+            family,
+            self.tools,
+            thinks=self.thinks,
+            keep_thinking=keep,
+            prompt_tail=self.text,
+            own=self.own_tags,
         )
 
 
@@ -85,7 +92,14 @@ def build(
         chosen = model.go if template is None else go_template(template)
         text = _go(chosen, merge(marked), tools, think, now)
     thinks = parsing.can_think(model)
-    return _built(model, text, markers, family, tools=tools, think=think, thinks=thinks)
+    own = () if tools else _tags_in(messages, family)
+    return _built(model, text, markers, family, tools=tools, think=think, thinks=thinks, own=own)
+
+
+def _tags_in(messages: Sequence[Message], family: parsing.Family) -> list[str]:
+    """A client that teaches its own form of calls, or asks about one, gets the model's words as they are."""
+    tags = (*family.opens, *family.stray_closes, *family.noise)
+    return [tag for tag in tags if any(tag in message.content for message in messages)]
 
 
 def complete(
@@ -123,6 +137,7 @@ def _built(
     tools: Sequence[Tool] = (),
     think: Think = None,
     thinks: bool = False,
+    own: Sequence[str] = (),
 ) -> BuiltPrompt:
     shown, pieces = markers.cut(text)
     return BuiltPrompt(
@@ -136,6 +151,7 @@ def _built(
         stops=family.stops,
         images=len(markers.media),
         family=family,
+        own_tags=frozenset(own),
     )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -66,9 +66,14 @@ def parser_for(
     thinks: bool,
     keep_thinking: bool = True,
     prompt_tail: str = "",
+    own: Collection[str] = (),
 ) -> StreamParser:
-    """A parser for one answer; `prompt_tail` is the prompt's end, where thinking may have been opened."""
+    """A parser for one answer; `prompt_tail` is the prompt's end, where thinking may have been opened, `own`
+    the tags that the client uses itself.
+    """
     if family.name == "harmony":
         return HarmonyParser(tools, keep_thinking=keep_thinking, prompt_tail=prompt_tail)
     opened = thinks and prompt_tail.rstrip().endswith(family.thinking[0])
-    return TaggedParser(family, tools, thinks=thinks, keep_thinking=keep_thinking, thinking_open=opened)
+    return TaggedParser(
+        family, tools, thinks=thinks, keep_thinking=keep_thinking, thinking_open=opened, own=own
+    )

@@ -203,7 +203,8 @@ def tool_call_body(text: str, tools: Sequence[Tool]) -> list[Made] | None:
         return xml_body(inside, tools)
     if inside.startswith(("{", "[")):
         return json_body(inside, tools)
-    return glm_body(inside, tools)
+    known = "<arg_key>" in inside or inside.strip() in {tool.name for tool in tools}
+    return glm_body(inside, tools) if known else None
 
 
 _FENCE = re.compile(r"```(?:json)?\s*(.*?)\s*```\s*\Z", re.DOTALL)

@@ -47,6 +47,12 @@ class Family:
     """Always thinks, whatever the template says."""
     stops: tuple[str, ...] = ()
 
+    @property
+    def stray_closes(self) -> tuple[str, ...]:
+        """Closing tags that mean nothing in a text."""
+        every = (*self.closes, *(tag for closes, _ in self.bodies_by_tag.values() for tag in closes))
+        return tuple(dict.fromkeys(tag for tag in every if tag != "```"))
+
     def closes_for(self, tag: str) -> tuple[str, ...]:
         return self.bodies_by_tag[tag][0] if tag in self.bodies_by_tag else self.closes
 
@@ -273,7 +279,7 @@ FAMILIES: tuple[Family, ...] = (
         parsers=("glm-4.7", "laguna", "poolside-v1"),
         opens=("<tool_call>",),
         closes=("</tool_call>",),
-        body=bodies.tool_call_body,
+        body=lambda text, tools: bodies.tool_call_body(text, tools) or bodies.glm_body(text, tools),
         special=True,
         always=True,
     ),

@@ -10,7 +10,9 @@ from collections.abc import Sequence
 
 from llm_engine.chat.messages import Tool
 from llm_engine.chat.parsing import repair
+from llm_engine.chat.parsing.bodies import Made
 from llm_engine.chat.parsing.events import Content, Event, Thinking, ToolCall, joined
+from llm_engine.chat.parsing.leftovers import as_text
 from llm_engine.chat.parsing.tags import earliest, held
 
 START, CHANNEL, MESSAGE, CONSTRAIN = "<|start|>", "<|channel|>", "<|message|>", "<|constrain|>"
@@ -70,7 +72,9 @@ class HarmonyParser:
             self._buffer = self._buffer[at + len(MESSAGE) :]
             return True
         if plain or len(self._buffer) > MAX_HEADER:
-            # No header at all: the model just answers.
+            # No header at all: the model just answers. A tag that began one must not be met again.
+            tag = next((tag for tag in _HEADER_TAGS if lead.startswith(tag)), "")
+            self._buffer = lead[len(tag) :] if tag else self._buffer
             self._begin("")
             return True
         return False
@@ -83,7 +87,7 @@ class HarmonyParser:
         self._arguments = ""
 
     def _message(self, events: list[Event]) -> bool:
-        tags = (*_ENDS, CHANNEL)
+        tags = (*_ENDS, *_HEADER_TAGS)
         found = earliest(self._buffer, tags)
         if found is None:
             keep = held(self._buffer, tags)
@@ -93,6 +97,9 @@ class HarmonyParser:
             return False
         at, tag = found
         self._say(self._buffer[:at], events)
+        if tag in (MESSAGE, CONSTRAIN):
+            self._buffer = self._buffer[at + len(tag) :]  # of no header: it says nothing
+            return True
         self._end(events)
         # A channel tag without an end: the next message has begun.
         self._buffer = self._buffer[at if tag in (CHANNEL, START) else at + len(tag) :]
@@ -121,6 +128,9 @@ class HarmonyParser:
             arguments = None
         if not isinstance(arguments, dict):
             events.append(Content(text))
+            return
+        if not self._tools:
+            events.append(Content(as_text(Made(name, arguments))))
             return
         events.append(ToolCall(name, arguments, self._count))
         self._count += 1

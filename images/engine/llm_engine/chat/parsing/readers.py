@@ -51,11 +51,16 @@ class TaggedReader:
 
     def finish(self) -> Read:
         found = earliest(self._text, self._closes)
+        if found and any(mark in self._text[found[0] + len(found[1]) :] for mark in _IN_ARGUMENT):
+            found = None  # it stood inside an argument
         end = found[0] if found else len(self._text)
         rest = self._text[end + len(found[1]) :] if found else ""
         inside = self._text[:end]
         calls = self._body(inside, self._tools)
         return Read(calls or (), "" if calls else inside, rest)
+
+
+_IN_ARGUMENT = ("</parameter>", "</function>")
 
 
 def _unfinished(text: str) -> bool:

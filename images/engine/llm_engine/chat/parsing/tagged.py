@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from enum import Enum, auto
 
 from llm_engine.chat.messages import Tool
 from llm_engine.chat.parsing.events import Content, Event, Thinking, ToolCall, joined
 from llm_engine.chat.parsing.family import Family
+from llm_engine.chat.parsing.leftovers import as_text, untagged
 from llm_engine.chat.parsing.readers import BareReader, Read, Reader, TaggedReader, ValueReader
-from llm_engine.chat.parsing.tags import could_grow, earliest, held
+from llm_engine.chat.parsing.tags import could_grow, earliest, held, whole_tags
 
 
 class _State(Enum):
@@ -21,7 +22,8 @@ class _State(Enum):
 
 class TaggedParser:
     """`keep_thinking` is False where the client asked for none: what the model thinks all the same is
-    dropped.
+    dropped. Without tools a call becomes text, as no client waits for it; `own` are the tags that the client
+    itself has written, which are then its own matter.
     """
 
     def __init__(
@@ -32,13 +34,14 @@ class TaggedParser:
         thinks: bool,
         keep_thinking: bool = True,
         thinking_open: bool = False,
+        own: Collection[str] = (),
     ) -> None:
         self._family = family
         self._tools = tools
         self._thinks = thinks
         self._keep = keep_thinking
-        self._opens = family.opens if tools else ()
-        self._noise = family.noise
+        self._opens = tuple(tag for tag in family.opens if tools or tag not in own)
+        self._noise = tuple(tag for tag in (*family.noise, *family.stray_closes) if tools or tag not in own)
         # A closing tag without its opening one, from a model that was kept from thinking.
         self._stray = family.thinking[1] if thinks else ""
         self._buffer = ""
@@ -47,6 +50,7 @@ class TaggedParser:
         self._state = _State.THINKING if thinking_open else _State.START
         self._reader: Reader | None = None
         self._count = 0
+        self._told = 0  # calls that became text
 
     def feed(self, text: str) -> list[Event]:
         self._buffer += text
@@ -58,6 +62,8 @@ class TaggedParser:
     def finish(self) -> list[Event]:
         events: list[Event] = []
         if self._state is _State.START:
+            if self._thinks:
+                self._buffer = whole_tags(self._buffer, (self._family.thinking[0],))
             self._state = _State.CONTENT
         while True:
             while self._step(events):
@@ -67,9 +73,9 @@ class TaggedParser:
             self._read(self._reader.finish(), events)
         rest, self._buffer = self._buffer, ""
         if self._state is _State.THINKING:
-            self._think(rest, events)
+            self._think(whole_tags(rest, (self._family.thinking[1],)), events)
         else:
-            self._say(rest, events)
+            self._say(whole_tags(rest, self._tags()), events)
             if self._blank and not self._count:
                 events.append(Content(self._blank))
         return joined(events)
@@ -145,12 +151,13 @@ class TaggedParser:
         self._blank = text[len(body) :]
         return out
 
+    def _tags(self) -> tuple[str, ...]:
+        """What means something in content."""
+        again = (self._family.thinking[0],) if self._thinks and self._family.rethinks else ()
+        return (*self._opens, *self._noise, *again, *((self._stray,) if self._stray else ()))
+
     def _in_content(self, events: list[Event]) -> bool:
-        tags = (*self._opens, *self._noise)
-        if self._thinks and self._family.rethinks:
-            tags = (*tags, self._family.thinking[0])
-        if self._stray:
-            tags = (*tags, self._stray)
+        tags = self._tags()
         found = earliest(self._buffer, tags)
         if found is None or could_grow(self._buffer, found, tags):
             at = found[0] if found else len(self._buffer) - held(self._buffer, tags)
@@ -182,7 +189,8 @@ class TaggedParser:
 
     def _open(self, tag: str) -> None:
         family = self._family
-        self._blank = ""
+        if self._tools:
+            self._blank = ""
         self._state = _State.CALL
         if family.closes:
             self._reader = TaggedReader(family.closes_for(tag), family.body_for(tag), self._tools)
@@ -201,14 +209,19 @@ class TaggedParser:
         return True
 
     def _read(self, read: Read, events: list[Event]) -> None:
+        tagged = not isinstance(self._reader, BareReader)
         self._reader, self._state = None, _State.CONTENT
-        for made in read.calls:
-            events.append(ToolCall(made.name, made.arguments, self._count, made.id))
-            self._count += 1
-        if read.calls:
+        self._buffer = read.rest + self._buffer
+        if read.calls and not self._tools:
+            for made in read.calls:
+                self._blank = self._blank or "\n" * bool(self._told)
+                self._told += 1
+                self._say(as_text(made), events)
+        elif read.calls:
+            for made in read.calls:
+                events.append(ToolCall(made.name, made.arguments, self._count, made.id))
+                self._count += 1
             self._skip_blanks, self._blank = True, ""
-        self._buffer = read.text + read.rest + self._buffer if not read.calls else read.rest + self._buffer
-        if not read.calls and read.text:
+        elif read.text:
             # What was no call is the model's text; it must not be taken for a call again.
-            self._buffer = read.rest
-            self._say(read.text, events)
+            self._say(untagged(read.text) if tagged else read.text, events)

@@ -26,6 +26,17 @@ def held(text: str, tags: Iterable[str]) -> int:
     return longest
 
 
+MOST_HALF = 4
+"""Longer beginnings of a tag are taken for one that was cut off, and not for text."""
+
+
+def whole_tags(text: str, tags: Iterable[str]) -> str:
+    """The end of an answer without half a tag."""
+    half = held(text, tags)
+    cut = half > MOST_HALF and text[-half] in "<["
+    return text[:-half] if cut else text
+
+
 def could_grow(text: str, found: tuple[int, str], tags: Iterable[str]) -> bool:
     """Whether the tag found at the end of `text` may yet turn out to be a longer one."""
     at, tag = found

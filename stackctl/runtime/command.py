@@ -18,10 +18,12 @@ from dataclasses import dataclass
 
 from stackctl.errors import StackctlError
 from stackctl.redact import redacted
+from stackctl.runtime.docker import endpoint
 
 log = logging.getLogger("stackctl.command")
 
-# What a child may see of our environment: a stray COMPOSE_FILE or DOCKER_CONTEXT must not change its meaning.
+# What a child may see of our environment: a stray COMPOSE_FILE must not change its meaning. Which Docker
+# Engine is meant is said by `endpoint` alone.
 _CLEAN = (
     "PATH",
     "HOME",
@@ -32,10 +34,7 @@ _CLEAN = (
     "TERM",
     "TMPDIR",
     "XDG_RUNTIME_DIR",
-    "DOCKER_HOST",
     "DOCKER_CONFIG",
-    "DOCKER_CERT_PATH",
-    "DOCKER_TLS_VERIFY",
     "SSH_AUTH_SOCK",
     "HTTP_PROXY",
     "HTTPS_PROXY",
@@ -64,7 +63,8 @@ class CommandError(StackctlError):
 
 
 def clean_environment(extra: Mapping[str, str] | None = None) -> dict[str, str]:
-    return {name: os.environ[name] for name in _CLEAN if name in os.environ} | dict(extra or {})
+    kept = {name: os.environ[name] for name in _CLEAN if name in os.environ}
+    return kept | endpoint.environment() | dict(extra or {})
 
 
 def run(

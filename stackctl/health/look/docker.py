@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import struct
 import time
 from collections.abc import Sequence
@@ -11,12 +10,13 @@ from datetime import datetime
 from typing import Any, cast
 from urllib.parse import quote, urlsplit
 
+from stackctl.errors import StackctlError
 from stackctl.health.http import HttpError, Reply, request
 from stackctl.health.look.runtime import RuntimeUnreachable
 from stackctl.runtime.base import Health, PublishedPort, ServiceStatus, StackStatus, State
 from stackctl.runtime.command import CommandResult
+from stackctl.runtime.docker import endpoint
 
-_SOCKET = "unix:///var/run/docker.sock"
 _STATES = {"running", "restarting", "paused", "created", "exited"}
 
 
@@ -27,7 +27,7 @@ class DockerView:
 
     def __init__(self, project: str, *, host: str | None = None, timeout: float = 5.0) -> None:
         self._project = project
-        self._host = host or os.environ.get("DOCKER_HOST") or _SOCKET
+        self._host = host
         self._timeout = timeout
 
     def ping(self) -> str:
@@ -67,9 +67,13 @@ class DockerView:
     def _ask(
         self, method: str, path: str, body: dict[str, Any] | None = None, *, timeout: float | None = None
     ) -> Reply:
-        parts = urlsplit(self._host)
+        try:
+            host = self._host or endpoint.resolve().host
+        except StackctlError as error:
+            raise RuntimeUnreachable(error.what) from error
+        parts = urlsplit(host)
         if parts.scheme not in ("unix", "tcp", "http"):
-            raise RuntimeUnreachable(f"DOCKER_HOST is {self._host}: only unix:// and tcp:// can be watched")
+            raise RuntimeUnreachable(f"the engine is at {host}: only unix:// and tcp:// can be watched")
         try:
             return request(
                 method,

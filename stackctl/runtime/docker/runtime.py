@@ -14,7 +14,7 @@ from stackctl.config import StackConfig
 from stackctl.errors import StackctlError
 from stackctl.runtime.base import LogLine, Progress, ServiceStatus, StackStatus
 from stackctl.runtime.command import CommandResult, clean_environment, run
-from stackctl.runtime.docker import compose, inspecting
+from stackctl.runtime.docker import compose, endpoint, inspecting
 from stackctl.runtime.docker.logs import read_logs
 from stackctl.runtime.generations import Generation, GenerationStore
 
@@ -137,11 +137,13 @@ class DockerRuntime:
     def _client(self) -> Any:
         import docker
 
+        engine = endpoint.resolve()
         try:
-            return docker.from_env(timeout=30)
+            return docker.from_env(timeout=30, environment=engine.environment())
         except docker.errors.DockerException as error:
             raise StackctlError(
-                f"no Docker Engine answers: {error}", fix="stackctl doctor --only docker"
+                f"no Docker Engine answers at {engine.host} ({engine.source}): {error}",
+                fix="stackctl doctor --only docker",
             ) from error
 
     def _compose(self, *arguments: str) -> None:

@@ -35,17 +35,20 @@ def say(text: str) -> None:
 
 
 def _ask(question: str, kind: str) -> str:
-    if kind == "yes-no":
-        return "yes" if click.confirm(question, err=True) else "no"
-    if kind == "done":
-        click.echo(question, err=True)
-        click.prompt("press Enter when it is done", default="", show_default=False, err=True)
-        return "done"
-    return str(click.prompt(question, err=True))
+    try:
+        if kind == "yes-no":
+            return "yes" if click.confirm(question, err=True) else "no"
+        if kind == "done":
+            click.echo(question, err=True)
+            click.prompt("press Enter when it is done", default="", show_default=False, err=True)
+            return "done"
+        return str(click.prompt(question, err=True))
+    except click.Abort:
+        raise EOFError from None
 
 
 def person(yes: bool, answers: dict[str, str] | None = None) -> Any:
-    from stackctl.procedures.engine import Person
+    from stackctl.procedures.people import Person
 
     ask: Callable[[str, str], str] | None = _ask if sys.stdin.isatty() else None
     return Person(say=say, ask=ask, assume_yes=yes, answers=answers or {})
@@ -57,23 +60,31 @@ def finish(result: Any) -> int:
         say(f"error: {result.error.what}")
     for line in result.left_by_hand:
         say(f"by hand: {line}")
-    closing = {
-        "done": "done",
-        "undone": "went back: everything this run had changed is undone",
-        "undo-failed": "not everything could be undone: a person is needed",
-        "failed": "failed, and nothing had been changed",
-        "stopped": "stopped; what was done stays done",
-        "interrupted": "interrupted between steps; what was done stays done",
-    }[result.result]
-    say(f"{closing} (run {result.run_id})")
+    say(f"{_closing(result)} (run {result.run_id})")
+    name = result.run_dir.name.split("-", 1)[1].rsplit("-", 1)[0]
     if result.result in ("stopped", "interrupted"):
-        name = result.run_dir.name.split("-", 1)[1].rsplit("-", 1)[0]
         say(f"fix: stackctl run {name} --resume")
+    elif result.result == "undo-failed":
+        step = result.left_by_hand[0].partition(":")[0]
+        say(f"fix: stackctl run {name} --resume (--answer {step}=done says that you have done it)")
     elif result.error is not None:
         say(f"fix: {result.error.fix or f'stackctl procedures journal {result.run_id}'}")
         if result.error.more:
             say(f"more: {result.error.more}")
     return int(result.exit_code)
+
+
+def _closing(result: Any) -> str:
+    back, stays = ", ".join(result.undone), ", ".join(result.stays)
+    kept = f"; what {stays} did stays" if stays else ""
+    return {
+        "done": "done",
+        "undone": f"went back: undone: {back}{kept}" if back else f"there was nothing to take back{kept}",
+        "undo-failed": f"not everything could be undone: a person is needed; undone: {back or 'nothing'}",
+        "failed": f"failed{kept}" if stays else "failed, and nothing had been changed",
+        "stopped": "stopped; what was done stays done",
+        "interrupted": "interrupted between steps; what was done stays done",
+    }[str(result.result)]
 
 
 @click.command("run")
@@ -142,6 +153,8 @@ def run(
                     "exit_code": result.exit_code,
                     "error": result.error.what if result.error else None,
                     "left_by_hand": list(result.left_by_hand),
+                    "undone": list(result.undone),
+                    "stays": list(result.stays),
                     "steps": {
                         name: {"state": step.state, "detail": step.detail}
                         for name, step in result.steps.items()

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from stackctl.config import Loaded, StackConfig
+from stackctl.redact import without_known
 from stackctl.runtime.base import Runtime
 from stackctl.runtime.generations import GenerationStore
 from stackctl.runtime.selection import Choice, choose, runtime_of
@@ -24,7 +25,7 @@ Say = Callable[[str], None]
 def to_stderr(text: str) -> None:
     """Progress: that nobody reads it any more is no reason to leave a change half-way."""
     try:
-        print(text, file=sys.stderr, flush=True)
+        print(without_known(text), file=sys.stderr, flush=True)
     except OSError:
         # What is left in the buffer would fail once more at the exit, and change the exit code.
         os.dup2(os.open(os.devnull, os.O_WRONLY), 2)

@@ -19,7 +19,6 @@ class Context:
     run_dir: Path
     say: Callable[[str], None]
     inputs: Mapping[str, Any] = field(default_factory=dict)
-    secrets: tuple[str, ...] = ()
     host: Host | None = None
     deadline: float = float("inf")
     interactive: bool = False

@@ -1,8 +1,8 @@
 """Runs a procedure: steps in order, every transition journalled, undo walked backwards when one fails.
 
 Guarantees, each with a test: a step whose check holds is skipped; a crash at any point leaves a journal
-from which
-`resume` goes on; an undo that fails never stops the walk, and ends in exit 5 with what is left to do by hand.
+from which `resume` goes on; an undo that fails never stops the walk, and ends in exit 5 with what is left to
+do by hand, after which `resume` tries that again; secret inputs are in nothing that is told or written.
 """
 
 from __future__ import annotations
@@ -11,39 +11,40 @@ import contextlib
 import os
 import secrets as random
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
 from stackctl.config.durations import format_duration
 from stackctl.errors import PreflightError, RollbackError, StackctlError, UnhealthyError
-from stackctl.procedures import document, inputs, registry
+from stackctl.procedures import inputs, registry
 from stackctl.procedures.context import Context
 from stackctl.procedures.document import Procedure, Step
-from stackctl.procedures.expressions import fill
+from stackctl.procedures.expressions import references
 from stackctl.procedures.host import Host
-from stackctl.procedures.journal import Journal, RunRecord, StepRecord, boot_id, new_run_dir
+from stackctl.procedures.journal import (
+    Journal,
+    RunRecord,
+    StepRecord,
+    boot_id,
+    new_run_dir,
+    process_started,
+)  # fmt: skip
 from stackctl.procedures.limits import StopNow, StopSignals
 from stackctl.procedures.model import Action
+from stackctl.procedures.people import Asking, NobodyToAsk, Person, whoever_listens
 from stackctl.procedures.requirements import refuse_unless_met
-from stackctl.procedures.stepper import StepFailed, Stepper
+from stackctl.procedures.stepper import Stepper
+from stackctl.procedures.walk import Walk
+from stackctl.procedures.withheld import Withheld
+from stackctl.redact import hiding, redacted
 
 Result = Literal["done", "failed", "undone", "undo-failed", "interrupted", "stopped"]
 
 
 class ResumeRefused(PreflightError):
     """The run cannot be continued as it is."""
-
-
-@dataclass
-class Person:
-    """How to reach the person: say a line, ask for a confirmation or an answer."""
-
-    say: Callable[[str], None]
-    ask: Callable[[str, str], str] | None = None
-    assume_yes: bool = False
-    answers: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -55,6 +56,8 @@ class RunResult:
     error: StackctlError | None = None
     left_by_hand: tuple[str, ...] = ()
     steps: Mapping[str, StepRecord] = field(default_factory=dict)
+    undone: tuple[str, ...] = ()
+    stays: tuple[str, ...] = ()
 
 
 class Engine:
@@ -65,48 +68,76 @@ class Engine:
         self._values = dict(values)
         self._host = host
         self._runs = runs
-        self._person = replace(person, say=_whoever_listens(person.say))
+        self._person = replace(person, say=whoever_listens(person.say))
         self._records: dict[str, StepRecord] = {}
+        self._secrets = inputs.secrets(procedure.front, values)
+        self._withheld = Withheld(procedure.front, values)
+        self._outputs_wanted = {
+            path.split(".")[1]
+            for step in procedure.steps
+            for path in references(step.spec.model_dump())
+            if path.startswith("steps.") and path.endswith(".output")
+        }
 
     def start(self) -> RunResult:
         front = self._procedure.front
         refuse_unless_met(front.requires, self._host)
         self._refuse_unattended()
-        with self._lock():
+        with hiding(self._secrets), self._lock():
             run_dir = new_run_dir(self._runs, front.id)
             salt = random.token_hex(8)
             (run_dir / "procedure.md").write_text(self._procedure.text, encoding="utf-8")
             return self._go(run_dir, salt, "run.started")
 
     def resume(self, record: RunRecord, *, accept_changes: bool = False) -> RunResult:
+        self._refuse_to_go_on(record, "--resume", accept_changes)
+        failure = StackctlError(record.cause) if record.undoing and record.cause else None
+        return self._go_on(record, undoing=record.undoing, failure=failure)
+
+    def undo(self, record: RunRecord, *, accept_changes: bool = False) -> RunResult:
+        """Walk back what an unfinished run has done."""
+        self._refuse_to_go_on(record, "--undo", accept_changes)
+        return self._go_on(record, undoing=True, failure=None)
+
+    def _go_on(self, record: RunRecord, *, undoing: bool, failure: StackctlError | None) -> RunResult:
+        self._records = record.steps
+        for step in record.steps.values():
+            step.data = self._withheld.restored(step.data)
+        with hiding(self._secrets), self._lock():
+            return self._go(record.run_dir, record.salt, "run.resumed", undoing=undoing, failure=failure)
+
+    def _refuse_to_go_on(self, record: RunRecord, how: str, accept_changes: bool) -> None:
         front = self._procedure.front
         if record.alive:
             raise ResumeRefused(
                 f"run {record.id} is still at work: process {record.pid}",
                 fix=f"stackctl procedures journal {record.id}",
             )
-        if not accept_changes:
-            changed = []
-            if self._procedure.sha256 != record.sha256:
-                changed.append(f"{front.id} was edited since the run began")
-            if inputs.fingerprint(self._values, record.salt) != record.inputs_fingerprint:
-                changed.append("the inputs are not those the run began with")
-            if changed:
-                raise ResumeRefused(
-                    f"run {record.id} cannot be resumed: {' and '.join(changed)}",
-                    fix=f"stackctl run {front.id} --resume --accept-changes",
-                )
-        self._records = record.steps
-        with self._lock():
-            return self._go(record.run_dir, record.salt, "run.resumed", undoing=record.undoing)
-
-    def undo(self, record: RunRecord) -> RunResult:
-        """Walk back what an unfinished run has done."""
-        if record.alive:
-            raise ResumeRefused(f"run {record.id} is still at work: process {record.pid}")
-        self._records = record.steps
-        with self._lock():
-            return self._go(record.run_dir, record.salt, "run.resumed", undoing=True)
+        if accept_changes:
+            return
+        missing = [
+            name for name, value in record.inputs.items()
+            if inputs.REDACTED in str(value)
+            and name in front.inputs
+            and self._values.get(name) in (None, front.inputs[name].default)
+        ]  # fmt: skip
+        if missing:
+            again = " ".join(f"-i {name}=…" for name in missing)
+            raise ResumeRefused(
+                f"run {record.id} cannot go on: {', '.join(missing)} is secret, and was not kept",
+                fix=f"stackctl run {front.id} {how} {again}",
+            )
+        changed = []
+        if self._procedure.sha256 != record.sha256:
+            changed.append(f"{front.id} was edited since the run began")
+        if inputs.fingerprint(self._values, record.salt) != record.inputs_fingerprint:
+            changed.append("the inputs are not those the run began with")
+        if changed:
+            raise ResumeRefused(
+                f"run {record.id} cannot {'be resumed' if how == '--resume' else 'be undone'}: "
+                f"{' and '.join(changed)}",
+                fix=f"stackctl run {front.id} {how} --accept-changes",
+            )
 
     # --- the run
 
@@ -132,16 +163,22 @@ class Engine:
                     fix=f"stackctl run {self._procedure.id} --answer {spec.id}=done",
                 )
 
-    def _go(self, run_dir: Path, salt: str, event: str, *, undoing: bool = False) -> RunResult:
+    def _go(
+        self,
+        run_dir: Path,
+        salt: str,
+        event: str,
+        *,
+        undoing: bool = False,
+        failure: StackctlError | None = None,
+    ) -> RunResult:
         front = self._procedure.front
-        secret = tuple(inputs.secrets(front, self._values))
-        journal = Journal(run_dir, redact=secret)
+        journal = Journal(run_dir)
         deadline = time.monotonic() + front.timeout
         context = Context(
             run_dir=run_dir,
             say=self._person.say,
             inputs=self._values,
-            secrets=secret,
             host=self._host,
             interactive=self._person.ask is not None,
         )
@@ -156,12 +193,14 @@ class Engine:
             inputs=inputs.redacted(front, self._values),
             inputs_fingerprint=inputs.fingerprint(self._values, salt),
             pid=os.getpid(),
+            pid_started=process_started(os.getpid()),
             boot=boot_id(),
             user=os.environ.get("SUDO_USER") or os.environ.get("USER") or str(os.getuid()),
         )
         try:
             with StopSignals(self._person.say) as signals:
-                result = self._steps_then_undo(run_dir, journal, stepper, signals, undoing)
+                self._asking = Asking(front.id, self._person, stepper, signals, self._scope)
+                result = self._steps_then_undo(run_dir, journal, stepper, signals, undoing, failure)
             journal.append(
                 "run.finished",
                 result=result.result,
@@ -174,16 +213,24 @@ class Engine:
             journal.close()
 
     def _steps_then_undo(
-        self, run_dir: Path, journal: Journal, stepper: Stepper, signals: StopSignals, undoing: bool
+        self,
+        run_dir: Path,
+        journal: Journal,
+        stepper: Stepper,
+        signals: StopSignals,
+        undoing: bool,
+        failure: StackctlError | None,
     ) -> RunResult:
+        undone: list[str] = []
+
         def finish(
             result: Result, code: int, error: StackctlError | None = None, left: list[str] | None = None
         ) -> RunResult:
             return RunResult(
-                run_dir.name, run_dir, result, code, error, tuple(left or ()), dict(self._records)
-            )
+                run_dir.name, run_dir, result, code, _told(error), tuple(left or ()), dict(self._records),
+                tuple(undone), self._stays(),
+            )  # fmt: skip
 
-        failure: StackctlError | None = None
         try:
             if not undoing:
                 for step in self._procedure.steps:
@@ -191,28 +238,39 @@ class Engine:
                         return finish("interrupted", 128 + signals.asked)
                     self._one(step, journal, stepper)
                 return finish("done", 0)
-        except _NobodyToAsk as error:
+        except NobodyToAsk as error:
             return finish("stopped", error.exit_code, error)
         except StackctlError as error:
             failure = error
         except StopNow as stop:
             return finish("interrupted", 128 + stop.signal_number)
-        if failure is not None and self._procedure.front.on_failure == "stop":
+        if failure is not None and not undoing and self._procedure.front.on_failure == "stop":
             return finish("stopped", failure.exit_code, failure)
-        journal.append("run.undoing", error=failure.what if failure else "")
         try:
-            walked, left = self._walk_back(journal, stepper, failure)
+            journal.append("run.undoing", error=failure.what if failure else "")
+            if failure is not None:
+                self._person.say(f"failed: {failure.what}")
+            left = Walk(self._procedure.steps, self._records, journal, stepper, self._person).back()
         except StopNow as stop:
             return finish("interrupted", 128 + stop.signal_number)
+        undone += [step.id for step in self._records.values() if step.state == "undone"]
         if left:
             what = f"{self._procedure.id} failed and could not be undone completely"
             why = f"{what}: {failure.what}" if failure else what
             return finish("undo-failed", RollbackError.exit_code, RollbackError(why), left)
         if failure is None:
             return finish("undone", 0)
-        if walked:
+        if undone:
             return finish("undone", UnhealthyError.exit_code, failure)
         return finish("failed", failure.exit_code, failure)
+
+    def _stays(self) -> tuple[str, ...]:
+        """The steps that changed something which nothing takes back."""
+        return tuple(
+            step.spec.id
+            for step in self._procedure.steps
+            if (record := self._records.get(step.spec.id)) and record.changed and record.state != "undone"
+        )
 
     def _one(self, step: Step, journal: Journal, stepper: Stepper) -> None:
         spec = step.spec
@@ -223,7 +281,9 @@ class Engine:
         self._records[spec.id] = record
 
         def move(state: str, detail: str = "", **fields: Any) -> None:
-            record.state, record.detail = state, detail
+            record.state, record.detail = state, redacted(detail)
+            if "data" in fields:
+                fields["data"] = self._kept(spec.id, fields["data"])
             journal.append(f"step.{state}", step=spec.id, title=spec.title, detail=detail, **fields)
 
         if not stepper.wanted(step):
@@ -237,9 +297,9 @@ class Engine:
                 self._person.say(f"[{spec.id}] {spec.title}: still {before.state}")
                 return
         if spec.manual is not None:
-            record.answer = self._manual(step)
-            move("done", record.answer, answer=record.answer, data={"answer": record.answer})
+            record.answer = self._asking.manual(step)
             record.data = {"answer": record.answer}
+            move("done", record.answer, answer=record.answer, data=record.data)
             return
         if spec.check:
             move("checking")
@@ -250,7 +310,7 @@ class Engine:
                 self._person.say(f"[{spec.id}] {spec.title}: skipped, already so{_because(found.detail)}")
                 return
         if spec.confirm is not None:
-            self._confirm(step)
+            self._asking.confirm(step)
         self._person.say(f"[{spec.id}] {spec.title}")
         began = time.monotonic()
         record.changed = record.changed or _changes_something(step)
@@ -266,72 +326,12 @@ class Engine:
         move("done", outcome.detail, data=outcome.data, duration=duration, changed=record.changed)
         self._person.say(f"[{spec.id}] done in {format_duration(duration)}{_because(outcome.detail)}")
 
-    def _walk_back(
-        self, journal: Journal, stepper: Stepper, failure: StackctlError | None
-    ) -> tuple[bool, list[str]]:
-        if failure is not None:
-            self._person.say(f"failed: {failure.what}")
-        walked = False
-        left: list[str] = []
-        for step in reversed(self._procedure.steps):
-            spec = step.spec
-            record = self._records.get(spec.id)
-            if record is None or not record.changed or record.state == "undone":
-                continue
-            if not spec.undo:
-                if spec.irreversible and record.state == "done":
-                    left.append(f"{spec.id}: {spec.title} cannot be undone by the program")
-                continue
-            self._person.say(f"[{spec.id}] undo: {spec.title}")
-            journal.append("step.undoing", step=spec.id, title=spec.title, changed=True)
-            began = time.monotonic()
-            try:
-                outcome = stepper.undo(step)
-                if not outcome.ok:
-                    raise StepFailed(spec.id, outcome.detail)
-            except StackctlError as error:
-                record.state = "undo-failed"
-                left.append(f"{spec.id}: {error.what.removeprefix(f'step {spec.id}: ')}")
-                journal.append("step.undo-failed", step=spec.id, title=spec.title, detail=error.what)
-                self._person.say(f"[{spec.id}] undo failed: {error.what}")
-                continue
-            walked = True
-            record.state = "undone"
-            journal.append(
-                "step.undone", step=spec.id, title=spec.title, detail=outcome.detail,
-                duration=round(time.monotonic() - began, 3),
-            )  # fmt: skip
-        return walked, left
-
-    # --- the person
-
-    def _confirm(self, step: Step) -> None:
-        if self._person.assume_yes:
-            return
-        question = str(fill(step.spec.confirm, self._scope()))
-        if self._person.ask is None:
-            raise _NobodyToAsk(
-                f"step {step.spec.id} asks for a confirmation and there is no terminal: {question}",
-                fix=f"stackctl run {self._procedure.id} --resume --yes",
-            )
-        if self._person.ask(question, "yes-no") != "yes":
-            raise StepFailed(step.spec.id, f"not confirmed: {question}", exit_code=PreflightError.exit_code)
-
-    def _manual(self, step: Step) -> str:
-        manual = step.spec.manual
-        assert manual is not None
-        answer = self._person.answers.get(step.spec.id)
-        if answer is None and self._person.ask is None:
-            raise _NobodyToAsk(
-                f"step {step.spec.id} is for a person and there is no terminal: {manual.ask}",
-                fix=f"stackctl run {self._procedure.id} --resume --answer {step.spec.id}=done",
-            )
-        if answer is None:
-            assert self._person.ask is not None
-            answer = self._person.ask(str(fill(manual.ask, self._scope())), manual.answer)
-        if manual.answer != "text" and answer.lower() in ("no", "n", "false"):
-            raise StepFailed(step.spec.id, f"answered no: {manual.ask}", exit_code=PreflightError.exit_code)
-        return answer
+    def _kept(self, step: str, data: Mapping[str, Any]) -> dict[str, Any]:
+        """What the journal remembers of a step; what its program said only where a later step names it."""
+        wanted = {
+            key: value for key, value in data.items() if key != "output" or step in self._outputs_wanted
+        }
+        return self._withheld.kept(wanted)
 
     def _scope(self) -> dict[str, Any]:
         scope: dict[str, Any] = {
@@ -345,18 +345,13 @@ class Engine:
         return scope
 
 
-class _NobodyToAsk(PreflightError):
-    """A person is needed and none is there; the run waits, resumable."""
-
-
-def _whoever_listens(say: Callable[[str], None]) -> Callable[[str], None]:
-    """A pipe that nobody reads any more, or a terminal that is gone, must not end a run half-way."""
-
-    def told(text: str) -> None:
-        with contextlib.suppress(OSError):
-            say(text)
-
-    return told
+def _told(error: StackctlError | None) -> StackctlError | None:
+    """As it may be told: the run is over, and what was secret during it is told apart no more after it."""
+    if error is not None:
+        error.what = redacted(error.what)
+        error.fix = redacted(error.fix) if error.fix else error.fix
+        error.more = redacted(error.more) if error.more else error.more
+    return error
 
 
 def _changes_something(step: Step) -> bool:
@@ -375,8 +370,3 @@ def _facts_of(record: StepRecord | None) -> dict[str, Any]:
 
 def _because(detail: str) -> str:
     return f": {detail}" if detail else ""
-
-
-def procedure_of(run_dir: Path) -> Procedure:
-    """The procedure as it was when the run began."""
-    return document.parse((run_dir / "procedure.md").read_text(encoding="utf-8"), run_dir / "procedure.md")

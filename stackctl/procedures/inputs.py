@@ -14,6 +14,7 @@ from stackctl.config.durations import parse_duration
 from stackctl.errors import ConfigError
 from stackctl.procedures.model import FrontMatter, InputSpec
 from stackctl.procedures.suggest import did_you_mean
+from stackctl.redact import redacted_values
 
 REDACTED = "***"
 
@@ -49,7 +50,12 @@ def resolve(front: FrontMatter, given: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _checked(spec: InputSpec, raw: Any) -> Any:
-    value = _convert(spec, raw)
+    try:
+        value = _convert(spec, raw)
+    except ValueError:
+        if spec.secret:
+            raise ValueError(f"{REDACTED} is not a value of type {spec.type}") from None
+        raise
     shown = REDACTED if spec.secret else repr(value)
     if spec.choices is not None and value not in spec.choices:
         raise ValueError(f"{shown} is not one of {', '.join(map(str, spec.choices))}")
@@ -87,13 +93,15 @@ def _convert(spec: InputSpec, raw: Any) -> Any:
 
 def redacted(front: FrontMatter, values: Mapping[str, Any]) -> dict[str, Any]:
     return {
-        name: REDACTED if front.inputs[name].secret and value is not None else value
+        name: REDACTED if front.inputs[name].secret and value is not None else redacted_values(value)
         for name, value in values.items()
     }
 
 
 def secrets(front: FrontMatter, values: Mapping[str, Any]) -> list[str]:
-    return [str(values[name]) for name, spec in front.inputs.items() if spec.secret and values.get(name)]
+    """Every text that must not be seen; of a list, each item."""
+    found = [values[name] for name, spec in front.inputs.items() if spec.secret and values.get(name)]
+    return [str(text) for value in found for text in (value if isinstance(value, list) else [value])]
 
 
 def fingerprint(values: Mapping[str, Any], salt: str) -> str:
@@ -106,6 +114,6 @@ def parse_pairs(pairs: tuple[str, ...]) -> dict[str, str]:
     for pair in pairs:
         name, equals, value = pair.partition("=")
         if not equals or not name:
-            raise InputsInvalid(f"--input {pair}: expected NAME=VALUE")
+            raise InputsInvalid(f"--input {name or '=***'}: expected NAME=VALUE")
         values[name] = value
     return values

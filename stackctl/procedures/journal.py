@@ -1,7 +1,8 @@
 """The memory of a run: one JSON object per line, synced to the disk at every transition.
 
 A line is on the disk before the thing it announces happens, so after `kill -9` or a power cut the journal
-says which step was under way. A torn last line is what such a cut leaves behind; it is ignored.
+says which step was under way. A torn last line is what such a cut leaves behind; it is ignored. Secrets are
+taken out before a line is made, of every text that is not one of ours.
 """
 
 from __future__ import annotations
@@ -18,15 +19,25 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from stackctl.redact import redacted_values
+
 FILE = "journal.jsonl"
 SCHEMA = 1
+# Written by this program alone, and read again by it.
+OURS = (
+    "run", "procedure", "version", "sha256", "salt", "inputs_fingerprint", "pid", "pid_started", "boot",
+    "step", "phase", "ok", "duration", "changed", "exit", "result", "exit_code", "inputs", "data",
+)  # fmt: skip
+
+BEGINNING = (
+    "procedure", "version", "sha256", "salt", "inputs", "inputs_fingerprint", "pid", "pid_started", "boot",
+)  # fmt: skip
 
 
 class Journal:
-    def __init__(self, run_dir: Path, redact: tuple[str, ...] = ()) -> None:
+    def __init__(self, run_dir: Path) -> None:
         self.run_dir = run_dir
         self.path = run_dir / FILE
-        self._redact = tuple(sorted((text for text in redact if len(text) >= 4), key=len, reverse=True))
         run_dir.mkdir(parents=True, exist_ok=True)
         os.chmod(run_dir, 0o700)
         _end_torn_line(self.path)
@@ -38,10 +49,9 @@ class Journal:
                 _sync_folder(folder)
 
     def append(self, event: str, **fields: Any) -> None:
-        record = {"at": datetime.now(UTC).isoformat(timespec="milliseconds"), "event": event, **fields}
+        shown = {name: value if name in OURS else redacted_values(value) for name, value in fields.items()}
+        record = {"at": datetime.now(UTC).isoformat(timespec="milliseconds"), "event": event, **shown}
         line = json.dumps(record, default=str, ensure_ascii=False)
-        for secret in self._redact:
-            line = line.replace(json.dumps(secret, ensure_ascii=False)[1:-1], "***")
         os.write(self._descriptor, line.encode() + b"\n")
         os.fsync(self._descriptor)
 
@@ -76,6 +86,15 @@ def new_run_dir(runs: Path, procedure: str) -> Path:
             return path
         except FileExistsError:
             continue
+
+
+def process_started(pid: int) -> int | None:
+    """In clock ticks after the boot; None when there is no such process, or it is only not yet reaped."""
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return None
+    return None if fields[0] == "Z" else int(fields[19])
 
 
 def boot_id() -> str:
@@ -132,8 +151,10 @@ class RunRecord:
     exit_code: int | None = None
     undoing: bool = False
     pid: int = 0
+    pid_started: int | None = None
     boot: str = ""
     error: str = ""
+    cause: str = ""
     steps: dict[str, StepRecord] = field(default_factory=dict)
     left_by_hand: list[str] = field(default_factory=list)
 
@@ -143,14 +164,15 @@ class RunRecord:
 
     @property
     def resumable(self) -> bool:
-        return self.result in ("unfinished", "interrupted", "stopped")
+        return self.result in ("unfinished", "interrupted", "stopped", "undo-failed")
 
     @property
     def alive(self) -> bool:
-        """Whether the process that runs it still exists, on this boot."""
+        """Whether the process that runs it still exists, on this boot; another may have its number now."""
         if self.result != "unfinished" or self.boot != boot_id():
             return False
-        return Path(f"/proc/{self.pid}").exists()
+        started = process_started(self.pid)
+        return started is not None and self.pid_started in (None, started)
 
 
 def fold(run_dir: Path) -> RunRecord:
@@ -163,14 +185,14 @@ def fold(run_dir: Path) -> RunRecord:
 def _apply(record: RunRecord, line: Mapping[str, Any]) -> None:
     event = line.get("event", "")
     if event in ("run.started", "run.resumed"):
-        for name in ("procedure", "version", "sha256", "salt", "inputs", "inputs_fingerprint", "pid", "boot"):
+        for name in BEGINNING:
             if name in line:
                 setattr(record, name, line[name])
         record.started = record.started or line["at"]
         record.result, record.exit_code, record.finished = "unfinished", None, ""
     elif event == "run.undoing":
         record.undoing = True
-        record.error = line.get("error", "")
+        record.error = record.cause = line.get("error", "")
     elif event == "run.finished":
         record.result, record.exit_code, record.finished = line["result"], line["exit_code"], line["at"]
         record.error = line.get("error") or record.error

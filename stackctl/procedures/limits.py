@@ -67,6 +67,7 @@ class StopSignals:
     def __init__(self, say: Callable[[str], None]) -> None:
         self._say = say
         self._outer: dict[int, Any] = {}
+        self._waiting = False
         self.asked: int | None = None
 
     def __enter__(self) -> StopSignals:
@@ -82,8 +83,17 @@ class StopSignals:
         for number, handler in self._outer.items():
             signal.signal(number, handler)
 
+    @contextlib.contextmanager
+    def at_a_border(self) -> Iterator[None]:
+        """While a person is asked nothing is under way that a signal had to wait for."""
+        self._waiting = True
+        try:
+            yield
+        finally:
+            self._waiting = False
+
     def _received(self, number: int, _frame: FrameType | None) -> None:
-        if self.asked is not None:
+        if self.asked is not None or self._waiting:
             raise StopNow(number)
         self.asked = number
         self._say("stopping when this step is over (once more: now)")

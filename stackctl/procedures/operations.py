@@ -1,5 +1,5 @@
 """Carries out one operation of a step (an action, an argv, a shell line) and writes what it did to the
-journal.
+journal. What is shown of it is redacted before it is quoted or cut.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from stackctl.procedures.expressions import fill, fill_shell
 from stackctl.procedures.journal import Journal
 from stackctl.procedures.model import Action, Argv, Operation, Operations, Shell
 from stackctl.procedures.registry import Outcome
+from stackctl.redact import redacted, redacted_values
 
 Scope = Mapping[str, Any]
 
@@ -26,12 +27,13 @@ def describe(operation: Operation, scope: Scope | None = None) -> str:
         return " ".join([operation.name, *(f"{name}={_short(value)}" for name, value in args.items())])
     if isinstance(operation, Argv):
         argv = fill(list(operation.argv), scope) if scope is not None else list(operation.argv)
-        return shlex.join(str(item) for item in argv)
-    return "sh -c " + (fill_shell(operation.command, scope) if scope is not None else operation.command)
+        return shlex.join(redacted(str(item)) for item in argv)
+    line = operation.command if scope is None else fill_shell(operation.command, redacted_values(scope))
+    return "sh -c " + redacted(line)
 
 
 def _short(value: Any) -> str:
-    text = str(value)
+    text = str(redacted_values(value))
     return text if len(text) <= 80 else text[:77] + "..."
 
 
@@ -77,11 +79,11 @@ def _run_program(operation: Argv | Shell, scope: Scope, fields: dict[str, Any]) 
     else:
         argv = [str(fill(item, scope)) for item in operation.argv]
     finished = programs.run(argv, env=env, shell=isinstance(operation, Shell))
-    fields.update(argv=argv, exit=finished.returncode, output=finished.tail)
-    last = finished.tail.strip().splitlines()[-1:] or [""]
+    fields.update(argv=argv, exit=finished.returncode, output=finished.shown)
+    last = finished.shown.strip().splitlines()[-1:] or [""]
     detail = last[0] if finished.returncode == 0 else f"exit {finished.returncode}: {last[0]}".rstrip(": ")
     return Outcome(
-        finished.returncode == 0, detail, {"output": finished.tail.strip(), "exit": finished.returncode}
+        finished.returncode == 0, detail, {"output": finished.whole.strip(), "exit": finished.returncode}
     )
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from stackctl.config.durations import format_duration
 from stackctl.procedures.document import Procedure, Prose, Step
+from stackctl.procedures.inputs import REDACTED
 from stackctl.procedures.locate import Found
 from stackctl.procedures.operations import describe
 
@@ -37,7 +38,8 @@ def _rows(step: Step) -> list[tuple[str, str]]:
 def _inputs(procedure: Procedure) -> list[tuple[str, str]]:
     rows = []
     for name, spec in procedure.front.inputs.items():
-        about = "optional" if spec.default is None else f"default {spec.default}"
+        default = REDACTED if spec.secret else spec.default
+        about = "optional" if spec.default is None else f"default {default}"
         if spec.required:
             about = "required"
         rows.append((name, f"{spec.type}, {about}" + (f": {spec.help}" if spec.help else "")))

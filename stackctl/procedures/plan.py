@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from stackctl.errors import ConfigError, StackctlError
+from stackctl.procedures import inputs
 from stackctl.procedures.context import Context
 from stackctl.procedures.document import Procedure, Step
 from stackctl.procedures.expressions import ExpressionError, lookup, references
@@ -15,6 +16,7 @@ from stackctl.procedures.host import Host
 from stackctl.procedures.model import Action, Operation, Operations, StepSpec
 from stackctl.procedures.operations import describe, is_read_only
 from stackctl.procedures.stepper import Stepper
+from stackctl.redact import hiding, redacted
 
 Verdict = Literal["already so", "would run", "would fail", "not needed", "would ask", "depends"]
 
@@ -29,6 +31,11 @@ class Planned:
 
 
 def plan(procedure: Procedure, values: Mapping[str, Any], host: Host | None, run_dir: Path) -> list[Planned]:
+    with hiding(inputs.secrets(procedure.front, values)):
+        return _plan(procedure, values, host, run_dir)
+
+
+def _plan(procedure: Procedure, values: Mapping[str, Any], host: Host | None, run_dir: Path) -> list[Planned]:
     facts: dict[str, dict[str, Any]] = {
         step.spec.id: {"state": "pending", "changed": False} for step in procedure.steps
     }
@@ -50,7 +57,8 @@ def _one(step: Step, stepper: Stepper, scope: Mapping[str, Any], facts: dict[str
 
     def planned(verdict: Verdict, detail: str = "") -> Planned:
         operations = spec.run or spec.verify
-        return Planned(spec.id, spec.title, verdict, detail, tuple(_describe(op, scope) for op in operations))
+        shown = tuple(_describe(op, scope) for op in operations)
+        return Planned(spec.id, spec.title, verdict, redacted(detail), shown)
 
     try:
         if not stepper.wanted(step):

@@ -12,25 +12,26 @@ import shlex
 import signal
 import subprocess
 import threading
-from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import IO
 
+from stackctl.procedures.output import Output
 from stackctl.redact import redacted
 from stackctl.runtime.command import log
 
-TAIL_LINES = 40
+PIECE = 1 << 16
 
 
 @dataclass(frozen=True)
 class Finished:
     returncode: int
-    tail: str
+    shown: str
+    whole: str
 
 
 def run(argv: Sequence[str], *, env: Mapping[str, str], shell: bool = False) -> Finished:
-    log.info("%s", redacted(argv[0] if shell else shlex.join(argv)))
+    log.info("%s", redacted(argv[0]) if shell else shlex.join(map(redacted, argv)))
     try:
         process = subprocess.Popen(
             ["/bin/sh", "-c", argv[0]] if shell else list(argv),
@@ -41,12 +42,12 @@ def run(argv: Sequence[str], *, env: Mapping[str, str], shell: bool = False) -> 
             start_new_session=True,
         )
     except FileNotFoundError:
-        return Finished(127, f"{argv[0]}: program not found")
+        return _never_ran(127, argv[0], "program not found")
     except PermissionError:
-        return Finished(126, f"{argv[0]}: not allowed to run it")
-    tail: deque[bytes] = deque(maxlen=TAIL_LINES)
+        return _never_ran(126, argv[0], "not allowed to run it")
+    output = Output()
     assert process.stdout is not None
-    reader = threading.Thread(target=_collect, args=(process.stdout, tail), daemon=True)
+    reader = threading.Thread(target=_collect, args=(process.stdout, output), daemon=True)
     reader.start()
     try:
         process.wait()
@@ -54,13 +55,19 @@ def run(argv: Sequence[str], *, env: Mapping[str, str], shell: bool = False) -> 
         _end_group(process)
         # A grandchild that escaped the group may hold the pipe: what was read until now is the output.
         reader.join(timeout=1.0)
-    return Finished(process.returncode, b"\n".join(tail).decode(errors="replace")[-4096:])
+    output.add(b"", final=True)
+    return Finished(process.returncode, output.shown, output.whole)
 
 
-def _collect(stream: IO[bytes], tail: deque[bytes]) -> None:
+def _never_ran(code: int, program: str, why: str) -> Finished:
+    said = f"{redacted(program)}: {why}"
+    return Finished(code, said, said)
+
+
+def _collect(stream: IO[bytes], output: Output) -> None:
     with contextlib.suppress(ValueError, OSError):
-        for line in stream:
-            tail.append(line[:2000].rstrip(b"\n"))
+        while piece := os.read(stream.fileno(), PIECE):
+            output.add(piece)
 
 
 def _end_group(process: subprocess.Popen[bytes]) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, TypeVar
 
 from stackctl.config.durations import format_duration
 from stackctl.errors import StackctlError, UnhealthyError
@@ -21,6 +21,7 @@ from stackctl.procedures.operations import all_hold
 from stackctl.procedures.registry import Outcome
 
 VERIFY_EVERY = 0.5
+T = TypeVar("T")
 
 
 class StepFailed(StackctlError):
@@ -58,7 +59,7 @@ class Stepper:
 
     def ask(self, step: Step, phase: str) -> Outcome:
         """Whether the operations of a phase hold; one that cannot even answer does not."""
-        return self._limited(step, lambda: self._hold(step, phase))
+        return self.limited(step, lambda: self._hold(step, phase))
 
     def still_holds(self, step: Step) -> Outcome:
         """On resume, for a step the journal calls done: ask what proves it, verify before check."""
@@ -72,16 +73,16 @@ class Stepper:
         attempts = step.spec.retries + 1
         for attempt in range(1, attempts + 1):
             try:
-                return self._limited(step, lambda: self._attempt(step))
+                return self.limited(step, lambda: self._attempt(step))
             except StepFailed as failure:
-                if attempt == attempts:
+                if attempt == attempts or time.monotonic() + step.spec.retry_delay >= self._run_deadline():
                     raise
                 self._context.say(f"attempt {attempt} of {attempts}: {failure.what}; again")
                 time.sleep(step.spec.retry_delay)
         raise AssertionError("unreachable")
 
     def undo(self, step: Step) -> Outcome:
-        return self._limited(step, lambda: self._perform(step, "undo"), within_run=False)
+        return self.limited(step, lambda: self._perform(step, "undo"), within_run=False)
 
     def _attempt(self, step: Step) -> Outcome:
         ran = self._perform(step, "run")
@@ -121,7 +122,7 @@ class Stepper:
         except Exception as error:
             raise StepFailed(step.spec.id, f"{type(error).__name__}: {error}") from error
 
-    def _limited(self, step: Step, work: Callable[[], Outcome], *, within_run: bool = True) -> Outcome:
+    def limited(self, step: Step, work: Callable[[], T], *, within_run: bool = True) -> T:
         limit = step.spec.timeout
         left_of_run = self._run_deadline() - time.monotonic() if within_run else float("inf")
         allowed = min(limit, left_of_run)

@@ -14,11 +14,13 @@ from stackctl.errors import PreflightError, StackctlError, UsageError
 from stackctl.operations.context import Stack
 from stackctl.procedures import inputs, journal, locate
 from stackctl.procedures.document import Procedure
-from stackctl.procedures.engine import Engine, Person, RunResult
+from stackctl.procedures.engine import Engine, RunResult
 from stackctl.procedures.host import Host
 from stackctl.procedures.journal import RunRecord
+from stackctl.procedures.people import Person
 from stackctl.procedures.stack_host import StackHost
 from stackctl.procedures.suggest import did_you_mean
+from stackctl.redact import hiding
 from stackctl.runtime import audit
 
 
@@ -34,13 +36,15 @@ def start(
     values = inputs.resolve(procedure.front, given)
     waiting = unfinished(runs, procedure.id) if tell_of_unfinished else None
     if waiting is not None and not waiting.alive:
+        how = "could not be undone completely" if waiting.result == "undo-failed" else "did not end"
         person.say(
-            f"note: run {waiting.id} of {procedure.id} did not end; this is a new one "
+            f"note: run {waiting.id} of {procedure.id} {how}; this is a new one "
             f"(stackctl run {procedure.id} --resume would have gone on with it)"
         )
     journal.prune(runs)
     engine = Engine(procedure, values, host, runs, person)
-    return _recorded(procedure, host, engine.start)
+    with hiding(inputs.secrets(procedure.front, values)):
+        return _recorded(procedure, host, engine.start)
 
 
 def bring_up(
@@ -103,13 +107,13 @@ def go_on(
     kept = {
         name: value
         for name, value in record.inputs.items()
-        if value is not None and value != inputs.REDACTED and name in procedure.front.inputs
+        if value is not None and inputs.REDACTED not in str(value) and name in procedure.front.inputs
     }
     values = inputs.resolve(procedure.front, {**kept, **given})
     engine = Engine(procedure, values, host, runs, person)
-    if undo:
-        return _recorded(procedure, host, lambda: engine.undo(record))
-    return _recorded(procedure, host, lambda: engine.resume(record, accept_changes=accept_changes))
+    go = engine.undo if undo else engine.resume
+    with hiding(inputs.secrets(procedure.front, values)):
+        return _recorded(procedure, host, lambda: go(record, accept_changes=accept_changes))
 
 
 def unfinished(runs: Path, procedure_id: str) -> RunRecord | None:

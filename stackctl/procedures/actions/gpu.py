@@ -10,6 +10,7 @@ from stackctl.errors import UnhealthyError
 from stackctl.operations.facts import gather
 from stackctl.procedures.context import Context
 from stackctl.procedures.registry import Args, NoArgs, Outcome, action
+from stackctl.redact import redacted
 
 HISTORY = "gpu-restarts.json"
 
@@ -30,7 +31,8 @@ def gpu_verify(context: Context, _args: Args) -> Outcome:
     if seen.returncode in (126, 127) and gather(stack.config, "docker").gpu.mode in ("none", "rocm"):
         return Outcome(True, "there was no GPU for this stack")
     if seen.returncode != 0 or "GPU" not in seen.stdout:
-        return Outcome(False, f"inside the engine: {(seen.stdout + seen.stderr).strip()[:200] or 'no GPU'}")
+        said = redacted(seen.stdout + seen.stderr).strip()[:200] or "no GPU"
+        return Outcome(False, f"inside the engine: {said}")
     spilled = [str(model["name"]) for model in stack.engine().ps() if not model.get("size_vram")]
     if spilled:
         return Outcome(False, f"on the CPU though the GPU is there: {', '.join(spilled)}")

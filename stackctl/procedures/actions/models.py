@@ -12,6 +12,7 @@ from stackctl.errors import PreflightError, UnhealthyError
 from stackctl.operations import firstrun
 from stackctl.procedures.context import Context
 from stackctl.procedures.registry import Args, Outcome, action
+from stackctl.redact import redacted
 from stackctl.upgrade import probe
 from stackctl.upgrade.probe import Baseline
 
@@ -71,7 +72,9 @@ def smoke(context: Context, args: SmokeArgs) -> Outcome:
     seconds = round(time.monotonic() - began, 3)
     data = {"model": model, "answer": answer, "seconds": seconds}
     if args.expect is not None and not re.search(args.expect, answer):
-        return Outcome(False, f"{model} answers {answer[:80]!r}, which does not match {args.expect}", data)
+        return Outcome(
+            False, f"{model} answers {redacted(answer)[:80]!r}, which does not match {args.expect}", data
+        )
     return Outcome(True, f"{model} answered within {seconds:.1f} s", data)
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import shutil
+from collections.abc import Iterator
 from typing import Any
 
 from stackctl.backup import snapshot as snapshots
@@ -54,7 +56,8 @@ def ready(context: Context, _args: Args) -> Outcome:
     services = gates.services_of(current)
     ill = gates.ill(stack, services)
     if ill and all(state == "starting" for state in ill.values()):
-        gate.wait_healthy(stack, services)  # a host that has just booted is not refused
+        with _refused("the stack is not healthy now"):
+            gate.wait_healthy(stack, services)  # a host that has just booted is not refused
         ill = {}
     if ill:
         listed = "; ".join(f"{name} is {state}" for name, state in ill.items())
@@ -92,10 +95,20 @@ def _image_size(client: Any, pin: str) -> int:
         return 0
 
 
+@contextlib.contextmanager
+def _refused(what: str) -> Iterator[None]:
+    """Nothing has been changed yet: whatever fails is a reason not to begin."""
+    try:
+        yield
+    except StackctlError as error:
+        raise PreflightError(f"{what}: {error.what}", fix=error.fix or "stackctl status") from error
+
+
 @action("upgrade.baseline", gives=("baseline",))
 def baseline(context: Context, _args: Args) -> Outcome:
     """Asks the old version the probes, and remembers answers and speed."""
-    measured = gates.measure(_stack(context))
+    with _refused("the old version cannot be asked"):
+        measured = gates.measure(_stack(context))
     if measured is None:
         return Outcome(True, "no model to ask: answers and speed cannot be compared", {"baseline": None})
     first = measured.probes[0]

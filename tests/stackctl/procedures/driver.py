@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from stackctl.procedures import document, use
-from stackctl.procedures.engine import Person
 from stackctl.procedures.journal import Journal
+from stackctl.procedures.people import Person
 
 
 def drive(page: Path, runs: Path, mode: str, kill_after: int | None, say: Callable[[str], None]) -> int:

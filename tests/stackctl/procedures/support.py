@@ -10,7 +10,8 @@ from typing import Any
 
 from stackctl.procedures import inputs
 from stackctl.procedures.document import Procedure, parse
-from stackctl.procedures.engine import Engine, Person, RunResult
+from stackctl.procedures.engine import Engine, RunResult
+from stackctl.procedures.people import Person
 
 FRONT = "id: demo\ntitle: A demo\nrequires: {stack: false}\nlock: none\n"
 

@@ -41,6 +41,12 @@ class Service(Section):
     volumes: tuple[Mount, ...] = Field((), description="more folders of the host")
     secrets: tuple[SecretName, ...] = Field((), description="secrets given as files /run/secrets/NAME")
     start_grace: Duration = Field(60.0, gt=0, description="time to become healthy after a start")
+    stable_for: Duration = Field(
+        12.0,
+        ge=0,
+        description="time that it must run without ending before `up` believes it; five times as long where "
+        "it was restarted before",
+    )
     healthcheck: tuple[str, ...] | None = Field(
         None, min_length=1, description="command that proves health; default: what the image is known to have"
     )

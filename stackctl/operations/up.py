@@ -7,16 +7,15 @@ Killed at any point, a second `up` starts over from what it finds.
 
 from __future__ import annotations
 
-import contextlib
 import time
 from dataclasses import dataclass
 
 from stackctl.engine_api import EngineError
 from stackctl.errors import PreflightError, RollbackError, StackctlError, UnhealthyError
 from stackctl.operations import gate, lockfile, preflight
-from stackctl.operations.context import Say, Stack
+from stackctl.operations.context import Stack
+from stackctl.operations.evidence import show_evidence
 from stackctl.operations.facts import gather
-from stackctl.redact import redacted
 from stackctl.render import Facts, Rendered, policy, render
 from stackctl.runtime import audit
 from stackctl.runtime.generations import Generation
@@ -164,15 +163,19 @@ def put_in_force(stack: Stack, generation: Generation) -> None:
 def passes_gate(
     stack: Stack, services: tuple[str, ...], deadline: float | None
 ) -> tuple[str, list[str], float | None]:
-    gate.wait_healthy(stack, services, deadline=deadline)
-    gate.stay_healthy(stack, services)
+    before = gate.wait_healthy(stack, services, deadline=deadline)
     published = gate.only_loopback(stack)
-    if "engine" not in services:
-        return "", published, None
-    client = stack.engine()
-    version = gate.engine_answers(client)
-    verify_gpu(stack)
-    return version, published, _probe(stack)
+    version, seconds = "", None
+    try:
+        if "engine" in services:
+            version = gate.engine_answers(stack.engine())
+            verify_gpu(stack)
+            seconds = _probe(stack)
+    except StackctlError:
+        gate.look(stack, services, before)  # that it crashed is the better reason
+        raise
+    gate.settle(stack, services, before)
+    return version, published, seconds
 
 
 def _probe(stack: Stack) -> float | None:
@@ -207,40 +210,6 @@ def verify_gpu(stack: Stack) -> None:
             fix="stackctl doctor --only gpu",
         )
     stack.say(f"inside the engine: {seen.stdout.splitlines()[0]}")
-
-
-def show_evidence(stack: Stack, error: StackctlError, services: tuple[str, ...]) -> None:
-    """Logs and health logs of what is not well, before undoing takes them away; kept in a file, too."""
-    path = stack.config.state_path / "last-failure.log"
-    with contextlib.suppress(OSError), path.open("w", encoding="utf-8") as file:
-        path.chmod(0o600)
-
-        def say(text: str) -> None:
-            stack.say(text)
-            file.write(redacted(text) + "\n")
-
-        error.more = str(path)
-        _tell(stack, say, error, services)
-        return
-    _tell(stack, stack.say, error, services)
-
-
-def _tell(stack: Stack, say: Say, error: StackctlError, services: tuple[str, ...]) -> None:
-    say(f"failed: {error.what}")
-    try:
-        status = stack.runtime.status()
-        for name in services:
-            service = status.service(name)
-            if service.state == "running" and service.health in ("healthy", "none"):
-                continue
-            say(f"--- {name}: {service.state}, {service.health}, exit code {service.exit_code}, "
-                      f"restarts {service.restarts}")  # fmt: skip
-            for line in service.health_log[-3:]:
-                say(f"health | {line}")
-            for entry in list(stack.runtime.logs([name], tail=20)):
-                say(f"{name} | {entry.text}")
-    except StackctlError as second:
-        say(f"(no more to show: {second.what})")
 
 
 def go_back(stack: Stack, failed: Generation, before: Generation | None, error: StackctlError) -> None:

@@ -6,7 +6,7 @@ never made is `absent`.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Literal, Protocol
@@ -39,7 +39,7 @@ class ServiceStatus:
     memory_bytes: int | None = None
     memory_limit: int | None = None
     cpu_seconds: float | None = None  # used since it started; the difference of two looks is the load
-    exit_code: int | None = None
+    exit_code: int | None = None  # of its last end, also when it runs again and its end was watched
     oom_killed: bool = False
     id: str = ""  # container id, or the pid of the local process
     config_hash: str = ""  # of what it runs with; the rendered file's hash differs when there is drift
@@ -78,6 +78,13 @@ class Runtime(Protocol):
     ) -> None:
         """Start what the generation says and return when it was started; health is for the caller to wait
         on."""
+        ...
+
+    def watch(self) -> Mapping[str, int]:
+        """Restarts by id as they were before the last `up`, `restart` or `start`, or else as they are now.
+
+        From now on it is noted how services end, so that `status` can tell it when they run again.
+        """
         ...
 
     def down(self, volumes: bool = False) -> None: ...

@@ -40,9 +40,9 @@ def _healthy(
 ) -> str:
     services = services_of(generation)
     began = time.monotonic()
-    gate.wait_healthy(stack, services, deadline=within, patient=patient)
+    before = gate.wait_healthy(stack, services, deadline=within, patient=patient)
     took = time.monotonic() - began
-    gate.stay_healthy(stack, services, window)
+    gate.stay_healthy(stack, services, before, window)
     gate.only_loopback(stack)
     return f"healthy after {took:.1f} s, and stable for {window:g} s"
 

@@ -59,7 +59,10 @@ class Folder:
     name: str = field(default_factory=lambda: f"t{uuid.uuid4().hex[:10]}")
 
     def write(self, document: dict[str, Any], file: str = "stack.yaml") -> None:
-        (self.path / file).write_text(yaml.safe_dump({"name": self.name, **document}))
+        """`stable_for` is short unless a test is about it: to wait would be most of what the tests do."""
+        services = {name: {"stable_for": "2s", **one} for name, one in document.get("services", {}).items()}
+        whole = {"name": self.name, **document, **({"services": services} if services else {})}
+        (self.path / file).write_text(yaml.safe_dump(whole))
 
     def run(self, *arguments: str, input: str | None = None, timeout: float = 170) -> Done:
         done = subprocess.run(

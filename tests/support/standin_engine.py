@@ -44,9 +44,11 @@ def main() -> None:
     if MODE == "crash":
         print("boom: tensor blk.0 is missing", flush=True)
         sys.exit(3)
-    if MODE == "crash-later":
-        threading.Timer(2.5, lambda: os._exit(9)).start()
-    if MODE == "eat":
+    if MODE.startswith("crash-after-"):
+        threading.Timer(float(MODE.removeprefix("crash-after-")), lambda: os._exit(9)).start()
+    eaten = os.path.exists("/models/eaten")
+    if MODE == "eat" or (MODE == "eat-once" and not eaten):
+        open("/models/eaten", "w").close()
         threading.Thread(target=eat, daemon=True).start()
     ThreadingHTTPServer(("0.0.0.0", int(os.environ.get("PORT", "11434"))), Handler).serve_forever()
 

@@ -6,6 +6,7 @@ from stackctl.config.durations import Duration
 from stackctl.errors import PreflightError, StackctlError
 from stackctl.operations import gate, preflight
 from stackctl.operations import up as ups
+from stackctl.operations.evidence import show_evidence
 from stackctl.procedures.context import Context
 from stackctl.procedures.registry import Args, Outcome, action
 from stackctl.upgrade import switch, versions
@@ -100,7 +101,7 @@ def stack_start(context: Context, args: GenerationArgs) -> Outcome:
     try:
         ups.start(stack, generation)
     except StackctlError as error:
-        ups.show_evidence(stack, error, tuple(generation.meta["services"]))
+        show_evidence(stack, error, tuple(generation.meta["services"]))
         raise
     return Outcome(True)
 
@@ -123,7 +124,7 @@ def stack_gate(context: Context, args: GateArgs) -> Outcome:
     try:
         version, published, seconds = ups.passes_gate(stack, services, args.within)
     except StackctlError as error:
-        ups.show_evidence(stack, error, services)
+        show_evidence(stack, error, services)
         raise
     data = {"version": version, "token_seconds": seconds}
     return Outcome(True, f"healthy; published: {', '.join(published) or 'nothing'}", data)

@@ -12,7 +12,7 @@ from stackctl.config.section import format_size
 from stackctl.errors import PreflightError, StackctlError
 from stackctl.operations import gate, preflight
 from stackctl.operations.context import Stack
-from stackctl.operations.up import show_evidence
+from stackctl.operations.evidence import show_evidence
 from stackctl.procedures.context import Context
 from stackctl.procedures.registry import Args, Outcome, action
 from stackctl.upgrade import gates, switch, versions

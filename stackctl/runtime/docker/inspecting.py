@@ -7,17 +7,26 @@ from datetime import datetime
 from typing import Any, cast
 
 from stackctl.runtime.base import Health, PublishedPort, ServiceStatus, State
+from stackctl.runtime.docker.endings import Ending
 
 _STATES = {"dead": "exited", "removing": "exited"}
 
 
 def service_status(
-    attributes: dict[str, Any], memory: int | None = None, cpu_seconds: float | None = None
+    attributes: dict[str, Any],
+    ending: Ending | None = None,
+    memory: int | None = None,
+    cpu_seconds: float | None = None,
 ) -> ServiceStatus:
+    """`ending` is how it ended before it was started again: what Docker itself has forgotten by then."""
     state, config, host = attributes["State"], attributes["Config"], attributes["HostConfig"]
     labels: dict[str, str] = config.get("Labels") or {}
     health = state.get("Health") or {}
     status = _STATES.get(state["Status"], state["Status"])
+    exit_code, oom_killed = state.get("ExitCode"), bool(state.get("OOMKilled"))
+    if status == "running":
+        exit_code = ending.exit_code if ending else None
+        oom_killed |= ending is not None and ending.at_memory_limit
     return ServiceStatus(
         labels.get("com.docker.compose.service", attributes["Name"].lstrip("/")),
         cast(State, status),
@@ -30,12 +39,18 @@ def service_status(
         memory,
         host.get("Memory") or None,
         cpu_seconds,
-        state.get("ExitCode"),
-        bool(state.get("OOMKilled")),
+        exit_code,
+        oom_killed,
         attributes["Id"],
         labels.get("com.docker.compose.config-hash", ""),
         tuple(_health_line(entry) for entry in (health.get("Log") or [])[-5:]),
     )
+
+
+def finished(attributes: dict[str, Any]) -> datetime | None:
+    """When one that runs again ended the last time."""
+    state = attributes["State"]
+    return timestamp(state.get("FinishedAt")) if state["Status"] == "running" else None
 
 
 def ports(attributes: dict[str, Any]) -> list[PublishedPort]:

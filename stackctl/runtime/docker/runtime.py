@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import subprocess
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from typing import Any
 
@@ -15,7 +15,8 @@ from stackctl.errors import StackctlError
 from stackctl.runtime.base import LogLine, Progress, ServiceStatus, StackStatus
 from stackctl.runtime.command import CommandResult, clean_environment, run
 from stackctl.runtime.docker import compose, endpoint, inspecting
-from stackctl.runtime.docker.logs import read_logs
+from stackctl.runtime.docker.endings import Endings
+from stackctl.runtime.docker.logs import answering, read_logs
 from stackctl.runtime.generations import Generation, GenerationStore
 
 _ASIDE = re.compile(r"^[0-9a-f]{12}_")
@@ -29,13 +30,30 @@ class DockerRuntime:
         self.config = config
         self.stack = config.name
         self.store = GenerationStore(config.name)
+        self._endings = Endings(config.name)
+        self._before: dict[str, int] | None = None
 
     def up(
         self, generation: Generation, services: Sequence[str] | None = None, progress: Progress | None = None
     ) -> None:
+        self._watch_anew()
         self._clear_half_recreated()
         arguments = compose.up_arguments(services)
         compose.compose(self.stack, generation.file, *arguments, on_line=progress)
+
+    def watch(self) -> Mapping[str, int]:
+        if self._before is None:
+            self._watch_anew()
+        return dict(self._before or {})
+
+    def _watch_anew(self, *starting: str) -> None:
+        """One that is started by hand counts its restarts from nothing again."""
+        self._endings.watch()
+        self._before = {
+            one.id: int(one.attrs.get("RestartCount", 0))
+            for one in self.containers()
+            if one.status in ("running", "restarting") and _service(one) not in starting
+        }
 
     def _clear_half_recreated(self) -> None:
         """What compose leaves when it is cut off while it recreates: the old container under an aside name.
@@ -50,12 +68,14 @@ class DockerRuntime:
         run([*arguments, "--remove-orphans", *(["--volumes"] if volumes else [])], timeout=300)
 
     def restart(self, services: Sequence[str]) -> None:
+        self._watch_anew(*services)
         self._compose("restart", *services)
 
     def stop(self, services: Sequence[str]) -> None:
         self._compose("stop", *services)
 
     def start(self, services: Sequence[str]) -> None:
+        self._watch_anew(*services)
         self._compose("start", *services)
 
     def status(self) -> StackStatus:
@@ -63,7 +83,8 @@ class DockerRuntime:
         found = {}
         for container in self.containers():
             attributes = container.attrs
-            one = inspecting.service_status(attributes, *self._usage(container))
+            ending = self._endings.last(container.id, inspecting.finished(attributes))
+            one = inspecting.service_status(attributes, ending, *self._usage(container))
             found[one.name] = one
         rendered = self._rendered(current)
         services = [
@@ -76,15 +97,9 @@ class DockerRuntime:
     def containers(self) -> list[Any]:
         """One that is removed while we look is left out; an engine that stops answering is an error of
         ours."""
-        import docker
-        import requests
-
         label = {"label": f"{_PROJECT}={self.stack}"}
-        try:
+        with answering():
             found = self._client.containers.list(all=True, filters=label, ignore_removed=True)
-        except (docker.errors.DockerException, requests.RequestException) as error:
-            fix = "stackctl doctor --only docker"
-            raise StackctlError(f"the Docker Engine stopped answering: {error}", fix=fix) from error
         return [
             one for one in found if one.attrs["Config"]["Labels"].get("com.docker.compose.oneoff") != "True"
         ]

@@ -20,7 +20,6 @@ import yaml
 
 from stackctl.cli import main as cli
 from stackctl.config import StackConfig
-from stackctl.operations import gate
 
 # What `up` does, in order: the function that a phase begins with. The first ones only look.
 LOOKING = {
@@ -34,8 +33,8 @@ CHANGING = {
     "write": "stackctl.runtime.generations:GenerationStore.write",
     "create": "stackctl.runtime.docker.runtime:DockerRuntime.up",
     "health": "stackctl.operations.gate:wait_healthy",
-    "stability": "stackctl.operations.gate:stay_healthy",
     "answer": "stackctl.operations.gate:engine_answers",
+    "stability": "stackctl.operations.gate:settle",
     "in force": "stackctl.runtime.generations:GenerationStore.activate",
     "tidy up": "stackctl.operations.preflight:prune_files",
 }
@@ -82,7 +81,6 @@ def _child(action: Callable[[], None], log: Path) -> NoReturn:
 def main() -> None:
     document = json.load(sys.stdin)
     signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell may have started us with it ignored
-    gate.stay_healthy.__defaults__ = (0.2,)  # how long it lasts is not what is tested here
     # All that every fork would import and build for itself.
     for place in PHASES.values():
         importlib.import_module(place.partition(":")[0])
@@ -96,6 +94,7 @@ def main() -> None:
     results = {}
     for phase, place in PHASES.items():
         # Something to do anew for each phase that does something.
+        document["services"]["engine"]["stable_for"] = "0.2s"  # how long it lasts is not what is tested here
         document["services"]["engine"]["environment"] = {"PHASE": phase if phase in CHANGING else ""}
         Path("stack.yaml").write_text(yaml.safe_dump(document))
 

@@ -17,5 +17,10 @@ class GpuConfig(Section):
         description="auto looks at the host; nvidia reserves devices, nvidia-runtime uses the older runtime, "
         "cdi names devices by the Container Device Interface, rocm is AMD, none is the CPU",
     )
-    require_gpu: bool = Field(False, description="refuse to come up on the CPU instead of warning")
-    devices: tuple[str, ...] = Field((), description="GPU indexes or UUIDs; empty is all of them")
+    require_gpu: bool = Field(
+        False,
+        description="refuse the CPU instead of warning, and a written mode that this host shows no sign of",
+    )
+    devices: tuple[str, ...] = Field(
+        (), description="GPU indexes or UUIDs, which must be there; empty is all of them"
+    )

@@ -36,7 +36,15 @@ CHECKS: dict[str, Check] = {
 
 # What `up` looks at before it changes anything: an error of one of these refuses, a warning is said.
 BEFORE_UP_LOCAL = ("data-mount", "disk", "secrets")
-BEFORE_UP = ("docker", "compose-version", "cgroup-driver", "cdi-spec", "driver-cuda", *BEFORE_UP_LOCAL)
+BEFORE_UP = (
+    "docker",
+    "docker-version",
+    "compose-version",
+    "cgroup-driver",
+    "cdi-spec",
+    "driver-cuda",
+    *BEFORE_UP_LOCAL,
+)
 
 
 def examine(host: Host, only: Sequence[str] = ()) -> Iterable[Finding]:

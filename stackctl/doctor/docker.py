@@ -82,21 +82,23 @@ def socket_permission(host: Host) -> Finding:
 
 
 def cgroup_driver(host: Host) -> Finding:
-    """With the systemd driver a `daemon-reload` takes the GPU away from running containers; the engine goes
-    on on the CPU and does not say so."""
+    """With the systemd driver a `daemon-reload` takes the GPU away from running containers, where it was
+    given to them by the NVIDIA runtime; the engine goes on on the CPU and does not say so. That a CDI spec
+    lies about changes nothing: the mode that is rendered decides."""
     info = host.docker_info
     if info is None:
         return skipped("cgroup-driver", "no Docker Engine answers")
-    driver = info.get("CgroupDriver")
-    if not host.gpu.nvidia_devices:
-        return ok("cgroup-driver", f"{driver}; no NVIDIA GPU here to lose")
-    if driver == "systemd" and not host.gpu.cdi_specs:
+    driver, mode = info.get("CgroupDriver"), host.gpu_mode
+    if driver == "systemd" and mode in ("nvidia", "nvidia-runtime"):
+        first = "" if host.gpu.cdi_specs else "sudo nvidia-ctk cdi generate --output=/etc/cdi/nvidia.yaml; "
         return warning(
             "cgroup-driver",
-            "cgroup driver systemd without CDI: the next daemon-reload takes the GPU from running containers",
-            'set gpu.mode: cdi, or "exec-opts": ["native.cgroupdriver=cgroupfs"] in /etc/docker/daemon.json',
+            f"cgroup driver systemd, and the GPU is given by the NVIDIA runtime (gpu mode {mode}): the next "
+            "daemon-reload takes it from running containers",
+            f'{first}set gpu.mode: cdi, or "exec-opts": ["native.cgroupdriver=cgroupfs"] in '
+            "/etc/docker/daemon.json",
         )
-    return ok("cgroup-driver", f"{driver}")
+    return ok("cgroup-driver", f"{driver}, gpu mode {mode}")
 
 
 def rootless(host: Host) -> Finding:

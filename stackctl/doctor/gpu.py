@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import os
 import re
 from pathlib import Path
 
 from stackctl.doctor.finding import Finding, error, ok, skipped, warning
 from stackctl.doctor.host import Host, version_numbers
 from stackctl.errors import PreflightError
-from stackctl.render.gpu import choose_gpu
+from stackctl.render.gpu import CDI_OFF, choose_gpu, lacking
+from stackctl.runtime.gpu_probe import missing_file
 
 
 def gpu(host: Host) -> Finding:
@@ -20,7 +20,8 @@ def gpu(host: Host) -> Finding:
     try:
         choice = choose_gpu(host.config.gpu, host.gpu)
     except PreflightError as refusal:
-        return error("gpu", refusal.what, "install the driver, or set gpu.require_gpu: false")
+        fix = "install the driver, or set gpu.require_gpu: false"
+        return error("gpu", refusal.what, fix if host.config.gpu.require_gpu else str(refusal.fix))
     if choice.fell_back:
         return warning(
             "gpu", f"the engine will run on the CPU: {choice.reason}", "set gpu.mode: none to say so"
@@ -29,41 +30,38 @@ def gpu(host: Host) -> Finding:
 
 
 def runtime_registered(host: Host) -> Finding:
-    if not host.gpu.nvidia_devices:
-        return skipped("nvidia-runtime", "no NVIDIA GPU seen")
-    if "nvidia" in host.gpu.docker_runtimes or host.gpu.cdi_specs:
+    if not host.gpu.nvidia_devices or (host.config and host.config.gpu.mode == "none"):
+        return skipped("nvidia-runtime", "no NVIDIA GPU seen, or none wanted")
+    if "nvidia" in host.gpu.docker_runtimes or (host.gpu.cdi_specs and host.gpu.cdi_folders):
         return ok(
             "nvidia-runtime",
             f"runtimes: {', '.join(host.gpu.docker_runtimes)}; CDI specs: {len(host.gpu.cdi_specs)}",
         )
     return error(
         "nvidia-runtime",
-        f"no nvidia runtime (there are: {', '.join(host.gpu.docker_runtimes)}) and no CDI spec",
+        f"no nvidia runtime (there are: {', '.join(host.gpu.docker_runtimes)}) and "
+        + (CDI_OFF if host.gpu.cdi_specs else "no CDI spec"),
         "sudo nvidia-ctk runtime configure --runtime=docker && sudo systemctl restart docker",
     )
 
 
 def cdi_spec(host: Host) -> Finding:
-    """A spec names the driver's files by version: after a driver update it points at nothing."""
-    if not host.gpu.cdi_specs:
+    """A spec that the stack does not use refuses nothing, however stale it is."""
+    evidence, used = host.gpu, host.gpu_mode == "cdi"
+    if used and (missing := lacking("cdi", evidence)):
+        fix = "sudo nvidia-ctk cdi generate --output=/etc/cdi/nvidia.yaml"
+        if evidence.cdi_specs:
+            fix = '"features": {"cdi": true} in /etc/docker/daemon.json, and restart docker (25 or newer)'
+        return error("cdi-spec", missing, fix)
+    if not evidence.cdi_specs:
         return skipped("cdi-spec", "no CDI spec")
-    for name in host.gpu.cdi_specs:
-        missing = [path for path in _paths_of(Path(name)) if not os.path.exists(path)]
-        if missing:
-            return error(
-                "cdi-spec",
-                f"{name} is stale: {missing[0]} does not exist",
-                f"sudo nvidia-ctk cdi generate --output={name}",
-            )
-    return ok("cdi-spec", f"{', '.join(host.gpu.cdi_specs)}: every file is there")
-
-
-def _paths_of(spec: Path) -> list[str]:
-    try:
-        text = spec.read_text(errors="replace")
-    except OSError:
-        return []
-    return sorted(set(re.findall(r'hostPath"?:\s*"?([^\s",}]+)', text)))
+    for name in evidence.cdi_specs:
+        if missing := missing_file(Path(name)):
+            stale = f"{name} is stale: {missing} does not exist"
+            if not used:
+                return Finding("cdi-spec", "info", f"{stale}; this stack does not use it")
+            return error("cdi-spec", stale, f"sudo nvidia-ctk cdi generate --output={name}")
+    return ok("cdi-spec", f"{', '.join(evidence.cdi_specs)}: every file is there")
 
 
 def _cuda_image(image: str) -> str:

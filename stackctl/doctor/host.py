@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from stackctl.config import StackConfig
-from stackctl.render.gpu import GpuEvidence
+from stackctl.config.gpu import GpuConfig
+from stackctl.render.gpu import ChosenMode, GpuEvidence, choose_gpu
 from stackctl.runtime.command import CommandResult, run
 
 
@@ -46,6 +47,12 @@ class Host:
         from stackctl.runtime.gpu_probe import probe
 
         return probe()
+
+    @property
+    def gpu_mode(self) -> ChosenMode:
+        """The way to the GPU that `up` would render. Where it would refuse, another check says so."""
+        wanted = self.config.gpu if self.config else GpuConfig()
+        return choose_gpu(GpuConfig(mode=wanted.mode), self.gpu).mode
 
     @property
     def uses_docker(self) -> bool:

@@ -110,7 +110,11 @@ def _dollars(environment: dict[str, str]) -> dict[str, str]:
 
 
 def _gpu_environment(name: str, facts: Facts) -> dict[str, str]:
-    if name not in ("engine", "comfyui") or facts.gpu.mode != "nvidia-runtime":
+    if name not in ("engine", "comfyui"):
+        return {}
+    if facts.gpu.visible:
+        return {"ROCR_VISIBLE_DEVICES": ",".join(facts.gpu.visible)}
+    if facts.gpu.mode != "nvidia-runtime":
         return {}
     return {
         "NVIDIA_VISIBLE_DEVICES": ",".join(facts.gpu.devices) or "all",

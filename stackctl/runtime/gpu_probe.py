@@ -6,12 +6,15 @@ from __future__ import annotations
 import glob
 import json
 import os
+import re
+from collections.abc import Sequence
 from pathlib import Path
 
 from stackctl.render.gpu import GpuEvidence
 from stackctl.runtime.command import run
 
 CDI_FOLDERS = ("/etc/cdi", "/var/run/cdi")
+DRM = Path("/sys/class/drm")
 
 
 def probe() -> GpuEvidence:
@@ -24,24 +27,48 @@ def probe() -> GpuEvidence:
     )
     if smi.returncode not in (0, 127):
         notes.append(f"nvidia-smi: exit {smi.returncode}: {(smi.stdout or smi.stderr).strip()[:120]}")
-    rocm = tuple(
-        path for path in ("/dev/kfd", *sorted(glob.glob("/dev/dri/renderD*"))) if os.path.exists(path)
-    )
+    rocm = tuple(path for path in ("/dev/kfd", *_amd_nodes()) if os.path.exists(path))
     groups = tuple(sorted({os.stat(path).st_gid for path in rocm}))
-    return GpuEvidence(devices, _docker_runtimes(), tuple(_cdi_specs()), rocm, groups, tuple(notes))
+    runtimes, folders = _engine()
+    specs = _cdi_specs(folders or CDI_FOLDERS)
+    stale = tuple(spec for spec in specs if missing_file(Path(spec)))
+    return GpuEvidence(devices, runtimes, tuple(specs), stale, folders, rocm, groups, tuple(notes))
 
 
-def _docker_runtimes() -> tuple[str, ...]:
-    found = run(["docker", "info", "--format", "{{json .Runtimes}}"], timeout=15, check=False)
+def missing_file(spec: Path) -> str | None:
+    """A spec names the driver's files by version: after a driver update it points at nothing."""
     try:
-        return tuple(sorted(json.loads(found.stdout))) if found.returncode == 0 else ()
-    except (ValueError, TypeError):
-        return ()
+        text = spec.read_text(errors="replace")
+    except OSError:
+        return None
+    named = sorted(set(re.findall(r'hostPath"?:\s*"?([^\s",}]+)', text)))
+    return next((path for path in named if not os.path.exists(path)), None)
 
 
-def _cdi_specs() -> list[str]:
+def _amd_nodes() -> list[str]:
+    """A processor's own graphics has such a node, too, and is no GPU of ROCm."""
+    return [
+        path
+        for path in sorted(glob.glob("/dev/dri/renderD*"))
+        if (driver := DRM / Path(path).name / "device" / "driver").resolve().name == "amdgpu"
+        or not driver.exists()
+    ]
+
+
+def _engine() -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """The engine's runtimes, and the folders where it looks for CDI specs: none where that is switched
+    off."""
+    found = run(["docker", "info", "--format", "{{json .}}"], timeout=15, check=False)
+    try:
+        about = json.loads(found.stdout) if found.returncode == 0 else {}
+        return tuple(sorted(about.get("Runtimes") or {})), tuple(about.get("CDISpecDirs") or ())
+    except (ValueError, TypeError, AttributeError):
+        return (), ()
+
+
+def _cdi_specs(folders: Sequence[str]) -> list[str]:
     found = []
-    for folder in CDI_FOLDERS:
+    for folder in folders:
         for path in sorted(Path(folder).glob("*")):
             if path.suffix not in (".yaml", ".yml", ".json"):
                 continue

@@ -11,7 +11,7 @@ import pytest
 from stackctl import __version__
 from stackctl.config import StackConfig
 from stackctl.doctor import docker, gpu, system
-from stackctl.doctor.checkup import CHECKS, examine
+from stackctl.doctor.checkup import BEFORE_UP, CHECKS, examine
 from stackctl.doctor.finding import Finding
 from stackctl.doctor.host import Host, version_numbers
 from stackctl.errors import UsageError
@@ -79,10 +79,26 @@ def test_old_compose() -> None:
     )
 
 
-def test_systemd_cgroups_lose_the_gpu_unless_cdi() -> None:
-    lost = docker.cgroup_driver(host({"CgroupDriver": "systemd"}, GpuEvidence(CARD)))
-    assert lost.severity == "warning" and "daemon-reload" in lost.evidence
-    assert docker.cgroup_driver(host({"CgroupDriver": "systemd"}, GpuEvidence(CARD, cdi_specs=("x",)))).good
+@pytest.mark.parametrize(
+    ("mode", "severity"),
+    [
+        ("auto", "warning"),
+        ("nvidia", "warning"),
+        ("nvidia-runtime", "warning"),
+        ("cdi", "ok"),
+        ("none", "ok"),
+    ],
+)
+def test_systemd_cgroups_lose_the_gpu_unless_it_is_rendered_by_cdi(mode: str, severity: str) -> None:
+    """A spec that lies about protects nobody: `auto` takes the runtime where there is one."""
+    both = GpuEvidence(CARD, ("nvidia", "runc"), cdi_specs=("x",), cdi_folders=("/etc/cdi",))
+    config = StackConfig.model_validate({"gpu": {"mode": mode}})
+    found = docker.cgroup_driver(host({"CgroupDriver": "systemd"}, both, config=config))
+    assert found.severity == severity
+    assert severity == "ok" or ("daemon-reload" in found.evidence and "gpu.mode: cdi" in str(found.fix))
+    assert docker.cgroup_driver(host({"CgroupDriver": "cgroupfs"}, both, config=config)).good
+    bare = host({"CgroupDriver": "systemd"}, GpuEvidence(CARD, ("nvidia",)))
+    assert "nvidia-ctk cdi generate" in str(docker.cgroup_driver(bare).fix)
     assert docker.cgroup_driver(host({"CgroupDriver": "systemd"})).good
 
 
@@ -106,12 +122,32 @@ def test_a_stale_cdi_spec_names_the_missing_file(tmp_path: Path) -> None:
     there.write_text("")
     spec = tmp_path / "nvidia.yaml"
     spec.write_text(f'mounts:\n- hostPath: {there}\n- hostPath: "/usr/lib/libcuda.so.550.1"\n')
-    found = gpu.cdi_spec(host(evidence=GpuEvidence(cdi_specs=(str(spec),))))
+    evidence = GpuEvidence(cdi_specs=(str(spec),), cdi_folders=(str(tmp_path),))
+    found = gpu.cdi_spec(host(evidence=evidence))
     assert (
         found.severity == "error" and "libcuda.so.550.1" in found.evidence and str(spec) in (found.fix or "")
     )
     spec.write_text(f"mounts:\n- hostPath: {there}\n")
-    assert gpu.cdi_spec(host(evidence=GpuEvidence(cdi_specs=(str(spec),)))).severity == "ok"
+    assert gpu.cdi_spec(host(evidence=evidence)).severity == "ok"
+
+
+@pytest.mark.parametrize("mode", ["none", "nvidia", "auto"])
+def test_a_stale_cdi_spec_that_is_not_used_refuses_nothing(tmp_path: Path, mode: str) -> None:
+    spec = tmp_path / "nvidia.yaml"
+    spec.write_text('mounts:\n- hostPath: "/usr/lib/libcuda.so.550.1"\n')
+    left = GpuEvidence(cdi_specs=(str(spec),), cdi_stale=(str(spec),), cdi_folders=(str(tmp_path),))
+    config = StackConfig.model_validate({"gpu": {"mode": mode}})
+    found = gpu.cdi_spec(host(evidence=left, config=config))
+    assert found.good and "is stale" in found.evidence and "does not use it" in found.evidence
+
+
+def test_cdi_that_the_engine_does_not_offer_is_refused_before_up() -> None:
+    config = StackConfig.model_validate({"gpu": {"mode": "cdi"}})
+    off = gpu.cdi_spec(host(evidence=GpuEvidence(cdi_specs=("/etc/cdi/nvidia.yaml",)), config=config))
+    assert off.severity == "error" and "switched off" in off.evidence and '"cdi": true' in str(off.fix)
+    none = gpu.cdi_spec(host(evidence=GpuEvidence(cdi_folders=("/etc/cdi",)), config=config))
+    assert none.severity == "error" and "nvidia-ctk cdi generate" in str(none.fix)
+    assert {"cdi-spec", "docker-version"} <= set(BEFORE_UP)
 
 
 def test_gpu_without_runtime_and_cpu_fallback() -> None:

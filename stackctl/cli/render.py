@@ -21,11 +21,10 @@ def render(context: click.Context, name: str | None, as_json: bool) -> None:
       stackctl render --json | jq '.files | keys'
     """
     from stackctl.errors import UsageError
-    from stackctl.operations.facts import gather
-    from stackctl.render import render as rendering
+    from stackctl.operations.plan import would_run
 
     stack = contexts.stack(context)
-    rendered = rendering(stack.config, gather(stack.config, stack.choice.name))
+    rendered = would_run(stack)
     for note in rendered.notes:
         output.say(f"note: {note}")
     if as_json:

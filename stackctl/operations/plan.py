@@ -22,8 +22,13 @@ class Plan:
     images: tuple[str, ...]  # `service: old -> new`
 
 
+def would_run(stack: Stack) -> Rendered:
+    """What `up` would run, as far as it is known without fetching: stack.lock says which images those are."""
+    return render(stack.config, gather(stack.config, stack.choice.name, lockfile.read(stack.lock_file)))
+
+
 def make_plan(stack: Stack) -> Plan:
-    rendered = render(stack.config, gather(stack.config, stack.choice.name, lockfile.read(stack.lock_file)))
+    rendered = would_run(stack)
     current = stack.store.current()
     old = current.file.read_text() if current and current.runtime == rendered.runtime else ""
     diff = "".join(
@@ -67,11 +72,21 @@ def _hashes(stack: Stack, rendered: Rendered) -> dict[str, str]:
 
 
 def _images(stack: Stack, rendered: Rendered) -> list[str]:
+    """By service, so that a tag that was changed in the stack file shows as well as one that moved."""
     current = stack.store.current()
-    before = dict(current.lock) if current else {}
+    if rendered.runtime != "docker" or current is None or current.runtime != "docker":
+        return []
+    references, pins = current.meta.get("images", {}), current.lock
     lines = []
     for service, reference in rendered.images.items():
-        new, old = rendered.pins.get(reference, ""), before.get(reference)
-        if rendered.runtime == "docker" and old is not None and new != old:
-            lines.append(f"{service}: {reference} {old[-12:]} -> {new[-12:] or 'not here yet'}")
+        before = references.get(service)
+        old, new = pins.get(before or ""), rendered.pins.get(reference)
+        if before is not None and (before, old) != (reference, new):
+            name = reference if before == reference else f"{before} -> {reference}"
+            lines.append(f"{service}: {name} ({_short(old)} -> {_short(new)})")
     return lines
+
+
+def _short(pin: str | None) -> str:
+    """As `docker image ls` writes it."""
+    return pin.rpartition(":")[2][:12] if pin else "not here yet"

@@ -207,6 +207,32 @@ def test_drift_is_shown(docker_folder: Folder, standin_image: str) -> None:
     assert docker_folder.ok("status", "--json").json["drift"] == []
 
 
+def test_plan_and_render_know_tags_and_the_lock(docker_folder: Folder, standin_image: str) -> None:
+    """A tag that is changed in the stack file is a change also where it stands for the same image."""
+    port, first, second = free_port(), f"{docker_folder.name}-a:1", f"{docker_folder.name}-a:2"
+    for tag in (first, second):
+        subprocess.run(["docker", "tag", standin_image, tag], check=True)
+    try:
+        docker_folder.write(engine(first, port))
+        docker_folder.ok("up")
+        assert docker_folder.ok("plan", "--json").json["images"] == []
+        docker_folder.write(engine(second, port))
+        short = (
+            docker_folder.ok("status", "--json").json["services"][0]["image_id"].removeprefix("sha256:")[:12]
+        )
+        (said,) = docker_folder.ok("plan", "--json").json["images"]
+        assert said == f"engine: {first} -> {second} ({short} -> {short})"
+        docker_folder.write(engine(f"{docker_folder.name}-a:3", port))
+        assert "not here yet" in docker_folder.ok("plan").out
+
+        locked = f"registry.example/a@sha256:{'ab' * 32}"
+        (docker_folder.path / "stack.lock").write_text(f"images:\n  {second}: {locked}\n")
+        docker_folder.write(engine(second, port))
+        assert f"image: {locked}\n" in docker_folder.ok("render").out
+    finally:
+        subprocess.run(["docker", "image", "rm", first, second], capture_output=True, check=False)
+
+
 @pytest.fixture
 def namespace() -> Iterator[tuple[str, str]]:
     """A network namespace with a cable to this host: (name, our address on it)."""

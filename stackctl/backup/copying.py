@@ -7,6 +7,7 @@ import os
 import shutil
 import sqlite3
 import stat
+import urllib.parse
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -18,11 +19,24 @@ _SIDE_FILES = ("-wal", "-shm", "-journal")
 
 
 def is_database(path: Path) -> bool:
+    """By its first bytes, and because SQLite can read it: anybody can upload a file that begins like one."""
     try:
         with path.open("rb") as file:
-            return file.read(16) == _MAGIC
+            if file.read(16) != _MAGIC:
+                return False
+        with contextlib.closing(_reading(path)) as database:
+            database.execute("SELECT count(*) FROM sqlite_master").fetchone()
+    except sqlite3.Error as error:
+        return error.sqlite_errorcode & 0xFF in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
     except OSError:
         return False
+    return True
+
+
+def _reading(path: Path, timeout: float = 30.0) -> sqlite3.Connection:
+    """Whatever the name: in a URI `?`, `#` and `%` would name another file, which would be made."""
+    quoted = urllib.parse.quote(os.fsencode(path.absolute()))
+    return sqlite3.connect(f"file:{quoted}?mode=ro", uri=True, timeout=timeout)
 
 
 def files(source: Source) -> Iterator[tuple[Path, str]]:
@@ -73,21 +87,34 @@ def _walk(source: Source) -> Iterator[tuple[Path, str, int]]:
                 continue  # gone since it was listed
 
 
-def copy_file(path: Path, target: Path) -> None:
+def copy_file(path: Path, target: Path, *, vital: bool = False) -> str | None:
+    """A `vital` database has to be whole. Of any other a note is returned when it is not: it is kept as it
+    is."""
+    note = None
     target.parent.mkdir(parents=True, exist_ok=True)
-    if is_database(path):
+    before = path.stat()
+    if vital:
         copy_database(path, target)
+    elif is_database(path):
+        try:
+            copy_database(path, target)
+        except StackctlError as error:
+            note = f"{error.what}; copied as it is"
+            shutil.copyfile(path, target)
     else:
         shutil.copyfile(path, target)
     shutil.copystat(path, target)
+    # The time of before: what is written while it is copied must not look like what was copied.
+    os.utime(target, ns=(before.st_atime_ns, before.st_mtime_ns))
     own_as(path, target)
+    return note
 
 
 def copy_database(path: Path, target: Path) -> None:
     """A snapshot of one instant, while others write."""
     try:
         with (
-            contextlib.closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True, timeout=30)) as live,
+            contextlib.closing(_reading(path)) as live,
             contextlib.closing(sqlite3.connect(target)) as copy,
         ):
             live.backup(copy)
@@ -107,7 +134,7 @@ def own_as(original: Path, copy: Path) -> None:
 def schema(path: Path) -> str | None:
     """The shape of a database, to tell whether somebody migrated it; None when it cannot be read."""
     try:
-        with contextlib.closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True, timeout=5)) as database:
+        with contextlib.closing(_reading(path, 5)) as database:
             rows = database.execute(
                 "SELECT type, name, sql FROM sqlite_master ORDER BY type, name"
             ).fetchall()

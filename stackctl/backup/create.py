@@ -103,7 +103,8 @@ def _data(stack: Stack, writer: Writer) -> None:
             for path, relative in copying.files(source):
                 copy = Path(scratch) / "file"
                 try:
-                    copying.copy_file(path, copy)
+                    if note := copying.copy_file(path, copy, vital=relative in source.vital):
+                        stack.say(f"note: {source.service}: {note}")
                 except FileNotFoundError:
                     continue
                 writer.add_file(f"{place}/{relative}", copy)

@@ -10,14 +10,18 @@ import contextlib
 import json
 import os
 import shutil
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
-from stackctl.backup import copying, sources
+from stackctl.backup import copying, disk, sources
 from stackctl.config import StackConfig
 from stackctl.errors import StackctlError
+
+COUNTS, BEGAN = "counts", "began"
 
 
 @dataclass(frozen=True)
@@ -25,9 +29,24 @@ class Snapshot:
     path: Path
 
     @property
-    def services(self) -> list[str]:
-        found: list[str] = json.loads((self.path / "snapshot.json").read_text())["services"]
+    def about(self) -> dict[str, Any]:
+        found: dict[str, Any] = json.loads((self.path / "snapshot.json").read_text())
         return found
+
+    @property
+    def services(self) -> list[str]:
+        return list(self.about["services"])
+
+    @property
+    def leaving(self) -> int | None:
+        """The generation whose data it is."""
+        found: int | None = self.about.get("leaving")
+        return found
+
+    @property
+    def counts(self) -> bool:
+        """Whether the version that it was taken for has stayed."""
+        return (self.path / COUNTS).exists()
 
     @property
     def name(self) -> str:
@@ -44,34 +63,76 @@ def size(config: StackConfig) -> int:
 
 def find(config: StackConfig, name: str) -> Snapshot | None:
     path = root(config) / name
-    return Snapshot(path) if not name.startswith(".") and (path / "snapshot.json").exists() else None
+    hidden = not name or name.startswith(".")
+    return Snapshot(path) if not hidden and (path / "snapshot.json").exists() else None
 
 
-def take(config: StackConfig, name: str) -> Snapshot:
+def take(
+    config: StackConfig, name: str, *, leaving: int | None = None, copied: Path | None = None
+) -> Snapshot:
+    """Whole and on the disk, or not there. Of what was `copied` ahead the unchanged files are used."""
     target, draft = root(config) / name, root(config) / f".{name}.draft"
+    try:
+        found = _copy_all(config, draft, copied)
+    except BaseException:
+        shutil.rmtree(draft, ignore_errors=True)  # a full disk is not to stay full of it
+        raise
+    about = {
+        "schema": 1,
+        "at": datetime.now(UTC).isoformat(timespec="seconds"),
+        "leaving": leaving,
+        "services": [source.service for source in found],
+    }
+    (draft / "snapshot.json").write_text(json.dumps(about) + "\n")
+    disk.sync_tree(draft)
+    _remove(target)
+    os.replace(draft, target)
+    disk.sync([target.parent])
+    if copied is not None:
+        _remove(copied)
+    return Snapshot(target)
+
+
+def copy_ahead(config: StackConfig, name: str) -> Path:
+    """Most of the work of `take`, done while the services write; on its own it is no snapshot."""
+    ahead = root(config) / f".{name}.ahead"
+    began = time.time_ns()
+    try:
+        _copy_all(config, ahead, None)
+    except BaseException:
+        shutil.rmtree(ahead, ignore_errors=True)
+        raise
+    (ahead / BEGAN).write_text(str(began))
+    disk.sync_tree(ahead)
+    return ahead
+
+
+def ahead_of(config: StackConfig, name: str) -> Path | None:
+    ahead = root(config) / f".{name}.ahead"
+    return ahead if (ahead / BEGAN).is_file() else None
+
+
+def _copy_all(config: StackConfig, draft: Path, copied: Path | None) -> list[sources.Source]:
+    began = int((copied / BEGAN).read_text()) if copied is not None else 0
     shutil.rmtree(draft, ignore_errors=True)
     draft.mkdir(parents=True, mode=0o700)
     found = sources.of(config)
     for source in found:
-        _copy(source, draft / source.service)
-    about = {
-        "schema": 1,
-        "at": datetime.now(UTC).isoformat(timespec="seconds"),
-        "services": [s.service for s in found],
-    }
-    (draft / "snapshot.json").write_text(json.dumps(about) + "\n")
-    _remove(target)
-    os.replace(draft, target)
-    return Snapshot(target)
+        _copy(source, draft / source.service, copied / source.service if copied else None, began)
+    return found
 
 
-def _copy(source: sources.Source, target: Path) -> None:
+def _copy(source: sources.Source, target: Path, copied: Path | None, began: int) -> None:
     folders = list(copying.folders(source))
     for _, relative in folders:
         (target / relative).mkdir()
     for path, relative in copying.files(source):
         try:
-            copying.copy_file(path, target / relative)
+            earlier = copied / relative if copied is not None else None
+            if earlier is not None and _same(path, earlier, began):
+                os.link(earlier, target / relative)
+            else:
+                copying.copy_file(path, target / relative, vital=relative in source.vital)
         except FileNotFoundError:
             continue  # a temporary file of a running service, gone since it was listed
     for path, relative in copying.links(source):
@@ -82,6 +143,39 @@ def _copy(source: sources.Source, target: Path) -> None:
         with contextlib.suppress(FileNotFoundError):
             shutil.copystat(path, target / relative)
             copying.own_as(path, target / relative)
+
+
+def _same(path: Path, earlier: Path, began: int) -> bool:
+    """Not written to since it was copied. One that was written shortly before may have been written again
+    within the same tick of the clock, and a database changes in its side files first: both are copied."""
+    if not earlier.is_file() or earlier.is_symlink() or copying.is_database(path):
+        return False
+    now, then = path.stat(), earlier.stat()
+    facts = [(one.st_size, one.st_mtime_ns, one.st_mode) for one in (now, then)]
+    return facts[0] == facts[1] and now.st_mtime_ns < began - 2 * 10**9
+
+
+def count_in(config: StackConfig, name: str) -> None:
+    """The version that it was taken for stays: from now on it is what a rollback goes back to."""
+    found = find(config, name)
+    if found is not None:
+        (found.path / COUNTS).touch()
+        disk.sync([found.path])
+
+
+def of_generation(config: StackConfig, leaving: int, newer: Sequence[int]) -> Snapshot | None:
+    """The data of a generation as it was when a version that stayed took its place, the last time.
+
+    `newer`: the later generations, for copies of an older stackctl, which do not say whose data they hold.
+    """
+    folder = root(config)
+    names = [path.name for path in folder.iterdir()] if folder.is_dir() else []
+    known = [found for name in names if (found := find(config, name)) is not None]
+    ours = [one for one in known if one.leaving == leaving and one.counts]
+    if ours:
+        return max(ours, key=lambda one: (str(one.about["at"]), one.name))
+    unsigned = {one.name: one for one in known if "leaving" not in one.about}
+    return next((unsigned[name] for number in newer if (name := f"before-{number}") in unsigned), None)
 
 
 def migrated(config: StackConfig, snapshot: Snapshot) -> list[str]:
@@ -119,6 +213,7 @@ def restore(
         draft = live.with_name(f".{service}.restoring")
         shutil.rmtree(draft, ignore_errors=True)
         _copy_tree(copy, draft)
+        disk.sync_tree(draft)
         # Two renames; a crash between them leaves no live folder, and the next try goes on from here.
         if live.exists():
             stamp = datetime.now(UTC).strftime("%Y%m%dT%H%M%S%f")
@@ -127,6 +222,7 @@ def restore(
             os.replace(live, aside)
             moved.append(aside)
         os.replace(draft, live)
+        disk.sync([live.parent])
     return moved
 
 

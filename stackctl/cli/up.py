@@ -19,11 +19,17 @@ if TYPE_CHECKING:
     "--timeout", type=float, help="Seconds to wait for health (default: each service's start_grace)."
 )
 @click.option("--wait", "lock_wait", type=float, default=0.0, help="Seconds to wait for another stackctl.")
+@click.option("--take-back", is_flag=True, help="First take back an upgrade or rollback that was cut off.")
 @click.option("--plan", "plan_only", is_flag=True, help="Ask every check, change nothing.")
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 @click.pass_context
 def up(
-    context: click.Context, timeout: float | None, lock_wait: float, plan_only: bool, as_json: bool
+    context: click.Context,
+    timeout: float | None,
+    lock_wait: float,
+    take_back: bool,
+    plan_only: bool,
+    as_json: bool,
 ) -> int:
     """Bring the stack up, and prove that it works.
 
@@ -31,6 +37,10 @@ def up(
     healthy and stays so, and asks a model for one token through the published port. When that fails, the
     reason is shown and the generation before is brought back. In a folder without stack.yaml one is made
     first. The steps are those of the procedure bring-up: stackctl procedures show bring-up.
+
+    While an upgrade or a rollback that was cut off waits to be ended, nothing is started: it is not known
+    which version the data belongs to. With --take-back, as at boot, the version of before comes back first,
+    with its data.
 
     \b
     Examples:
@@ -58,6 +68,8 @@ def up(
         host = StackHost(stack)
         return print_plan(locate.find("bring-up", host.folder), {}, host, as_json)
     output.say(f"stack {stack.name} on {stack.choice.name}: {stack.choice.reason}")
+    if take_back and (code := _taken_back(stack, lock_wait)):
+        return code
     before = stack.store.current()
     result = use.bring_up(stack, person(False), within=timeout, lock_wait=lock_wait)
     if result.result != "done":
@@ -93,6 +105,26 @@ def up(
     else:
         click.echo("no model yet: stackctl models pull NAME")
     return 0
+
+
+def _taken_back(stack: Stack, lock_wait: float) -> int:
+    """Nobody is there at boot to decide: the version that had proven itself, with its data, is safe."""
+    from stackctl.cli.procedures import finish, person
+    from stackctl.operations import underway
+    from stackctl.procedures import locate, use
+    from stackctl.procedures.stack_host import StackHost
+    from stackctl.runtime.lock import stack_lock
+
+    with stack_lock(stack.name, wait=lock_wait):
+        change = underway.open_change(stack)
+        if change is None:
+            return 0
+        output.say(f"{change}: taking it back")
+        host = StackHost(stack)
+        page = locate.find(change.procedure, host.folder)
+        # The undo of a newer page knows the older one's steps: at boot nobody is there to accept it.
+        going_on = use.go_on(page, {}, host, use.runs_of(host), person(True), undo=True, accept_changes=True)
+        return finish(going_on)
 
 
 def bring_up_and_tell(stack: Stack) -> int:

@@ -83,11 +83,17 @@ def upgrade(
     help="When to put back the data of that time.",
 )
 @click.option("--resume", is_flag=True, help="Go on with a rollback that was cut off.")
+@click.option("--undo", is_flag=True, help="Take back a rollback that was cut off.")
 @click.pass_context
-def rollback(context: click.Context, generation: int | None, data: str, resume: bool) -> int:
-    """Go back to GENERATION (default: the one before), with its images and, where needed, its data."""
-    given: dict[str, Any] = {} if resume else {"generation": generation or 0, "data": data}
-    return run_procedure(context, "rollback", given, yes=True, resume=resume)
+def rollback(context: click.Context, generation: int | None, data: str, resume: bool, undo: bool) -> int:
+    """Go back to GENERATION (default: the one before), with its images and, where needed, its data.
+
+    After an upgrade that was cut off it goes back to the version that was in force.
+    """
+    if resume and undo:
+        raise click.UsageError("--resume and --undo exclude each other")
+    given: dict[str, Any] = {} if resume or undo else {"generation": generation or 0, "data": data}
+    return run_procedure(context, "rollback", given, yes=True, resume=resume, undo=undo)
 
 
 @click.command()

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from stackctl.engine_api import EngineError
 from stackctl.errors import PreflightError, RollbackError, StackctlError, UnhealthyError
-from stackctl.operations import gate, lockfile, preflight
+from stackctl.operations import gate, lockfile, preflight, underway
 from stackctl.operations.context import Stack
 from stackctl.operations.evidence import show_evidence
 from stackctl.operations.facts import gather
@@ -41,6 +41,7 @@ def up(stack: Stack, *, deadline: float | None = None, wait_for_lock: float = 0.
         generation: Generation | None = None
         outcome = "failed"
         try:
+            underway.refuse_while_open(stack)
             rendered, _ = prepared(stack)
             generation = rendered.write(stack.store, config=[str(path) for path in stack.loaded.files])
             result = switch(stack, generation, before, rendered, deadline=deadline)

@@ -195,6 +195,7 @@ class Engine:
             pid=os.getpid(),
             pid_started=process_started(os.getpid()),
             boot=boot_id(),
+            in_force=self._host.facts()["generation"] if self._host is not None else None,
             user=os.environ.get("SUDO_USER") or os.environ.get("USER") or str(os.getuid()),
         )
         try:

@@ -26,11 +26,12 @@ SCHEMA = 1
 # Written by this program alone, and read again by it.
 OURS = (
     "run", "procedure", "version", "sha256", "salt", "inputs_fingerprint", "pid", "pid_started", "boot",
-    "step", "phase", "ok", "duration", "changed", "exit", "result", "exit_code", "inputs", "data",
+    "in_force", "step", "phase", "ok", "duration", "changed", "exit", "result", "exit_code", "inputs", "data",
 )  # fmt: skip
 
 BEGINNING = (
     "procedure", "version", "sha256", "salt", "inputs", "inputs_fingerprint", "pid", "pid_started", "boot",
+    "in_force",
 )  # fmt: skip
 
 
@@ -153,6 +154,8 @@ class RunRecord:
     pid: int = 0
     pid_started: int | None = None
     boot: str = ""
+    in_force: int | None = None
+    touched: str = ""
     error: str = ""
     cause: str = ""
     steps: dict[str, StepRecord] = field(default_factory=dict)
@@ -184,6 +187,7 @@ def fold(run_dir: Path) -> RunRecord:
 
 def _apply(record: RunRecord, line: Mapping[str, Any]) -> None:
     event = line.get("event", "")
+    record.touched = line.get("at", record.touched)
     if event in ("run.started", "run.resumed"):
         for name in BEGINNING:
             if name in line:

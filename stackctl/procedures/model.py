@@ -144,6 +144,7 @@ class Requires(Strict):
     runtime: Literal["docker", "local"] | None = None
     stack: bool = True
     running: bool = False
+    settled: bool = False  # no change of version that was cut off waits to be ended
     root: bool = False
 
 

@@ -6,6 +6,7 @@ import os
 import shutil
 
 from stackctl.errors import PreflightError
+from stackctl.operations import underway
 from stackctl.procedures.host import Host
 from stackctl.procedures.model import Requires
 
@@ -26,5 +27,7 @@ def refuse_unless_met(requires: Requires, host: Host | None) -> None:
         )
     if host is not None and requires.running and not host.is_running():
         raise PreflightError(f"the stack {host.name} is not running", fix="stackctl up")
+    if host is not None and requires.settled:
+        underway.refuse_while_open(host.handle)
     if missing:
         raise PreflightError("the host does not meet what the procedure requires: " + "; ".join(missing))

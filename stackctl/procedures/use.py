@@ -11,12 +11,14 @@ from typing import Any
 
 from stackctl import paths
 from stackctl.errors import PreflightError, StackctlError, UsageError
+from stackctl.operations import underway
 from stackctl.operations.context import Stack
 from stackctl.procedures import inputs, journal, locate
 from stackctl.procedures.document import Procedure
 from stackctl.procedures.engine import Engine, RunResult
 from stackctl.procedures.host import Host
 from stackctl.procedures.journal import RunRecord
+from stackctl.procedures.overtaken import refuse_when_overtaken
 from stackctl.procedures.people import Person
 from stackctl.procedures.stack_host import StackHost
 from stackctl.procedures.suggest import did_you_mean
@@ -101,9 +103,10 @@ def go_on(
     accept_changes: bool = False,
 ) -> RunResult:
     """Inputs that are not given again are those the run began with; secret ones must be given again."""
-    record = unfinished(runs, procedure.id)
+    record = _open_run(procedure, host, runs) or unfinished(runs, procedure.id)
     if record is None:
         raise PreflightError(f"no run of {procedure.id} is unfinished", fix="stackctl procedures history")
+    refuse_when_overtaken(record, runs, host)
     kept = {
         name: value
         for name, value in record.inputs.items()
@@ -114,6 +117,14 @@ def go_on(
     go = engine.undo if undo else engine.resume
     with hiding(inputs.secrets(procedure.front, values)):
         return _recorded(procedure, host, lambda: go(record, accept_changes=accept_changes))
+
+
+def _open_run(procedure: Procedure, host: Host | None, runs: Path) -> RunRecord | None:
+    """The run whose change of version is under way, also when a later run of the page was refused."""
+    change = underway.read(host.handle) if host is not None else None
+    if change is None or change.procedure != procedure.id or not (runs / change.run).is_dir():
+        return None
+    return journal.fold(runs / change.run)
 
 
 def unfinished(runs: Path, procedure_id: str) -> RunRecord | None:

@@ -62,6 +62,8 @@ class Job:
     harmless: str = ""  # exit codes that are not a failure of the unit
 
 
+# Nobody is there at boot to say whether an upgrade that the power cut ended is to be gone on with.
+AT_BOOT = ("up", "--wait", "300", "--take-back")
 JOBS = (
     Job(
         "health",
@@ -104,7 +106,7 @@ def cron(here: Installation) -> str:
     for job in here.jobs:
         lock = f"/tmp/stackctl-{here.stack}-{job.name}.lock"
         lines.append(f"{job.cron} {user}flock -n {lock} {_command(here, *job.arguments)}")
-    lines.append(f"@reboot {user}{_command(here, 'up', '--wait', '300')}")
+    lines.append(f"@reboot {user}{_command(here, *AT_BOOT)}")
     return "\n".join(lines) + "\n"
 
 
@@ -126,7 +128,7 @@ def _stack_unit(here: Installation) -> str:
         "[Service]",
         "Type=oneshot",
         "RemainAfterExit=yes",
-        f"ExecStart={_command(here, 'up', '--wait', '300')}",
+        f"ExecStart={_command(here, *AT_BOOT)}",
         f"ExecStop={_command(here, 'down')}",
         "TimeoutStartSec=1h",
         "TimeoutStopSec=5min",

@@ -7,9 +7,12 @@ import os
 from pathlib import Path
 
 from stackctl.backup import snapshot as snapshots
+from stackctl.backup import sources
 from stackctl.backup.snapshot import Snapshot
 from stackctl.errors import UsageError
+from stackctl.operations import underway
 from stackctl.operations.context import Stack
+from stackctl.operations.underway import Underway
 from stackctl.runtime.generations import Generation
 from stackctl.upgrade import gates
 
@@ -50,6 +53,17 @@ def is_running(stack: Stack, wanted: Generation) -> bool:
     )
 
 
+def writers(stack: Stack, old: Generation, new: Generation) -> list[str]:
+    """Services with authoritative data that run another image afterwards, as far as they run now."""
+    moving = set(changed_services(old, new))
+    status = stack.runtime.status()
+    return [
+        source.service
+        for source in sources.of(stack.config)
+        if source.service in moving and status.service(source.service).state in ("running", "restarting")
+    ]
+
+
 def to(stack: Stack, wanted: Generation) -> None:
     stack.say(f"switching to generation {wanted.number}")
     stack.runtime.up(wanted, progress=stack.say)
@@ -64,14 +78,16 @@ def back(
     restore: str,
     window: float,
     moves: Path,
+    change: Underway,
 ) -> str:
-    """Return to `wanted` with its data, and prove that it works again.
+    """Return to `wanted` with its data, and prove that it works again; then stack.lock says so, too.
 
     `restore` is `always` (the new version has only just run: its writes are set aside), `migrated` (only
     where a database has another shape than the old version knows) or `never`. `moves` is a file that
     remembers which data went where, for `forth`.
     """
     notes = []
+    underway.begin(stack, change)
     if snapshot is not None and restore != "never":
         services = _to_restore(stack, wanted, left, snapshot, restore)
         if services:
@@ -81,12 +97,13 @@ def back(
             notes += [f"what the other version left is in {path}" for path in moved]
     to(stack, wanted)
     notes.append(gates.proven(stack, wanted, window))
-    stack.store.activate(wanted)
+    underway.keep(stack, wanted)
     return "; ".join(notes)
 
 
-def forth(stack: Stack, wanted: Generation, *, window: float, moves: Path) -> str:
+def forth(stack: Stack, wanted: Generation, *, window: float, moves: Path, change: Underway) -> str:
     """Undo of `back`: to the generation that it left, with the data that it set aside."""
+    underway.begin(stack, change)
     lines = moves.read_text(encoding="utf-8").splitlines() if moves.exists() else []
     noted = [(str(move["service"]), Path(move["aside"])) for move in map(json.loads, lines)]
     if noted:
@@ -98,7 +115,7 @@ def forth(stack: Stack, wanted: Generation, *, window: float, moves: Path) -> st
     ]
     to(stack, wanted)
     notes.append(gates.proven(stack, wanted, window))
-    stack.store.activate(wanted)
+    underway.keep(stack, wanted)
     return "; ".join(notes)
 
 

@@ -9,7 +9,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from stackctl.errors import StackctlError
-from stackctl.operations import lockfile
 from stackctl.operations.context import Stack
 from stackctl.operations.facts import gather
 from stackctl.render import Rendered, render
@@ -92,10 +91,3 @@ def prune(stack: Stack, keep: int) -> list[int]:
             names = [f"{repository}:{tag}" for tag in loose]
             run(["docker", "image", "rm", *names], timeout=120, check=False)
     return [generation.number for generation in removed]
-
-
-def lock(stack: Stack, generation: Generation) -> None:
-    """stack.lock says what this generation runs."""
-    pins = {reference: pin for reference, pin in generation.lock.items() if pin}
-    if pins:
-        lockfile.write(stack.lock_file, pins)

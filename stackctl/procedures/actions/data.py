@@ -7,12 +7,15 @@ import shutil
 from stackctl.backup import snapshot
 from stackctl.backup.create import free_space
 from stackctl.config.section import Size, format_size
+from stackctl.errors import PreflightError
+from stackctl.operations import underway
 from stackctl.procedures.context import Context
 from stackctl.procedures.registry import Args, Outcome, action
 
 
 class SnapshotArgs(Args):
     name: str
+    leaving: int | None = None
 
 
 class ReplacedArgs(Args):
@@ -30,17 +33,24 @@ def data_room(context: Context, _args: Args) -> Outcome:
     return Outcome(free >= needed, detail, {"free": free, "needed": needed})
 
 
-@action("data.has-snapshot", SnapshotArgs, reads_only=True, gives=("snapshot",))
-def data_has_snapshot(context: Context, args: SnapshotArgs) -> Outcome:
-    """Holds when a complete snapshot of that name exists."""
-    found = snapshot.find(context.stack.handle.config, args.name)
-    return Outcome(found is not None, f"snapshot {args.name}", {"snapshot": args.name} if found else {})
+@action("data.copy-ahead", SnapshotArgs)
+def data_copy_ahead(context: Context, args: SnapshotArgs) -> Outcome:
+    """Copies the authoritative data while its services write, so that the snapshot then takes a moment."""
+    config = context.stack.handle.config
+    snapshot.copy_ahead(config, args.name)
+    return Outcome(True, f"{format_size(snapshot.size(config))} copied ahead")
 
 
 @action("data.snapshot", SnapshotArgs, gives=("snapshot", "services"))
 def data_snapshot(context: Context, args: SnapshotArgs) -> Outcome:
     """Copies the authoritative data aside, databases as of one instant."""
-    taken = snapshot.take(context.stack.handle.config, args.name)
+    stack = context.stack.handle
+    change = underway.read(stack)
+    if change is not None and change.switching:
+        # A name that was used before is a copy of better data than what is there now.
+        raise PreflightError(str(change), fix=f"stackctl {change.procedure} --undo")
+    ahead = snapshot.ahead_of(stack.config, args.name)
+    taken = snapshot.take(stack.config, args.name, leaving=args.leaving, copied=ahead)
     services = taken.services
     shown = ", ".join(services) or "nothing (this stack has no authoritative data)"
     return Outcome(True, f"snapshot {args.name} of {shown}", {"snapshot": args.name, "services": services})

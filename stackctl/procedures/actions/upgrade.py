@@ -1,18 +1,20 @@
-"""`upgrade.*`: the steps of upgrade and rollback, each a few lines around `stackctl.upgrade`."""
+"""`upgrade.*`, on the way there: each a few lines around `stackctl.upgrade`. The way back: `going_back`."""
 
 from __future__ import annotations
 
 import contextlib
 import shutil
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 from stackctl.backup import snapshot as snapshots
 from stackctl.config.section import format_size
 from stackctl.errors import PreflightError, StackctlError
-from stackctl.operations import gate, preflight
+from stackctl.operations import gate, preflight, underway
 from stackctl.operations.context import Stack
-from stackctl.operations.evidence import show_evidence
+from stackctl.operations.underway import Underway
+from stackctl.procedures.actions.going_back import change_of
 from stackctl.procedures.context import Context
 from stackctl.procedures.registry import Args, Outcome, action
 from stackctl.upgrade import gates, switch, versions
@@ -32,14 +34,9 @@ class GateArgs(Args):
     baseline: dict[str, Any] | None = None
 
 
-class BackArgs(Args):
-    generation: int
-    left: int | None = None
-    snapshot: str | None = None
-    restore: str = "always"
-
-
-MOVES = "moved-data.jsonl"
+class RestArgs(GenerationArgs):
+    leaving: int
+    snapshot: str
 
 
 def _stack(context: Context) -> Stack:
@@ -50,6 +47,7 @@ def _stack(context: Context) -> Stack:
 def ready(context: Context, _args: Args) -> Outcome:
     """Holds when the version that runs is healthy: only then can it be gone back to."""
     stack = _stack(context)
+    underway.refuse_while_open(stack)
     current = stack.store.current()
     if current is None:
         raise PreflightError(f"stack {stack.name} is not up", fix="stackctl up")
@@ -59,6 +57,9 @@ def ready(context: Context, _args: Args) -> Outcome:
         with _refused("the stack is not healthy now"):
             gate.wait_healthy(stack, services)  # a host that has just booted is not refused
         ill = {}
+    if not ill and not switch.is_running(stack, current):
+        what = f"what runs is not generation {current.number}, which is in force"
+        raise PreflightError(f"{what}: it cannot be measured or gone back to", fix="stackctl up")
     if ill:
         listed = "; ".join(f"{name} is {state}" for name, state in ill.items())
         raise PreflightError(f"the stack is not healthy now: {listed}", fix="stackctl up")
@@ -185,56 +186,47 @@ def remove_canary(context: Context, _args: Args) -> Outcome:
     return Outcome(True, "no canary")
 
 
-@action("upgrade.switch", GenerationArgs)
-def switch_to(context: Context, args: GenerationArgs) -> Outcome:
+@action("upgrade.rested", RestArgs, reads_only=True)
+def rested(context: Context, args: RestArgs) -> Outcome:
+    """Holds when nothing writes to the data that was copied, or the switch of this very run has begun."""
+    stack = _stack(context)
+    change = underway.read(stack)
+    if change is None or change.run != context.run_dir.name:
+        return Outcome(False, "the services work")
+    if change.switching:
+        return Outcome(True, "the switch has begun")
+    leaving = switch.generation(stack, args.leaving)
+    writing = switch.writers(stack, leaving, switch.generation(stack, args.generation))
+    if writing or snapshots.find(stack.config, args.snapshot) is None:
+        return Outcome(False, f"{', '.join(writing)} may have written since" if writing else "no snapshot")
+    return Outcome(True, f"snapshot {args.snapshot}")
+
+
+@action("upgrade.rest", RestArgs)
+def rest(context: Context, args: RestArgs) -> Outcome:
+    """Stops the services that write to the data and will run another version."""
+    stack = _stack(context)
+    _begin(context, args)
+    leaving = switch.generation(stack, args.leaving)
+    writing = switch.writers(stack, leaving, switch.generation(stack, args.generation))
+    if writing:
+        stack.say(f"stopping {', '.join(writing)} for the copy and the switch")
+        stack.runtime.stop(writing)
+    return Outcome(True, f"resting: {', '.join(writing)}" if writing else "nothing that moves has data")
+
+
+def _begin(context: Context, args: RestArgs, *, switching: bool = False) -> Underway:
+    change = change_of(context, args.leaving, args.generation, args.snapshot)
+    return underway.begin(_stack(context), replace(change, switching=switching))
+
+
+@action("upgrade.switch", RestArgs)
+def switch_to(context: Context, args: RestArgs) -> Outcome:
     """Starts the services of a generation in place of those that run."""
     stack = _stack(context)
+    _begin(context, args, switching=True)
     switch.to(stack, switch.generation(stack, args.generation))
     return Outcome(True, f"generation {args.generation} is started")
-
-
-@action("upgrade.back", BackArgs)
-def back(context: Context, args: BackArgs) -> Outcome:
-    """Goes back to a generation with its data, and proves that it works again."""
-    stack = _stack(context)
-    snapshot = snapshots.find(stack.config, args.snapshot) if args.snapshot else None
-    left = switch.generation(stack, args.left) if args.left is not None else None
-    wanted = switch.generation(stack, args.generation)
-    done = switch.back(
-        stack,
-        wanted,
-        left,
-        snapshot,
-        restore=args.restore,
-        window=_window(stack),
-        moves=context.run_dir / MOVES,
-    )
-    return Outcome(True, done)
-
-
-@action("upgrade.take-back", BackArgs)
-def take_back(context: Context, args: BackArgs) -> Outcome:
-    """Shows why a new version does not stay, then goes back as upgrade.back does."""
-    if args.left is not None:
-        stack = _stack(context)
-        left = switch.generation(stack, args.left)
-        why = StackctlError(f"generation {left.number} does not stay")
-        show_evidence(stack, why, gates.services_of(left))
-    return back(context, args)
-
-
-@action("upgrade.forth", GenerationArgs)
-def forth(context: Context, args: GenerationArgs) -> Outcome:
-    """Undo of a rollback: the generation that was left comes back, with the data of before."""
-    stack = _stack(context)
-    wanted = switch.generation(stack, args.generation)
-    moves = context.run_dir / MOVES
-    return Outcome(True, switch.forth(stack, wanted, window=_window(stack), moves=moves))
-
-
-def _window(stack: Stack) -> float:
-    """A version that has proven itself before is watched for a shorter while."""
-    return min(5.0, stack.config.upgrade.stability)
 
 
 @action("upgrade.health", GenerationArgs)
@@ -282,47 +274,21 @@ def commit(context: Context, args: GenerationArgs) -> Outcome:
     for kept in (before, generation):
         if kept is not None:
             versions.protect(stack, kept)
-    stack.store.activate(generation)
-    versions.lock(stack, generation)
+    snapshots.count_in(stack.config, f"before-{generation.number}")
+    underway.keep(stack, generation)
     versions.prune(stack, stack.config.upgrade.keep_generations)
     snapshots.prune(stack.config, {f"before-{one.number}" for one in stack.store.all()})
     return Outcome(True, f"generation {generation.number} is in force")
 
 
-@action(
-    "upgrade.target", GenerationArgs, reads_only=True, gives=("generation", "left", "snapshot", "came_from")
-)
-def target(context: Context, args: GenerationArgs) -> Outcome:
-    """Finds which generation to go back to (0: the one before), and the data snapshot that belongs to it."""
+@action("upgrade.committed", GenerationArgs, reads_only=True)
+def committed(context: Context, args: GenerationArgs) -> Outcome:
+    """Holds when the generation is in force, and stack.lock and the data are its own."""
     stack = _stack(context)
-    current, previous = stack.store.current(), stack.store.previous()
-    if args.generation:
-        wanted = switch.generation(stack, args.generation)
-    elif current is not None and not switch.is_running(stack, current):
-        # An upgrade was cut off before it was committed: the one in force is the one that worked.
-        wanted = current
-    elif previous is not None:
-        wanted = previous
-    else:
-        raise PreflightError("there is no generation before this one", fix="stackctl generations")
-    newer = [one.number for one in stack.store.all() if one.number > wanted.number]
-    snapshot = next(
-        (name for number in newer if snapshots.find(stack.config, name := f"before-{number}")), None
-    )
-    running_now = next((n for n in newer if switch.is_running(stack, switch.generation(stack, n))), None)
-    left = running_now if running_now is not None else (newer[-1] if newer else None)
-    came_from = running_now or (current.number if current is not None else wanted.number)
-    data = {"generation": wanted.number, "left": left, "snapshot": snapshot, "came_from": came_from}
-    return Outcome(True, f"generation {wanted.number}" + (f", data of {snapshot}" if snapshot else ""), data)
-
-
-@action("upgrade.relock", GenerationArgs)
-def relock(context: Context, args: GenerationArgs) -> Outcome:
-    """Moves stack.lock to what the generation runs, so that the next `up` does not upgrade again."""
-    stack = _stack(context)
-    generation = switch.generation(stack, args.generation)
-    versions.lock(stack, generation)
-    return Outcome(True, f"stack.lock says generation {generation.number}")
+    current = stack.store.current()
+    settled = underway.read(stack) is None
+    found = settled and current is not None and current.number == args.generation
+    return Outcome(found, f"generation {args.generation} is {'' if found else 'not yet '}in force")
 
 
 @action("upgrade.prune")

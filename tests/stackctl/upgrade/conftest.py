@@ -22,6 +22,7 @@ from tests.support.ports import free_port
 
 BASE = os.environ.get("STACKCTL_BASE_IMAGE", "stackctl-base:bookworm")
 STANDIN = Path(__file__).parent / "standin"
+DRIVER = Path(__file__).with_name("driver.py")
 ROOT = Path(__file__).parents[3]
 REPOSITORY = "stackctl-test-upgrade"
 
@@ -118,6 +119,14 @@ class Stack:
         return subprocess.run(
             [str(Path(sys.executable).parent / "stackctl"), *argv],
             cwd=self.folder, env=self.env, capture_output=True, text=True, timeout=timeout, check=False,
+        )  # fmt: skip
+
+    def driven(self, moment: object, *argv: str) -> subprocess.CompletedProcess[str]:
+        """`stackctl`, struck at a moment: see driver.py."""
+        return subprocess.run(
+            [sys.executable, str(DRIVER), str(moment), *argv],
+            cwd=self.folder, env={**self.env, "PYTHONPATH": os.fspath(ROOT)}, capture_output=True, text=True,
+            timeout=200, check=False,
         )  # fmt: skip
 
     def up(self) -> None:

@@ -1,12 +1,21 @@
-"""`stackctl` that kills itself with SIGKILL right after the Nth journalled end of a step.
+"""`stackctl` that is struck at a chosen moment.
 
-python driver.py N stackctl-arguments...
+python driver.py MOMENT stackctl-arguments...
+
+MOMENT: a number N: SIGKILL right after the Nth journalled end of a step; `module:function` or
+`module:Class.method`: SIGKILL as it is entered; `chat:PORT:DATABASE`: nothing is killed, but whenever a step
+ends while the web UI at that port serves, somebody writes a chat into its database.
 """
 
+import contextlib
+import importlib
 import os
 import signal
+import sqlite3
 import sys
-from typing import Any
+import urllib.request
+from collections.abc import Callable
+from typing import Any, NoReturn
 
 from stackctl.cli.main import main
 from stackctl.procedures.journal import Journal
@@ -14,20 +23,52 @@ from stackctl.procedures.journal import Journal
 BORDERS = ("step.done", "step.skipped", "step.not-needed")
 
 
-def drive(kill_after: int, argv: list[str]) -> None:
+def die(*_arguments: Any, **_options: Any) -> NoReturn:
+    os.kill(os.getpid(), signal.SIGKILL)
+    raise AssertionError("unreachable")
+
+
+def after_each_step(do: Callable[[int, str], None]) -> None:
     passed = 0
     append = Journal.append
 
-    def append_and_die(self: Journal, event: str, **fields: Any) -> None:
+    def append_and_do(self: Journal, event: str, **fields: Any) -> None:
         nonlocal passed
         append(self, event, **fields)
-        passed += event in BORDERS
-        if event in BORDERS and passed == kill_after:
-            os.kill(os.getpid(), signal.SIGKILL)
+        if event in BORDERS:
+            passed += 1
+            do(passed, str(fields["step"]))
 
-    Journal.append = append_and_die  # type: ignore[method-assign]
+    Journal.append = append_and_do  # type: ignore[method-assign]
+
+
+def on_entering(name: str) -> None:
+    module, _, path = name.partition(":")
+    owner: Any = importlib.import_module(module)
+    *outer, last = path.split(".")
+    for part in outer:
+        owner = getattr(owner, part)
+    setattr(owner, last, die)
+
+
+def chat(port: str, database: str, step: str) -> None:
+    with contextlib.suppress(OSError):
+        urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=2).close()
+        with contextlib.closing(sqlite3.connect(database)) as live:
+            live.execute("INSERT INTO chat (said) VALUES (?)", (f"while {step}",))
+            live.commit()
+
+
+def drive(moment: str, argv: list[str]) -> None:
+    if moment.isdigit():
+        after_each_step(lambda passed, _step: die() if passed == int(moment) else None)
+    elif moment.startswith("chat:"):
+        _, port, database = moment.split(":", 2)
+        after_each_step(lambda _passed, step: chat(port, database, step))
+    else:
+        on_entering(moment)
     main(argv)
 
 
 if __name__ == "__main__":
-    drive(int(sys.argv[1]), sys.argv[2:])
+    drive(sys.argv[1], sys.argv[2:])

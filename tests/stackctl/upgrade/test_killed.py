@@ -2,35 +2,22 @@
 
 from __future__ import annotations
 
-import os
 import signal
-import subprocess
-import sys
 from collections.abc import Callable
-from pathlib import Path
 
 import pytest
 
 from stackctl.procedures import locate
-from tests.stackctl.upgrade.conftest import ROOT, Stack, docker
+from tests.stackctl.upgrade.conftest import Stack, docker
 
 pytestmark = [pytest.mark.docker, pytest.mark.timeout(500)]
 Make = Callable[..., Stack]
-DRIVER = Path(__file__).with_name("driver.py")
 STEPS = [step.spec.id for step in locate.find("upgrade").steps]
 QUICK = {"stability": "500ms", "probe_tokens": 3}
 
 
 def killed_upgrade(stack: Stack, border: int) -> int:
-    done = subprocess.run(
-        [sys.executable, str(DRIVER), str(border), "upgrade"],
-        cwd=stack.folder,
-        env={**stack.env, "PYTHONPATH": os.fspath(ROOT)},
-        capture_output=True,
-        timeout=200,
-        check=False,
-    )
-    return done.returncode
+    return stack.driven(border, "upgrade").returncode
 
 
 def reboot(stack: Stack) -> None:

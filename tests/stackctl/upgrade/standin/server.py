@@ -1,7 +1,7 @@
 """A stand-in for the engine and the web UI whose behaviour is chosen when its image is built.
 
-MODE: good · never-healthy · crash-later · nonsense · slow · migrate-and-die · crash-at-once · one-key ·
-once · gpu · gpu-gone
+MODE: good · never-healthy · crash-later · nonsense · slow · migrate · migrate-and-die · crash-at-once ·
+one-key · once · gpu · gpu-gone
 Its own words and speed are fixed, so that a gate that judges them is judged itself.
 """
 
@@ -91,6 +91,10 @@ def open_data():
     database = sqlite3.connect("/data/webui.db")
     database.execute("CREATE TABLE IF NOT EXISTS chat (id INTEGER PRIMARY KEY, said TEXT)")
     database.commit()
+    columns = [row[1] for row in database.execute("PRAGMA table_info(chat)")]
+    if MODE == "migrate" and len(columns) == 2:
+        database.execute("ALTER TABLE chat ADD COLUMN new_in_this_version TEXT")
+        database.commit()
     if MODE == "migrate-and-die":
         database.execute("ALTER TABLE chat ADD COLUMN new_in_this_version TEXT")
         database.execute("DELETE FROM chat")

@@ -128,7 +128,7 @@ def spec_of(env: dict[str, str], **options: Any) -> LoadSpec:
         numa=settings.numa, split_mode=settings.split_mode, tensor_split=settings.tensor_split
     )
     files = ModelFiles(name="m", path="m.gguf", shape=Shape(n_ctx_train=4096))
-    return spec_for(make_plan(files, RunnerOptions(**options), defaults, 300), defaults)
+    return spec_for(make_plan(files, RunnerOptions(**options), defaults), defaults)
 
 
 def test_settings_and_options_become_a_load() -> None:

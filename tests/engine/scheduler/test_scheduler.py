@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import json
+import logging
 import os
+import re
+import resource
 import signal
 from collections.abc import AsyncIterator, Callable
 from contextlib import aclosing
@@ -11,6 +15,8 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from llm_engine import logs
+from llm_engine.durations import FOREVER
 from llm_engine.runner.messages import GenerateRequest, LoadSpec
 from llm_engine.scheduler import Limits, Scheduler
 from llm_engine.scheduler.errors import Busy, LoadError, ShuttingDown
@@ -177,9 +183,13 @@ async def test_a_busy_model_is_never_evicted(make: Make, files: Files) -> None:
 
 
 async def _use(
-    scheduler: Scheduler, model: ModelFiles, client: str = "", log: list[str] | None = None
+    scheduler: Scheduler,
+    model: ModelFiles,
+    client: str = "",
+    log: list[str] | None = None,
+    keep_alive: float | None = None,
 ) -> None:
-    async with scheduler.use(model, client=client):
+    async with scheduler.use(model, client=client, keep_alive=keep_alive):
         if log is not None:
             log.append(client)
 
@@ -187,7 +197,7 @@ async def _use(
 async def test_a_pinned_model_stays(make: Make, files: Files) -> None:
     scheduler = make(max_loaded_models=1)
     async with scheduler.use(files("a")):
-        scheduler.keep(files("a").key)
+        scheduler.keep(files("a"))
     with pytest.raises(LoadError, match="pinned"):
         await _use(scheduler, files("b"))
     assert loaded(scheduler) == {"a"}
@@ -204,8 +214,170 @@ async def test_keep_alive(make: Make, files: Files) -> None:
     await until(lambda: not loaded(scheduler))
     async with scheduler.use(files("a"), keep_alive=1000):
         pass
-    assert await scheduler.unload(files("a").key)
+    assert await scheduler.unload(files("a"))
     assert not loaded(scheduler)
+
+
+async def test_keep_alive_is_what_was_said_last(make: Make, files: Files) -> None:
+    """A request that says nothing leaves it; the time of the settings is for who was never told."""
+    scheduler = make(keep_alive=50.0)
+    await _use(scheduler, files("a"))
+    residency = scheduler.find(files("a").key)
+    assert residency is not None and 49 < residency.expires_in() <= 50
+    async with scheduler.use(files("a"), keep_alive=FOREVER):
+        pass
+    await _use(scheduler, files("a"))
+    assert residency.expires_in() == FOREVER
+    async with scheduler.use(files("a"), keep_alive=20):
+        pass
+    assert 19 < residency.expires_in() <= 20
+
+
+async def test_an_order_to_leave_holds(make: Make, gate: Gate, files: Files) -> None:
+    """Neither who uses the model then, nor who waits for it, nor its load takes the order back."""
+    scheduler = make()
+    model = files("a")
+    async with scheduler.use(model, keep_alive=1000):
+        waiting = asyncio.create_task(_use(scheduler, model, keep_alive=1000))
+        await until(lambda: scheduler.waiting)
+        assert await scheduler.unload(model)
+        assert loaded(scheduler) == {"a"}
+    await waiting
+    await until(lambda: not loaded(scheduler))
+    gate.open.clear()
+    loading = asyncio.create_task(_use(scheduler, model, keep_alive=1000))
+    await until(lambda: len(gate.started) == 2)
+    assert await scheduler.unload(model)
+    gate.open.set()
+    await loading
+    await until(lambda: not loaded(scheduler))
+
+
+async def test_who_comes_after_an_order_to_leave_may_keep_it(make: Make, files: Files) -> None:
+    scheduler = make()
+    async with scheduler.use(files("a")):
+        await scheduler.unload(files("a"))
+        waiting = asyncio.create_task(_use(scheduler, files("a"), keep_alive=1000))
+        await until(lambda: scheduler.waiting)
+    await waiting
+    residency = scheduler.find(files("a").key)
+    assert residency is not None and residency.expires_in() > 900
+
+
+async def test_a_pin_outlives_a_crash(make: Make, files: Files) -> None:
+    scheduler = make(max_loaded_models=1)
+    async with scheduler.use(files("a")) as lease:
+        scheduler.keep(files("a"))
+        os.kill(lease.runner.pid, signal.SIGKILL)
+        await lease.runner.exited
+    await until(lambda: not loaded(scheduler))
+    await _use(scheduler, files("a"))
+    with pytest.raises(LoadError, match="pinned"):
+        await _use(scheduler, files("b"))
+
+
+async def test_a_name_stands_for_the_files_that_it_has_now(make: Make, files: Files) -> None:
+    """What was loaded under a name that was given to other files leaves, with its last user."""
+    scheduler = make()
+    old, new = files("old"), replace(files("new"), name="old")
+    async with scheduler.use(old, keep_alive=FOREVER) as lease:
+        await _use(scheduler, new)
+        assert lease.runner.alive
+        assert [r.key for r in scheduler.residencies() if "old" in r.names] == [new.key]
+    await until(lambda: loaded(scheduler) == {"new"})
+    other = replace(files("new"), name="second")
+    await _use(scheduler, other)
+    scheduler.forget("old")
+    assert [list(r.names) for r in scheduler.residencies()] == [["second"]], "it has another name"
+    scheduler.forget("second")
+    await until(lambda: not loaded(scheduler))
+
+
+async def test_unload_by_name_ends_what_has_the_name(make: Make, files: Files) -> None:
+    scheduler = make()
+    await _use(scheduler, files("a"))
+    assert await scheduler.unload(replace(files("b"), name="a"))
+    assert not loaded(scheduler)
+
+
+@pytest.mark.parametrize("error", [OSError(24, "Too many open files"), TypeError("broken")])
+async def test_whatever_ends_a_load_reaches_those_who_wait(
+    error: Exception, files: Files, gate: Gate
+) -> None:
+    failing = True
+
+    async def start(spec: LoadSpec, on_progress: Callable[[float], None]) -> RunnerProcess:
+        if failing:
+            raise error
+        return await start_runner(spec, on_progress)
+
+    scheduler = Scheduler(Defaults(context_length=256), start=start)
+    async with asyncio.timeout(20):
+        with pytest.raises(LoadError, match=re.escape(str(error))):
+            await _use(scheduler, files("a"))
+        failing = False
+        await _use(scheduler, files("a"))
+    await scheduler.close(0)
+
+
+async def test_no_process_to_be_had_says_so(make: Make, files: Files) -> None:
+    """The process may open no file more: neither a socket pair nor a pipe can be made."""
+    scheduler = make()
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    used = len(os.listdir("/proc/self/fd"))
+    resource.setrlimit(resource.RLIMIT_NOFILE, (used, hard))
+    try:
+        async with asyncio.timeout(20):
+            with pytest.raises(LoadError, match="no process for the model could be started: Too many open"):
+                await _use(scheduler, files("a"))
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    await _use(scheduler, files("a"))
+
+
+async def test_nobody_is_evicted_for_who_has_gone(make: Make, files: Files) -> None:
+    scheduler = make(max_loaded_models=1)
+    async with scheduler.use(files("a")) as lease:
+        task = asyncio.create_task(_use(scheduler, files("b")))
+        await until(lambda: any(r.evict for r in scheduler.residencies()))
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+        await until(lambda: scheduler.find(files("b").key) is None)
+        assert lease.runner.alive
+    await _use(scheduler, files("a"))
+    assert lease.runner.alive, "the request to go went with them"
+
+
+async def test_log_lines_carry_the_request_they_speak_of(
+    make: Make, files: Files, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """And no other one: a model outlives the request that loaded it."""
+    caplog.set_level(logging.INFO, "llm_engine.scheduler")
+    scheduler = make(max_loaded_models=1)
+    token = logs.request_id.set("first")
+    await _use(scheduler, files("a"))
+    logs.request_id.reset(token)
+    lines: list[dict[str, object]] = []
+
+    class Lines(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            lines.append(json.loads(logs.JsonFormatter().format(record)))
+
+    handler = Lines()
+    logging.getLogger("llm_engine.scheduler").addHandler(handler)
+    try:
+        async with scheduler.use(files("b"), tag="second"):
+            pass
+        broken = ModelFiles(name="c", path=str(tmp_path / "none"), shape=Shape())
+        with pytest.raises(LoadError):
+            async with scheduler.use(broken, tag="third"):
+                pass
+    finally:
+        logging.getLogger("llm_engine.scheduler").removeHandler(handler)
+    said = [(line["msg"], line.get("model"), line.get("request_id")) for line in lines]
+    assert ("evicting", "a", "second") in said and ("unloaded", "a", None) in said
+    assert ("load failed", "c", "third") in said
+    assert all(request != "first" for _, _, request in said)
 
 
 async def test_the_queue_bounds_all_who_wait(make: Make, gate: Gate, files: Files) -> None:

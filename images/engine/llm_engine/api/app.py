@@ -41,6 +41,7 @@ def create_app(settings: Settings) -> App:
     scheduler = Scheduler(
         Defaults(
             context_length=settings.context_length or default_context(sum(gpu.total for gpu in gpus.list())),
+            automatic_context=not settings.context_length,
             num_parallel=settings.num_parallel,
             kv_type=settings.kv_cache_type,
             flash_attention=settings.flash_attention,

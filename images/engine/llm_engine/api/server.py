@@ -250,6 +250,6 @@ async def _preload(app: App) -> None:
             files = files_of(await app.engine.models.get(name))
             async with app.engine.scheduler.use(files, None, FOREVER if pinned else None, "preload"):
                 if pinned:
-                    app.engine.scheduler.keep(files.key)
+                    app.engine.scheduler.keep(files)
         except Exception as error:  # noqa: BLE001 - a missing model must not keep the server from serving
             log.error("preload failed", extra={"data": {"model": name, "reason": str(error)}})

@@ -195,7 +195,7 @@ async def load_only(call: Call, turn: Turn) -> None:
 
 async def unload(call: Call, name: str) -> None:
     model = await find_model(call, name)
-    await call.engine.scheduler.unload(files_of(model).key)
+    await call.engine.scheduler.unload(files_of(model))
 
 
 async def debug_render(call: Call, turn: Turn) -> dict[str, Any]:

@@ -1,9 +1,14 @@
-"""What GPUs there are right now, and their memory."""
+"""What GPUs there are right now, and their memory: those that runners will see, numbered as they number them.
+
+The driver counts all cards in the order of their slots. CUDA does the same when it is asked to
+(`ENVIRONMENT`), and leaves out what `CUDA_VISIBLE_DEVICES` does not name.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import logging
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -14,6 +19,7 @@ log = logging.getLogger("llm_engine.devices")
 
 
 PATIENCE = 2.0
+ENVIRONMENT = {"CUDA_DEVICE_ORDER": "PCI_BUS_ID"}
 
 
 @dataclass(frozen=True)
@@ -37,17 +43,18 @@ class Gpus:
         if self._nvml is None:
             return []
         nvml = self._nvml
+        found, lost = [], None
         try:
-            found = []
-            for index in range(nvml.nvmlDeviceGetCount()):
-                handle = nvml.nvmlDeviceGetHandleByIndex(index)
-                memory = nvml.nvmlDeviceGetMemoryInfo(handle)
-                name = nvml.nvmlDeviceGetName(handle)
-                found.append(Gpu(index, name, int(memory.total), int(memory.free)))
+            wanted = visible(os.environ.get("CUDA_VISIBLE_DEVICES"), nvml.nvmlDeviceGetCount())
         except nvml.NVMLError as error:
             self.lost = str(error)
             return []
-        self.lost = None
+        for index, card in enumerate(wanted):
+            try:
+                found.append(_card(nvml, index, card))
+            except nvml.NVMLError as error:  # the others may go on
+                lost = str(error)
+        self.lost = lost
         return found
 
     async def look(self) -> Look:
@@ -64,6 +71,30 @@ class Gpus:
         if len(found) >= self.known:
             return Look(found, None)
         return Look(found, self.lost or f"{len(found)} of {self.known} GPUs answer")
+
+
+def _card(nvml: Any, index: int, card: int | str) -> Gpu:
+    by_index = isinstance(card, int)
+    handle = (nvml.nvmlDeviceGetHandleByIndex if by_index else nvml.nvmlDeviceGetHandleByUUID)(card)
+    memory = nvml.nvmlDeviceGetMemoryInfo(handle)
+    return Gpu(index, nvml.nvmlDeviceGetName(handle), int(memory.total), int(memory.free))
+
+
+def visible(setting: str | None, count: int) -> Sequence[int | str]:
+    """The cards that `CUDA_VISIBLE_DEVICES` leaves, as numbers or identifiers, in its order. As in CUDA, the
+    first one that does not exist ends the list."""
+    if setting is None:
+        return range(count)
+    cards: list[int | str] = []
+    for word in setting.split(","):
+        text = word.strip()
+        if text.startswith(("GPU-", "MIG-")):
+            cards.append(text)
+        elif text.isdigit() and int(text) < count:
+            cards.append(int(text))
+        else:
+            break
+    return cards
 
 
 def _open_nvml() -> Any:

@@ -23,3 +23,10 @@ class LoadError(SchedulerError):
 class ShuttingDown(SchedulerError):
     def __init__(self) -> None:
         super().__init__("the server is shutting down")
+
+
+class Abandoned(SchedulerError):
+    """Nobody waits for this load any more."""
+
+    def __init__(self) -> None:
+        super().__init__("nobody waits for the model any more")

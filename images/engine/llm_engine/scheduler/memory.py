@@ -1,4 +1,4 @@
-"""How much memory a model will need, and how many of its layers a GPU can hold.
+"""How much memory a model will need.
 
 The figures come from the file itself (bytes of each layer's tensors, heads and widths for the cache); the
 compute buffer is llama.cpp's own rule of thumb, rounded up. They decide what is evicted and what is
@@ -26,6 +26,8 @@ KV_BYTES = {
     "iq4_nl": 18 / 32,
 }
 FIXED_OVERHEAD = 64 << 20
+STEP = 512
+"""Tokens that llama.cpp computes at once, at most."""
 GPU_RESERVE = 256 << 20
 """What CUDA itself takes for a context, before the first tensor."""
 
@@ -46,6 +48,9 @@ class Shape:
     n_ctx_train: int = 0
     extra: int = 0
     """Files loaded beside it: projector, adapters, draft model."""
+    input: int = 0
+    """Bytes of the input embeddings, part of `other`: they never leave main memory. 0 where the output layer
+    is made of them, which puts them where the output is."""
 
     @property
     def weights(self) -> int:
@@ -67,11 +72,13 @@ def shape_of(metadata: Mapping[str, Any], tensors: Iterable[tuple[str, int]], ex
     """Reads the figures out of GGUF metadata and (name, bytes) of each tensor."""
     by_layer: dict[int, int] = {}
     other = 0
+    outside: dict[str, int] = {}
     for name, size in tensors:
         if match := _LAYER.match(name):
             by_layer[int(match[1])] = by_layer.get(int(match[1]), 0) + size
         else:
             other += size
+            outside[name] = size
     architecture = str(metadata.get("general.architecture", ""))
 
     def value(key: str, default: int = 0) -> int:
@@ -97,18 +104,20 @@ def shape_of(metadata: Mapping[str, Any], tensors: Iterable[tuple[str, int]], ex
         n_head=heads,
         n_ctx_train=value("context_length"),
         extra=extra,
+        input=outside.get("token_embd.weight", 0) if "output.weight" in outside else 0,
     )
 
 
-def need(shape: Shape, *, cells: int, num_batch: int, kv_type: str) -> Need:
+def need(shape: Shape, *, cells: int, num_batch: int, kv_type: str, flash: bool = True) -> Need:
     """The whole memory of a load."""
     element = KV_BYTES.get(kv_type, 2.0)
     kv = int(cells * element * sum(shape.kv_elements))
-    # Activations of one batch and the logits of the outputs; attention without flash keeps a score matrix
-    # too.
-    compute = num_batch * 4 * (8 * shape.n_embd + min(shape.n_vocab, 262144)) + num_batch * 4 * min(
-        cells, 32768
-    )
+    # Activations of one step and the logits of its outputs; which token may see which cell; and, without
+    # flash attention, every head's scores.
+    step = min(num_batch, STEP)
+    per_token = 8 * shape.n_embd + min(shape.n_vocab, 262144)
+    per_cell = 6 if flash else 6 + 4 * shape.n_head
+    compute = step * (4 * per_token + cells * per_cell)
     return Need(shape.weights, kv, compute + FIXED_OVERHEAD)
 
 
@@ -120,54 +129,3 @@ class Gpu:
     name: str
     total: int
     free: int
-
-
-@dataclass(frozen=True)
-class Placement:
-    """Which layers go to GPUs. `num_gpu` counts them as llama.cpp does: the output layer is one more."""
-
-    num_gpu: int
-    tensor_split: tuple[float, ...] = ()
-    main_gpu: int = 0
-    vram: int = 0
-    ram: int = 0
-
-
-def place(
-    shape: Shape, wanted: Need, gpus: Sequence[Gpu], *, reserve: int, num_gpu: int | None, spread: bool
-) -> Placement:
-    """Fill the GPU with most room; use several only where one does not do, or `spread` asks for it."""
-    if not gpus or num_gpu == 0:
-        return Placement(0, ram=wanted.total)
-    rooms = {gpu.index: max(gpu.free - reserve - GPU_RESERVE - wanted.compute, 0) for gpu in gpus}
-    count = len(shape.layers)
-    kv_total = sum(shape.kv_elements) or 1
-    costs = [
-        size + int(wanted.kv * elements / kv_total)
-        for size, elements in zip(shape.layers, shape.kv_elements, strict=True)
-    ]
-    whole = sum(costs) + shape.other + shape.extra
-    best = max(gpus, key=lambda gpu: rooms[gpu.index])
-    if not spread and (rooms[best.index] >= whole or len(gpus) == 1):
-        use = [best]
-    else:
-        use = sorted(gpus, key=lambda gpu: gpu.index)
-    room = sum(rooms[gpu.index] for gpu in use)
-    limit = count + 1 if num_gpu is None or num_gpu < 0 else min(num_gpu, count + 1)
-    placed, spent = 0, 0
-    # llama.cpp offloads the last layers first, and the output after all of them.
-    for cost in reversed(costs):
-        if placed >= limit or (num_gpu is None and spent + cost > room):
-            break
-        placed, spent = placed + 1, spent + cost
-    if (
-        placed == count
-        and placed < limit
-        and (num_gpu is not None or spent + shape.other + shape.extra <= room)
-    ):
-        placed, spent = placed + 1, spent + shape.other + shape.extra
-    if placed == 0:
-        return Placement(0, ram=wanted.total)
-    vram = spent + wanted.compute * len(use)
-    split = tuple(float(rooms.get(gpu.index, 0)) if gpu in use else 0.0 for gpu in gpus)
-    return Placement(placed, split if len(gpus) > 1 else (), best.index, vram, max(wanted.total - vram, 0))

@@ -11,6 +11,9 @@ from llm_engine.scheduler.options import RunnerOptions
 
 MIN_CTX = 4
 AUTO_PARALLEL = 4
+# What parallel sequences share beyond one whole context, where nobody said how many there are to be: more
+# would keep other models out of memory for answers that nobody may ask for.
+AUTO_CELLS = 32768
 
 
 @dataclass(frozen=True)
@@ -40,7 +43,8 @@ class Plan:
     files: ModelFiles
     options: RunnerOptions = field(default_factory=RunnerOptions)
     num_ctx: int = 4096
-    keep_alive: float = 300.0
+    automatic: bool = False
+    """Nobody asked for this context; it may be shorter where that lets all layers be on a GPU."""
 
     @property
     def name(self) -> str:
@@ -52,6 +56,8 @@ class Defaults:
     """The server's settings as far as they decide loads."""
 
     context_length: int = 4096
+    automatic_context: bool = False
+    """The length comes from the GPU memory there is, not from the settings."""
     num_parallel: int = 0
     kv_type: str = "f16"
     flash_attention: bool | None = None
@@ -65,13 +71,24 @@ class Defaults:
     tensor_split: Sequence[float] = ()
 
 
-def make_plan(files: ModelFiles, options: RunnerOptions, defaults: Defaults, keep_alive: float) -> Plan:
+def make_plan(files: ModelFiles, options: RunnerOptions, defaults: Defaults) -> Plan:
     wanted = options.num_ctx or defaults.context_length
     trained = files.shape.n_ctx_train
     num_ctx = max(min(wanted, trained) if trained else wanted, MIN_CTX)
     if not defaults.gpus:  # a wish for layers on a GPU that is not there must not make the model reload
         options = replace(options, num_gpu=None, main_gpu=None)
-    return Plan(files, options, num_ctx, keep_alive)
+    elif options.num_gpu is not None and options.num_gpu < 0:
+        options = replace(options, num_gpu=None)
+    return Plan(files, options, num_ctx, automatic=not options.num_ctx and defaults.automatic_context)
+
+
+def _cells(num_ctx: int, defaults: Defaults) -> int:
+    """Tokens of cache for all sequences together."""
+    if defaults.kv_cells:
+        return defaults.kv_cells
+    if defaults.num_parallel:
+        return num_ctx * defaults.num_parallel
+    return max(num_ctx, min(num_ctx * AUTO_PARALLEL, AUTO_CELLS))
 
 
 def spec_for(plan: Plan, defaults: Defaults) -> LoadSpec:
@@ -95,7 +112,7 @@ def spec_for(plan: Plan, defaults: Defaults) -> LoadSpec:
         mlock=bool(options.use_mlock),
         embedding=plan.files.embedding,
         max_queue=defaults.max_queue,
-        cells=defaults.kv_cells or None,
+        cells=_cells(plan.num_ctx, defaults),
         gap_ms=float(defaults.gap_ms),
         numa=defaults.numa or None,
         split_mode=defaults.split_mode,
@@ -109,9 +126,15 @@ def spec_for(plan: Plan, defaults: Defaults) -> LoadSpec:
     return spec
 
 
-def satisfies(loaded: Plan, spec: LoadSpec, wanted: Plan) -> bool:
-    """Whether a request can use what is loaded. Only what it asked for by name can make it reload."""
-    if wanted.num_ctx > max(loaded.num_ctx, spec.num_ctx):
+def satisfies(loaded: Plan, spec: LoadSpec, wanted: Plan, automatic_ctx: int | None = None) -> bool:
+    """Whether a request can use what is loaded. Only what it asked for by name can make it reload.
+
+    `automatic_ctx` is what the automatic context came to when this model was last loaded with one: it would
+    come to no more now, so that is enough for whoever asks for none."""
+    enough = wanted.num_ctx
+    if wanted.automatic:
+        enough = min(enough, spec.num_ctx if loaded.automatic else automatic_ctx or enough)
+    if enough > spec.num_ctx:
         return False
     options = wanted.options
     asked = (
@@ -131,5 +154,5 @@ def satisfies(loaded: Plan, spec: LoadSpec, wanted: Plan) -> bool:
 
 
 def _same_offload(wanted: int, loaded: int, layers: int) -> bool:
-    """Layer counts beyond all layers mean all; a negative count leaves the choice to us."""
-    return wanted < 0 or min(wanted, layers + 1) == min(loaded, layers + 1)
+    """Layer counts beyond all layers mean all."""
+    return min(wanted, layers + 1) == min(loaded, layers + 1)

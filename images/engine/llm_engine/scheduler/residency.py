@@ -11,22 +11,26 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import contextvars
 import logging
+import re
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import Protocol
 
 from llm_engine.durations import FOREVER
 from llm_engine.runner.messages import LoadSpec
-from llm_engine.scheduler.errors import LoadError, SchedulerError, ShuttingDown
+from llm_engine.scheduler.errors import Abandoned, LoadError, SchedulerError, ShuttingDown
 from llm_engine.scheduler.fairqueue import FairQueue
 from llm_engine.scheduler.plan import Plan, satisfies
 from llm_engine.scheduler.process import RunnerProcess
 
 log = logging.getLogger("llm_engine.scheduler")
 STOP_GRACE = 2.0
+# What llama.cpp and CUDA say when a buffer cannot be had.
+_MEMORY = re.compile(r"alloc|out of memory|no memory", re.IGNORECASE)
 
 
 class State(Enum):
@@ -39,7 +43,9 @@ class State(Enum):
 class Landlord(Protocol):
     """What a residency asks of the scheduler."""
 
-    async def make_room(self, residency: Residency, plan: Plan) -> LoadSpec: ...
+    async def make_room(self, residency: Residency, waiter: Waiter) -> LoadSpec: ...
+
+    async def leaving(self, residency: Residency) -> None: ...
 
     async def freed(self, residency: Residency) -> None: ...
 
@@ -60,6 +66,10 @@ class Waiter:
     plan: Plan
     client: str
     tag: str = ""
+    keep_alive: float | None = None
+    """How long the model stays after this request; None: as it was told before."""
+    orders: int = 0
+    """The orders to leave that the model had been given when this one came."""
     since: float = field(default_factory=time.monotonic)
     granted: asyncio.Future[RunnerProcess] = field(
         default_factory=lambda: asyncio.get_running_loop().create_future()
@@ -67,33 +77,49 @@ class Waiter:
 
 
 class Residency:
-    def __init__(self, key: str, landlord: Landlord, start: Starter, load_timeout: float) -> None:
+    def __init__(
+        self, key: str, landlord: Landlord, start: Starter, load_timeout: float, keep_alive: float
+    ) -> None:
         self.key = key
         self.landlord = landlord
         self.start = start
         self.load_timeout = load_timeout
+        self.default_keep_alive = keep_alive
         self.state = State.EMPTY
         self.process: RunnerProcess | None = None
         self.spec: LoadSpec | None = None
         self.plan: Plan | None = None
         self.queue: FairQueue[Waiter] = FairQueue()
         self.names: dict[str, float] = {}
+        self.last_name = ""
         self.active = 0
-        self.keep_alive = 0.0
+        self.keep_alive = keep_alive
+        self.orders = 0
+        self.automatic_ctx: int | None = None
+        self.cautious = False
+        """Whether its first attempt failed for want of GPU memory."""
         self.pinned = False
         self.last_used = time.monotonic()
         self.load_started = 0.0
         self.load_seconds = 0.0
         self.progress = 0.0
         self.reserved = 0
+        self.vram: Mapping[int, int] = {}
+        """Bytes by GPU that it was promised."""
         self.evict = False
         self.closing = False
+        self.unloaded = asyncio.Event()
+        """Set when its memory has come back; cleared when it is loaded again."""
         self._wake = asyncio.Event()
-        self.task = asyncio.create_task(self._own(), name=f"residency {key[-12:]}")
+        # The task outlives the request that came first, so nothing of that request's may cling to it.
+        self.task = asyncio.create_task(
+            self._own(), name=f"residency {key[-12:]}", context=contextvars.Context()
+        )
 
     # -- what requests do ---------------------------------------------------------------------------------
 
     def join(self, waiter: Waiter) -> None:
+        waiter.orders = self.orders
         self.queue.push(waiter.client, waiter)
         self.wake()
 
@@ -101,16 +127,48 @@ class Residency:
         self.queue.remove(waiter.client, waiter)
         self.wake()
 
-    def release(self, keep_alive: float) -> None:
+    def release(self) -> None:
         self.active -= 1
-        self.keep_alive = keep_alive
         self.last_used = time.monotonic()
         self.wake()
+
+    def order_out(self) -> None:
+        """It leaves as soon as nobody uses it; who came before the order cannot take it back."""
+        self.orders += 1
+        self.keep_alive = 0.0
+        self.pinned = False
+        self.wake()
+
+    def disown(self, name: str) -> None:
+        """The name belongs to other files now, or to none. Without a name nobody can ask for it."""
+        if self.names.pop(name, None) is not None and not self.names:
+            self.order_out()
 
     def wake(self) -> None:
         self._wake.set()
 
     # -- what others may read -----------------------------------------------------------------------------
+
+    @property
+    def name(self) -> str:
+        return next(iter(self.names), self.last_name or self.key)
+
+    @property
+    def ready(self) -> bool:
+        """Whether whoever comes now gets it at once, if it is loaded as they want it."""
+        return (
+            self.state is State.READY
+            and not self.evict
+            and not len(self.queue)
+            and self.active < self.slots
+            and self.process is not None
+            and self.process.alive
+        )
+
+    def suits(self, plan: Plan) -> bool:
+        if self.spec is None or self.plan is None:
+            return False
+        return satisfies(self.plan, self.spec, plan, self.automatic_ctx)
 
     @property
     def slots(self) -> int:
@@ -148,7 +206,13 @@ class Residency:
                 if self.state is State.EMPTY and not len(self.queue):
                     break
                 await self._sleep()
+        except Exception as error:
+            log.exception("the scheduler failed", extra={"data": {"model": self.name}})
+            self._fail_all(LoadError(f"the scheduler failed: {error!r}"))
+            if self.process is not None:
+                await self.process.stop(STOP_GRACE)
         finally:
+            self.unloaded.set()
             self.landlord.gone(self)
 
     async def _sleep(self) -> None:
@@ -162,7 +226,7 @@ class Residency:
     async def _step(self) -> None:
         process = self.process
         if process is not None and process.exited.done():
-            self._bury(process)
+            await self._bury(process)
         while waiter := self.queue.peek():
             if self.closing:
                 self._fail_all(ShuttingDown())
@@ -170,8 +234,8 @@ class Residency:
             if self.state is State.READY and self.evict:
                 break
             if self.state is State.EMPTY:
-                await self._load(waiter.plan)
-            elif not (self.spec and self.plan and satisfies(self.plan, self.spec, waiter.plan)):
+                await self._load(waiter)
+            elif not self.suits(waiter.plan):
                 if self.active:
                     return
                 await self._unload("reload")
@@ -193,7 +257,10 @@ class Residency:
         if waiter.granted.done():
             return
         self.active += 1
-        self.last_used = time.monotonic()
+        if waiter.orders == self.orders:
+            self.last_used = time.monotonic()
+            if waiter.keep_alive is not None:
+                self.keep_alive = waiter.keep_alive
         waiter.granted.set_result(self.process)
 
     def _fail_all(self, error: SchedulerError) -> None:
@@ -201,28 +268,65 @@ class Residency:
             if not waiter.granted.done():
                 waiter.granted.set_exception(error)
 
-    async def _load(self, plan: Plan) -> None:
+    async def _load(self, waiter: Waiter) -> None:
+        plan = waiter.plan
         self.state = State.LOADING
         self.load_started = time.monotonic()
         self.progress = 0.0
+        self.unloaded.clear()
         try:
-            spec = await self.landlord.make_room(self, plan)
-            process = await self._start(spec)
-        except SchedulerError as error:
+            spec, process = await self._fit_and_start(waiter)
+        except Abandoned:
+            self.state = State.EMPTY
+            await self.landlord.freed(self)
+            return
+        except Exception as error:  # whatever it was, those who wait have to hear of it
             self.state = State.EMPTY
             self.landlord.load_failed(self)
-            log.warning("load failed", extra={"data": {"model": plan.name, "reason": str(error)}})
-            self._fail_all(error)
+            known = isinstance(error, SchedulerError)
+            log.warning(
+                "load failed",
+                extra={"data": {"request_id": waiter.tag, "model": plan.name, "reason": str(error)}},
+                exc_info=None if known else error,
+            )
+            self._fail_all(error if isinstance(error, SchedulerError) else LoadError(_unforeseen(error)))
             await self.landlord.freed(self)
             return
         self.process, self.spec, self.plan = process, spec, plan
+        if plan.automatic:
+            self.automatic_ctx = spec.num_ctx
         self.load_seconds = time.monotonic() - self.load_started
-        self.last_used = time.monotonic()
-        self.keep_alive = plan.keep_alive
+        if waiter.orders == self.orders:
+            self.last_used = time.monotonic()
+            self.keep_alive = self.default_keep_alive if waiter.keep_alive is None else waiter.keep_alive
         self.state = State.READY
         self.evict = False
         process.exited.add_done_callback(lambda _: self.wake())
         self.landlord.loaded(self)
+
+    async def _fit_and_start(self, waiter: Waiter) -> tuple[LoadSpec, RunnerProcess]:
+        """What was reckoned for a GPU may not be enough for it: then once more, with more room."""
+        self.cautious = False
+        while True:
+            spec = await self.landlord.make_room(self, waiter)
+            try:
+                return spec, await self._start(spec)
+            except LoadError as error:
+                if not self.vram or self.cautious or not _MEMORY.search(str(error)):
+                    raise
+                log.warning(
+                    "the GPU had less room than was reckoned; loading once more",
+                    extra={
+                        "data": {
+                            "request_id": waiter.tag,
+                            "model": waiter.plan.name,
+                            "reason": str(error),
+                        }
+                    },
+                )
+                self.cautious = True
+                self.progress = 0.0
+                await self.landlord.freed(self)
 
     async def _start(self, spec: LoadSpec) -> RunnerProcess:
         """Start the runner; a load that makes no progress for the time allowed is ended."""
@@ -255,19 +359,27 @@ class Residency:
         process = self.process
         assert process is not None
         self.state = State.STOPPING
+        await self.landlord.leaving(self)
         await process.stop(STOP_GRACE)
-        self.process = None
-        await self.landlord.freed(self)
-        self.spec = None
-        self.evict = False
-        self.state = State.EMPTY
-        log.info("unloaded", extra={"data": {"model": next(iter(self.names), self.key), "why": why}})
+        await self._emptied()
+        log.info("unloaded", extra={"data": {"model": self.name, "why": why}})
 
-    def _bury(self, process: RunnerProcess) -> None:
+    async def _bury(self, process: RunnerProcess) -> None:
         """The runner ended by itself. Those who were using it see it in their streams; the next one
         reloads."""
+        self.state = State.STOPPING
         if not self.closing:
             self.landlord.crashed(self, str(process.exited.result()))
-        self.process, self.spec, self.reserved = None, None, 0
+        await self._emptied()
+
+    async def _emptied(self) -> None:
+        """The process has ended; what it held counts as free once the GPUs say so."""
+        await self.landlord.freed(self)
+        self.process, self.spec = None, None
         self.evict = False
         self.state = State.EMPTY
+        self.unloaded.set()
+
+
+def _unforeseen(error: Exception) -> str:
+    return f"the model could not be loaded: {type(error).__name__}: {error}"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import functools
 from dataclasses import dataclass
 from typing import Any
@@ -70,6 +72,8 @@ def create_app(settings: Settings) -> App:
     requests = RequestLog() if settings.log_requests else None
     engine = Engine(settings, Models(store), puller, scheduler, metrics, keys, requests)
     engine.describe = _description
+    loop = asyncio.get_running_loop()
+    store.on_change = lambda name: _tell(loop, engine)
     metrics.watch(lambda: scheduler.waiting, lambda: loaded_models(engine))
     asgi = Gate(
         Router(engine, ENDPOINTS),
@@ -79,6 +83,12 @@ def create_app(settings: Settings) -> App:
         metrics=metrics,
     )
     return App(asgi, engine)
+
+
+def _tell(loop: asyncio.AbstractEventLoop, engine: Engine) -> None:
+    """From the thread that changed the store; the loop may have ended by then."""
+    with contextlib.suppress(RuntimeError):
+        loop.call_soon_threadsafe(engine.forget_stale)
 
 
 @functools.cache

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import functools
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from llm_engine.api.endpoint import Call
@@ -62,6 +63,14 @@ class Models:
             return None
         return self.read.get((model.short_name, model.digest), model)
 
+    def key(self, name: str) -> str | None:
+        """What a loaded model of this name is told by; None where there is no such model any more."""
+        try:
+            model = self.store.resolve(name)
+        except ModelsError:
+            return None
+        return _paths(model, memory.Shape()).key if model.model_paths else None
+
 
 def _read(model: Model) -> None:
     """Everything that is read from disk, so that later looks at it cost nothing."""
@@ -100,26 +109,30 @@ def _files(name: str, digest: str, path: object, model: Model) -> ModelFiles:
     extras = [*model.adapter_paths, *model.projector_paths]
     if model.draft_path is not None:
         extras.append(model.draft_path)
-    projectors = model.projector_paths
     metadata: dict[str, Any] = dict(gguf.metadata)
     heads = f"{gguf.architecture}.attention.head_count_kv"
     if isinstance(metadata.get(heads), Array):
         metadata[heads] = gguf.array(heads)
     if isinstance(tokens := metadata.get("tokenizer.ggml.tokens"), Array):
         metadata.setdefault(f"{gguf.architecture}.vocab_size", tokens.count)
+    shape = memory.shape_of(
+        metadata,
+        [(tensor.name, tensor.size) for tensor in gguf.tensors],
+        sum(extra.stat().st_size for extra in extras if extra.exists()),
+    )
+    return replace(_paths(model, shape), name=name, embedding=embeds_only(model))
+
+
+def _paths(model: Model, shape: memory.Shape) -> ModelFiles:
+    projectors = model.projector_paths
     return ModelFiles(
-        name=name,
+        name=model.short_name,
         path=str(model.model_path),
         splits=tuple(map(str, model.model_paths[1:])),
-        shape=memory.shape_of(
-            metadata,
-            [(tensor.name, tensor.size) for tensor in gguf.tensors],
-            sum(extra.stat().st_size for extra in extras if extra.exists()),
-        ),
+        shape=shape,
         adapters=tuple(str(adapter) for adapter in model.adapter_paths),
         mmproj=str(projectors[0]) if projectors else None,
         draft=str(model.draft_path) if model.draft_path else None,
-        embedding=embeds_only(model),
     )
 
 

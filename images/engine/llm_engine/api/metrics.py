@@ -174,6 +174,10 @@ class _LoadedModels(Collector):
             "cells": GaugeMetricFamily("llm_engine_kv_cells", "KV cells there are.", labels=["model"]),
         }
         for name, family in families.items():
+            # Two may share a label: what a name stood for before, on its way out, or those called `other`.
+            sums: dict[str, float] = {}
             for model in models:
-                family.add_metric([model.label], float(getattr(model, name)))
+                sums[model.label] = sums.get(model.label, 0.0) + float(getattr(model, name))
+            for label, value in sums.items():
+                family.add_metric([label], value)
             yield family

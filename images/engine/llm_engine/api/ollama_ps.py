@@ -46,6 +46,7 @@ class PsReply(TypedDict):
 
 
 async def ps(call: Call) -> Reply:
+    call.engine.forget_stale()
     await call.engine.refresh_stats()
     rows: list[tuple[datetime, dict[str, Any]]] = []
     for residency in call.engine.scheduler.residencies():
@@ -71,7 +72,7 @@ def _row(call: Call, residency: Residency, name: str, expires: datetime) -> dict
     return {
         "name": name,
         "model": name,
-        "size": info.size if info else residency.reserved if loading else 0,
+        "size": info.size if info else _promised(residency) if loading else 0,
         "digest": model.digest if model else "",
         "details": details_of(model),
         "expires_at": goencode.timestamp(expires),
@@ -80,3 +81,8 @@ def _row(call: Call, residency: Residency, name: str, expires: datetime) -> dict
         "cache_mode": info.cache_mode if info else "",
         "parked": call.engine.stats_of(residency).parked_bytes if info else 0,
     }
+
+
+def _promised(residency: Residency) -> int:
+    """What a model that still loads will take, as far as was reckoned."""
+    return residency.reserved + sum(residency.vram.values())

@@ -82,6 +82,7 @@ class Engine:
         that run."""
         entry = Running(call.request_id, call.client, call.scope["path"], files.name)
         self.running[id(entry)] = entry
+        lease: Lease | None = None
         try:
             async with contextlib.AsyncExitStack() as stack:
                 try:
@@ -92,6 +93,10 @@ class Engine:
                     raise scheduler_error(error) from None
                 entry.state = "running"
                 yield lease
+        except (asyncio.CancelledError, GeneratorExit):
+            if lease is None or not lease.answered:
+                self.metrics.cancelled.labels(self.metrics.label(files.name)).inc()
+            raise
         finally:
             del self.running[id(entry)]
 
@@ -107,6 +112,14 @@ class Engine:
     async def lost_gpu(self) -> str | None:
         """Why fewer GPUs answer than at start."""
         return (await self.scheduler.gpus.look()).lost
+
+    def forget_stale(self) -> None:
+        """Lets models go whose names stand for other files now, or for none: deleted or replaced while they
+        were loaded, by this server or by another program on the same directory."""
+        for residency in self.scheduler.residencies():
+            for name in list(residency.names):
+                if (key := self.models.key(name)) != residency.key:
+                    self.scheduler.forget(name, besides=key)
 
     async def refresh_stats(self) -> None:
         """Asks each runner how full its cache is. One that is frozen or dying must not hold up whoever asks

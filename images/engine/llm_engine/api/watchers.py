@@ -59,11 +59,12 @@ class _Loaded:
 
 def loaded_models(engine: Engine) -> Iterable[_Loaded]:
     for residency in engine.scheduler.residencies():
-        if residency.process is None:
+        process = residency.process
+        if process is None:
             continue
-        info = residency.process.info
+        info = process.info
         yield _Loaded(
-            label=engine.metrics.label(next(iter(residency.names), residency.key)),
+            label=engine.metrics.label(residency.name),
             ram_bytes=info.size - info.size_vram,
             vram_bytes=info.size_vram,
             cells_used=engine.cells_used(residency),

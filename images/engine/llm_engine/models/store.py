@@ -9,7 +9,7 @@ import contextlib
 import logging
 import os
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import datetime
 from pathlib import Path
 
@@ -38,6 +38,8 @@ class ModelStore:
         self.manifests = ManifestStore(root / "manifests")
         self.leases = Leases(root / ".leases")
         self.promised = Promised(self.leases)
+        self.on_change: Callable[[Name], None] = lambda name: None
+        """Told of each name that has been given to another manifest, or to none; from whatever thread."""
 
     # -- reading -------------------------------------------------------------------------------------------
 
@@ -130,6 +132,7 @@ class ModelStore:
             with contextlib.suppress(ModelNotFound, CorruptManifest):
                 old = {layer.digest for layer in self.manifests.read(target)[0].everything}
             self.manifests.write(target, manifest)
+        self.on_change(target)
         return sorted(old - {layer.digest for layer in manifest.everything})
 
     def copy(self, source: Name, destination: Name) -> None:
@@ -152,6 +155,7 @@ class ModelStore:
         if name.pin and name.pin != found:
             raise ModelNotFound(f"{name.short}@{name.pin}")
         self.manifests.remove(stored)
+        self.on_change(stored)
         self.remove_unused(digests)
 
     # -- cleaning up ---------------------------------------------------------------------------------------

@@ -26,12 +26,12 @@ SMALL_READ = 16 * 1024
 GCM_TAG = 16
 BLOCK = 16
 _PADDING = [bytes(n) for n in range(BLOCK + 4)]
-_HEADER = struct.Struct(">IB")  # packet length, padding length
+_PADDING_LENGTH = [bytes([n]) for n in range(BLOCK + 4)]
 _ONE_SECOND = struct.pack("ll", 1, 0)
 _UINT64_MASK = (1 << 64) - 1
 
-#: Called with (message number, our channel's number, the whole payload); False when it is not for a forward.
-Deliver = Callable[[int, int, memoryview], bool]
+#: Called with the whole payload of a message; False when it is not for a forward.
+Deliver = Callable[[memoryview], bool]
 #: The messages that may belong to a forward: open confirmed, window adjust, data, EOF, close.
 SHORT_PATH = frozenset({91, 93, 94, 96, 97})
 
@@ -75,6 +75,8 @@ class TunnelPacketizer(_Packetizer):  # type: ignore[misc]
 
     def _fill(self, n: int, check_rekey: bool = False) -> None:
         """Make at least n bytes available; waits in slices so that closing and re-keying are noticed."""
+        if self.deliver is not None and not self._buffer and self._fill_at_once(n):
+            return
         have = bytes(self._buffer)
         early = self._Packetizer__remainder  # what came in one read with the peer's version line
         if early:
@@ -83,8 +85,9 @@ class TunnelPacketizer(_Packetizer):  # type: ignore[misc]
         while total < n:
             if self.handshake_timed_out() or self.closed:
                 raise EOFError
+            asked = self._read_size
             try:
-                piece = self._sock.recv(self._read_size)
+                piece = self._sock.recv(asked)
             except (TimeoutError, BlockingIOError):
                 if check_rekey and total == 0 and self.need_rekey():
                     raise NeedRekeyException from None
@@ -95,14 +98,23 @@ class TunnelPacketizer(_Packetizer):  # type: ignore[misc]
                 raise
             if not piece:
                 raise EOFError
-            if len(piece) == self._read_size or self._read_size > SMALL_READ:
-                self._read_size = next_read_size(len(piece), self._read_size, READ_SIZE)
-            if not total and len(piece) >= n:
-                self._buffer = memoryview(piece)
-                return  # nearly always: nothing was left over, and one read brings whole packets
+            if len(piece) == asked or asked > SMALL_READ:
+                self._read_size = next_read_size(len(piece), asked, READ_SIZE)
             pieces.append(piece)
             total += len(piece)
         self._buffer = memoryview(b"".join(pieces))
+
+    def _fill_at_once(self, n: int) -> bool:
+        """Nearly always: nothing was left over, and one read brings whole packets."""
+        asked = self._read_size
+        try:
+            piece = self._sock.recv(asked)
+        except OSError:
+            return False  # what it means is for _fill to say
+        if len(piece) == asked or asked > SMALL_READ:
+            self._read_size = next_read_size(len(piece), asked, READ_SIZE)
+        self._buffer = memoryview(piece)
+        return len(piece) >= n
 
     def _read_timeout(self, timeout: float) -> bytes:
         """For the version line; paramiko's own knows only Python's kind of timeout."""
@@ -120,25 +132,29 @@ class TunnelPacketizer(_Packetizer):  # type: ignore[misc]
         raise EOFError
 
     def read_message(self) -> tuple[int, Any]:
-        while self.deliver is not None and self._Packetizer__aead_in and not self._Packetizer__dump_packets:
-            if len(self._buffer) < 4:
+        while (
+            self.deliver is not None
+            and self._Packetizer__aead_in
+            and not self._Packetizer__dump_packets
+            and self._Packetizer__compress_engine_in is None
+        ):
+            buffer = self._buffer
+            if len(buffer) < 4:
                 self._fill(4, check_rekey=True)
-            length = int.from_bytes(self._buffer[:4], "big")
+                buffer = self._buffer
+            head = bytes(buffer[:4])
+            length = int.from_bytes(head, "big")
             whole = 4 + length + GCM_TAG
             if length > READ_SIZE + 1024:
                 break  # not a packet OpenSSH would send: let paramiko judge it
-            if len(self._buffer) < whole:
+            if len(buffer) < whole:
                 self._fill(whole)
-            packet = self._buffer[:whole]
-            plain = self._Packetizer__block_engine_in.decrypt(
-                self._Packetizer__iv_in, packet[4:], bytes(packet[:4])
-            )
-            if plain[1] not in SHORT_PATH or self._Packetizer__compress_engine_in is not None:
+                buffer = self._buffer
+            plain = self._Packetizer__block_engine_in.decrypt(self._Packetizer__iv_in, buffer[4:whole], head)
+            # Its first byte is the length of the padding, then the message follows.
+            if plain[1] not in SHORT_PATH or not self.deliver(memoryview(plain)[1 : length - plain[0]]):
                 break  # the buffer is untouched: paramiko decrypts this one again
-            payload = memoryview(plain)[1 : length - plain[0]]
-            if not self.deliver(payload[0], int.from_bytes(payload[1:5], "big"), payload):
-                break
-            self._buffer = self._buffer[whole:]
+            self._buffer = buffer[whole:]
             self._count_read(whole)
             if self._Packetizer__need_rekey:
                 raise NeedRekeyException
@@ -169,30 +185,45 @@ class TunnelPacketizer(_Packetizer):  # type: ignore[misc]
     def send_sealed(self, payloads: Sequence[tuple[bytes, memoryview]]) -> None:
         """Seal each (start of message, data) as one packet and write them together."""
         with self._Packetizer__write_lock:
-            engine, iv = self._Packetizer__block_engine_out, self._Packetizer__iv_out
-            out: list[bytes] = []
-            for start, data in payloads:
-                size = len(start) + len(data)
-                padding = 3 + BLOCK - (size + 4) % BLOCK  # the length field is not padded (RFC 5647)
-                header = _HEADER.pack(1 + size + padding, padding)
-                length = header[:4]
-                plain = b"".join((header[4:], start, data, _PADDING[padding]))
-                out += (length, engine.encrypt(iv, plain, length))
-                iv = _next_iv(iv)
-            self._Packetizer__iv_out = iv
-            self._Packetizer__sequence_number_out = (
-                self._Packetizer__sequence_number_out + len(payloads)
-            ) & 0xFFFFFFFF
+            out = [self._sealed(start, data) for start, data in payloads]
             self._write_pieces(out)
-            self._Packetizer__sent_bytes += sum(map(len, out))
-            self._Packetizer__sent_packets += len(payloads)
-            if not self._Packetizer__need_rekey and (
-                self._Packetizer__sent_bytes >= self.REKEY_BYTES
-                or self._Packetizer__sent_packets >= self.REKEY_PACKETS
-            ):
-                self._Packetizer__received_bytes_overflow = 0
-                self._Packetizer__received_packets_overflow = 0
-                self._trigger_rekey()
+            self._count_sent(sum(map(len, out)), len(out))
+
+    def send_one(self, start: bytes, data: bytes) -> None:
+        """The same for one packet that someone waits for: as little as possible before the write."""
+        with self._Packetizer__write_lock:
+            packet = self._sealed(start, data)
+            try:
+                sent = self._sock.send(packet)
+            except (TimeoutError, BlockingIOError):
+                sent = 0
+            except OSError:
+                raise EOFError from None
+            if sent < len(packet):
+                self.write_all(packet[sent:])
+            self._count_sent(len(packet), 1)
+
+    def _sealed(self, start: bytes, data: bytes | memoryview) -> bytes:
+        size = len(start) + len(data)
+        padding = 3 + BLOCK - (size + 4) % BLOCK  # the length field is not padded (RFC 5647)
+        length = (1 + size + padding).to_bytes(4, "big")
+        iv = self._Packetizer__iv_out
+        # Spent from here on, whatever becomes of the packet.
+        self._Packetizer__iv_out = _next_iv(iv)
+        plain = b"".join((_PADDING_LENGTH[padding], start, data, _PADDING[padding]))
+        return length + self._Packetizer__block_engine_out.encrypt(iv, plain, length)  # type: ignore[no-any-return]
+
+    def _count_sent(self, size: int, packets: int) -> None:
+        self._Packetizer__sequence_number_out = (self._Packetizer__sequence_number_out + packets) & 0xFFFFFFFF
+        self._Packetizer__sent_bytes += size
+        self._Packetizer__sent_packets += packets
+        if not self._Packetizer__need_rekey and (
+            self._Packetizer__sent_bytes >= self.REKEY_BYTES
+            or self._Packetizer__sent_packets >= self.REKEY_PACKETS
+        ):
+            self._Packetizer__received_bytes_overflow = 0
+            self._Packetizer__received_packets_overflow = 0
+            self._trigger_rekey()
 
     def _write_pieces(self, pieces: list[bytes]) -> None:
         if self._sendmsg is None:

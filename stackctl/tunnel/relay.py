@@ -6,8 +6,9 @@ only while the local reader keeps up; a connection cut by the loss of SSH ends w
 cannot be taken for a whole answer.
 
 Two threads meet here. The transport's thread writes to the local socket at once when nothing is queued (no
-hand-over, no delay); the loop's thread reads the local socket, drains the queue, and sends control
-messages.
+hand-over, no delay), and sends control messages while it need not wait for the network; the loop's thread
+reads the local socket, drains the queue, and sends the rest. Whoever touches the socket holds the lock, so
+that its number cannot become another's meanwhile.
 """
 
 from __future__ import annotations
@@ -108,13 +109,22 @@ class Relay:
             self._remote_eof = True
             if not self._queue:
                 self._shut_local()
-            self._finish_if_over()
+            over = self._is_over()
+        if over:
+            self._close_at_once()
 
     def remote_closed(self) -> None:
         with self._lock:
             self._remote_closed = self._remote_eof = True
-            if not self._queue:  # otherwise the rest of the answer is still ours to deliver
-                self.loop.call(self._close_stream)
+            over = not self._queue  # otherwise the rest of the answer is still ours to deliver
+        if over:
+            self._close_at_once()
+
+    def _close_at_once(self) -> None:
+        if self.stream is not None and self.stream.transport.can_send_now():
+            self._close_stream()
+        else:
+            self.loop.call(self._close_stream)
 
     def window_opened(self) -> None:
         with self._lock:
@@ -132,7 +142,7 @@ class Relay:
     # --- loop's thread ---
 
     def ready(self, events: int) -> None:
-        if events & WRITE:
+        if events != READ:
             self._drain()
         if events & READ:
             self._read_local()
@@ -141,37 +151,41 @@ class Relay:
         stream = self.stream
         if stream is None or self.done or self._local_eof:
             return
-        room = stream.window()
+        room = stream.window
         if room <= 0:
             with self._lock:
                 # Look again under the lock: window_opened() may have run between the two.
-                if stream.window() <= 0:
+                if stream.window <= 0:
                     self._want(self._interest & ~READ)
             return
-        try:
-            asked = min(room, self._read_size)
-            data = self.sock.recv(asked)
-        except BlockingIOError:
-            return
-        except OSError:
-            with self._lock:
-                self._break_local()
-            return
-        if data:
-            if len(data) == asked or asked > SMALL_READ:
-                self._read_size = next_read_size(len(data), asked, READ_SIZE)
-            self.tally.bytes_up += len(data)
+        asked = min(room, self._read_size)
+        with self._lock:
+            if self.done:
+                return
             try:
-                stream.send(memoryview(data))
+                data = self.sock.recv(asked)
+            except BlockingIOError:
+                return
+            except OSError:
+                self._break_local()
+                return
+        if data:
+            try:
+                stream.send(data)
             except Exception:  # noqa: BLE001 - as in _guard
                 self.lost()
+            self.tally.bytes_up += len(data)
+            if len(data) == asked or asked > SMALL_READ:
+                self._read_size = next_read_size(len(data), asked, READ_SIZE)
             return
         with self._lock:
             self._local_eof = True
             self._want(self._interest & ~READ)
         self._guard(stream.send_eof)
         with self._lock:
-            self._finish_if_over()
+            over = self._is_over()
+        if over:
+            self._close_stream()
 
     def _drain(self) -> None:
         with self._lock:
@@ -195,9 +209,8 @@ class Relay:
                 self._want(self._interest & ~WRITE)
                 if self._remote_eof:
                     self._shut_local()
-                if self._remote_closed:
+                if self._remote_closed or self._is_over():
                     self.loop.call(self._close_stream)
-                self._finish_if_over()
             grant = self._take_grant()
         if grant:
             self._grant(grant)
@@ -260,9 +273,8 @@ class Relay:
         self._want(0)
         self.loop.call(self._close_stream)
 
-    def _finish_if_over(self) -> None:
-        if self._local_eof and self._remote_eof and not self._queue:
-            self.loop.call(self._close_stream)
+    def _is_over(self) -> bool:
+        return self._local_eof and self._remote_eof and not self._queue
 
     def _end(self, with_reset: bool) -> None:
         with self._lock:

@@ -47,19 +47,16 @@ class Stream:
         owner.stream = self  # before the first answer can arrive
         self.remote_chanid = -1
         self.max_packet = 32 * 1024
-        self._window = 0
+        self.window = 0  # what the peer takes from us at present
         self._window_lock = threading.Lock()
         self.close_sent = False
         self.eof_sent = False
 
     # Called in the owner's thread.
-    def window(self) -> int:
-        return self._window
-
-    def send(self, data: memoryview) -> None:
-        """Send data that fits the window (the caller asked `window()`)."""
+    def send(self, data: bytes) -> None:
+        """Send data that fits the window (the caller looked at `window`)."""
         with self._window_lock:
-            self._window -= len(data)
+            self.window -= len(data)
         self.transport.send_stream_data(self, data)
 
     def send_eof(self) -> None:
@@ -84,7 +81,7 @@ class Stream:
     # Called by paramiko, in the transport's thread.
     def _set_remote_channel(self, chanid: int, window: int, max_packet: int) -> None:
         self.remote_chanid = chanid
-        self._window = window
+        self.window = window
         self.max_packet = min(max_packet, MAX_PACKET)
 
     def _feed(self, message: Any) -> None:
@@ -98,8 +95,8 @@ class Stream:
 
     def adjust(self, size: int) -> None:
         with self._window_lock:
-            was = self._window
-            self._window += size
+            was = self.window
+            self.window += size
         if was < self.max_packet:
             self.owner.window_opened()
 

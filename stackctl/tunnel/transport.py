@@ -33,7 +33,6 @@ from stackctl.tunnel.stream import FIRST_WINDOW, MAX_PACKET, Stream, StreamOwner
 ADMINISTRATIVELY_PROHIBITED = 1
 
 Address = tuple[str, int]
-_NOTHING = memoryview(b"")
 _CONTROL = struct.Struct(">BI")  # message, channel
 _DATA = struct.Struct(">BII")  # message, channel, length or value
 _THREE_INTS = struct.Struct(">III")
@@ -101,7 +100,7 @@ class TunnelTransport(_Transport):  # type: ignore[misc]
                 _string(source) + origin[1].to_bytes(4, "big"),
             )
         )
-        self.send_payloads([(start, _NOTHING)])
+        self.send_message(start)
         return stream
 
     def _parse_channel_open_success(self, message: Any) -> None:
@@ -129,8 +128,9 @@ class TunnelTransport(_Transport):  # type: ignore[misc]
 
     # --- moving ---
 
-    def _deliver(self, kind: int, chanid: int, payload: memoryview) -> bool:
+    def _deliver(self, payload: memoryview) -> bool:
         """The short path of packets.py: the messages of a forward, without a Message around them."""
+        kind, chanid = _CONTROL.unpack_from(payload)
         stream = self.streams.get(chanid)
         if stream is None:
             return False
@@ -147,31 +147,38 @@ class TunnelTransport(_Transport):  # type: ignore[misc]
             stream.owner.opened()
         return True
 
-    def send_stream_data(self, stream: Stream, data: memoryview) -> None:
-        step = stream.max_packet - 64
-        if len(data) <= step:
-            self.send_payloads([(_DATA.pack(MSG_CHANNEL_DATA, stream.remote_chanid, len(data)), data)])
+    def send_stream_data(self, stream: Stream, data: bytes) -> None:
+        size, step = len(data), stream.max_packet - 64
+        if size <= step:
+            self.send_message(_DATA.pack(MSG_CHANNEL_DATA, stream.remote_chanid, size), data)
             return
-        self.send_payloads(
-            [
-                (_DATA.pack(MSG_CHANNEL_DATA, stream.remote_chanid, len(piece)), piece)
-                for piece in (data[at : at + step] for at in range(0, len(data), step))
-            ]
-        )
-
-    def send_control(self, kind: int, chanid: int, value: int | None = None) -> None:
-        start = _CONTROL.pack(kind, chanid) if value is None else _DATA.pack(kind, chanid, value)
-        self.send_payloads([(start, _NOTHING)])
-
-    def send_payloads(self, payloads: list[tuple[bytes, memoryview]]) -> None:
+        pieces = [memoryview(data)[at : at + step] for at in range(0, size, step)]
+        payloads = [
+            (_DATA.pack(MSG_CHANNEL_DATA, stream.remote_chanid, len(piece)), piece) for piece in pieces
+        ]
         if not self.packetizer.can_send_fast():
-            for start, data in payloads:
-                self._send_user_message(Message(start + data))
+            for start, piece in payloads:
+                self._send_user_message(Message(start + piece))
             return
         self._wait_clear_to_send()
         try:
             if self.active:
                 self.packetizer.send_sealed(payloads)
+        finally:
+            self.clear_to_send_lock.release()
+
+    def send_control(self, kind: int, chanid: int, value: int | None = None) -> None:
+        start = _CONTROL.pack(kind, chanid) if value is None else _DATA.pack(kind, chanid, value)
+        self.send_message(start)
+
+    def send_message(self, start: bytes, data: bytes = b"") -> None:
+        if not self.packetizer.can_send_fast():
+            self._send_user_message(Message(start + data))
+            return
+        self._wait_clear_to_send()
+        try:
+            if self.active:
+                self.packetizer.send_one(start, data)
         finally:
             self.clear_to_send_lock.release()
 
@@ -192,8 +199,9 @@ class TunnelTransport(_Transport):  # type: ignore[misc]
                 raise paramiko.SSHException("the key exchange did not finish in time")
 
     def can_send_now(self) -> bool:
-        """False during a key exchange. Only the transport's own thread may rely on the answer."""
-        return bool(self.clear_to_send.is_set())
+        """Whether the transport's own thread may send: it must wait neither for a key exchange, which it is
+        itself a part of, nor behind a writer whom the network holds up."""
+        return bool(self.clear_to_send.is_set()) and not self.clear_to_send_lock.locked()
 
     # --- liveness ---
 

@@ -22,6 +22,10 @@ class BuildWithFolders(build_py):
                 target, ignore_errors=True
             )  # an earlier build's: a template that is gone stays gone
             shutil.copytree(HERE / name, target)
+        # What bootstrap takes to another host, whether this is a checkout or not.
+        target = Path(self.build_lib, "stackctl", "_shipped", "requirements")
+        target.mkdir(exist_ok=True)
+        shutil.copy(HERE / "requirements" / "stackctl.txt", target)
 
 
 setup(cmdclass={"build_py": BuildWithFolders})

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import os
+import sys
 from pathlib import Path
+
+#: The folder of a host that bootstrap has prepared, under ~/.local/share/stackctl: see hosts/releases.py.
+RELEASES = ".releases"
 
 
 def state_root() -> Path:
@@ -40,3 +44,13 @@ def config_home() -> Path:
     """`$XDG_CONFIG_HOME/stackctl`: the user's own files, such as hosts.yaml."""
     xdg = os.environ.get("XDG_CONFIG_HOME")
     return (Path(xdg) if xdg else Path.home() / ".config") / "stackctl"
+
+
+def program() -> Path:
+    """The program, to be written down: units and cron lines outlive the release that wrote them."""
+    here = Path(sys.executable)
+    if len(here.parents) > 6 and here.parents[3].name == RELEASES:
+        launcher = here.parents[6] / "bin" / "stackctl"
+        if launcher.exists():
+            return launcher
+    return here.with_name("stackctl")

@@ -1,4 +1,4 @@
-"""The folders that the product reads when it runs: `compose/` and `procedures/`.
+"""What the product reads when it runs: `compose/`, `procedures/`, and the lock in `requirements/`.
 
 In a checkout they lie beside the package, where a person looks for them; a wheel carries them inside it, so
 that an installed stackctl works in any folder.

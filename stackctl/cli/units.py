@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 
 import click
 
+from stackctl import paths
 from stackctl.cli import context as contexts
 from stackctl.cli import output
 
@@ -43,10 +43,9 @@ def install_units(
     from stackctl.units import install, templates
 
     stack = contexts.stack(context)
-    program = Path(sys.executable).parent / "stackctl"
     here = templates.Installation(
         stack.name,
-        program,
+        paths.program(),
         stack.loaded.files[0],
         stack.choice.name,
         stack.config.data_path,

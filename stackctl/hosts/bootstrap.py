@@ -1,28 +1,25 @@
 """Installing stackctl on a host that has none: look, build, copy, install, examine.
 
 The host needs Python and no network: the wheel and its locked dependencies are made here and copied. They
-go into a virtual environment of their own under ~/.local/share/stackctl, with the program in ~/.local/bin;
-doing it again replaces it.
+go into a virtual environment of their own under ~/.local/share/stackctl, with the program in ~/.local/bin.
+Doing it again adds a release beside the others and switches to it once it is known to start; what runs is
+left alone (releases.py).
 """
 
 from __future__ import annotations
 
 import io
 import subprocess
-import sys
 import tarfile
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-import stackctl
 from stackctl.errors import PreflightError, StackctlError
-from stackctl.hosts import remote
-from stackctl.runtime.command import run
+from stackctl.hosts import remote, wheel
 from stackctl.tunnel.hosts import Host
 
-SOURCE = Path(stackctl.__file__).resolve().parents[1]
 Say = Callable[[str], None]
 
 _LOOK = r"""
@@ -44,26 +41,43 @@ echo "uid=$(id -u)"
 _INSTALL = r"""
 set -eu
 base="$HOME/.local/share/stackctl"
-rm -rf "$base/new" && mkdir -p "$base/new" "$HOME/.local/bin"
-tar -xf - -C "$base/new"
-{python} -m venv "$base/new/venv"
-"$base/new/venv/bin/python" -m pip install -q --disable-pip-version-check --no-index \
-    --find-links "$base/new/wheels" --require-hashes -r "$base/new/requirements.txt"
-"$base/new/venv/bin/python" -m pip install -q --disable-pip-version-check --no-index --no-deps \
-    "$base/new/wheels"/stackctl-*.whl
-rm -rf "$base/new/wheels"
-# A virtual environment holds its own path: move it, then mend the program's first line by making it anew.
-rm -rf "$base/current.old"
-[ ! -d "$base/current" ] || mv "$base/current" "$base/current.old"
-mv "$base/new" "$base/current"
-cat > "$HOME/.local/bin/stackctl.new" <<END
+mkdir -p "$base/.releases" "$HOME/.local/bin"
+if [ -d "$base/current" ] && [ ! -L "$base/current" ]; then
+    # From before there were releases.
+    mv "$base/current" "$base/.releases/0"
+    ln -s .releases/0 "$base/current"
+fi
+number=$(ls "$base/.releases" | sort -n | tail -n 1)
+number=$((${number:-0} + 1))
+while ! mkdir "$base/.releases/$number" 2>/dev/null; do
+    [ -d "$base/.releases/$number" ] || mkdir "$base/.releases/$number"  # says why it cannot
+    number=$((number + 1))
+done
+release="$base/.releases/$number"
+trap 'rm -rf "$release"' EXIT
+tar -xf - -C "$release"
+{python} -m venv "$release/venv"
+python="$release/venv/bin/python"
+"$python" -m pip install -q --disable-pip-version-check --no-index \
+    --find-links "$release/wheels" --require-hashes -r "$release/requirements.txt"
+"$python" -m pip install -q --disable-pip-version-check --no-index --no-deps "$release/wheels"/stackctl-*.whl
+rm -rf "$release/wheels"
+# Only what starts becomes the current one.
+"$python" -c "from stackctl.cli.main import main; main()" --version
+touch "$release/ready"
+ln -s ".releases/$number" "$base/current.$number"
+"$python" -c 'import os, sys; os.replace(*sys.argv[1:])' "$base/current.$number" "$base/current"
+trap - EXIT
+# Into the release itself, not through the link: a command keeps the code it was started with.
+program="$HOME/.local/bin/stackctl"
+cat > "$program.$number" <<END
 #!/bin/sh
-exec "$base/current/venv/bin/python" -c "from stackctl.cli.main import main; main()" "\$@"
+release=\$(cd -P "$base/current" && pwd) || exit 1
+exec "\$release/venv/bin/python" -c "from stackctl.cli.main import main; main()" "\$@"
 END
-chmod 755 "$HOME/.local/bin/stackctl.new"
-mv "$HOME/.local/bin/stackctl.new" "$HOME/.local/bin/stackctl"
-rm -rf "$base/current.old"
-"$HOME/.local/bin/stackctl" --version
+chmod 755 "$program.$number"
+mv "$program.$number" "$program"
+"$python" -m stackctl.hosts.releases "$base"
 """
 
 
@@ -113,33 +127,16 @@ def bootstrap(host: Host, say: Say) -> Facts:
     say(
         f"Python {facts.version}, {facts.machine}, Docker {facts.docker or 'none'}, GPU {facts.gpu or 'none'}"
     )
-    lock = SOURCE / "requirements" / "stackctl.txt"
-    if not lock.is_file():
-        raise PreflightError(
-            f"stackctl here was installed without its sources ({lock} is missing)",
-            fix="run bootstrap from a checkout of the project",
-        )
     with tempfile.TemporaryDirectory(prefix="stackctl-bootstrap-") as folder:
-        wheels = Path(folder)
+        wheels = Path(folder) / "wheels"
+        wheels.mkdir()
         say("building the wheel and fetching its locked dependencies")
-        _make_wheels(wheels, lock, facts)
+        wheel.make_all(wheels, facts.version, facts.machine)
         say("copying and installing")
-        _install(host, facts, _bundle(wheels, lock))
+        _install(host, facts, _bundle(wheels, wheel.lock()))
     for note in facts.notes(host.destination.words):
         say(f"note: {note}")
     return facts
-
-
-def _make_wheels(wheels: Path, lock: Path, facts: Facts) -> None:
-    pip = [sys.executable, "-m", "pip", "-q", "--disable-pip-version-check"]
-    run([*pip, "wheel", "--no-deps", "--no-build-isolation", "-w", str(wheels), str(SOURCE)], timeout=300)
-    platforms = [f"manylinux_2_{minor}_{facts.machine}" for minor in (17, 28, 34)]
-    platforms.append(f"manylinux2014_{facts.machine}")
-    download = [*pip, "download", "--no-deps", "--require-hashes", "-r", str(lock), "-d", str(wheels)]
-    download += ["--only-binary=:all:", "--python-version", facts.version]
-    for platform in platforms:
-        download += ["--platform", platform]
-    run(download, timeout=600)
 
 
 def _bundle(wheels: Path, lock: Path) -> bytes:

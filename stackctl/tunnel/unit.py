@@ -9,10 +9,10 @@ from __future__ import annotations
 import os
 import re
 import shutil
-import sys
 from pathlib import Path
 
 from stackctl.errors import StackctlError
+from stackctl.paths import program as program_path
 from stackctl.runtime.command import clean_environment, run
 
 
@@ -27,7 +27,7 @@ def unit_path(tunnel: str) -> Path:
 
 
 def render(host: str, services: tuple[str, ...], stack_file: str | None) -> str:
-    program = shutil.which("stackctl") or str(Path(sys.executable).with_name("stackctl"))
+    program = shutil.which("stackctl") or str(program_path())
     words = [program]
     if stack_file:
         words += ["-f", str(Path(stack_file).absolute())]

@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 import sysconfig
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -24,7 +25,7 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     source.mkdir()
     for name in ("pyproject.toml", "setup.py", "MANIFEST.in", "README.md", "LICENSE"):
         shutil.copy(ROOT / name, source / name)
-    for name in ("stackctl", "compose", "procedures"):
+    for name in ("stackctl", "compose", "procedures", "requirements"):
         shutil.copytree(ROOT / name, source / name, ignore=shutil.ignore_patterns("__pycache__"))
     built = [sys.executable, "-m", "pip", "-q", "--disable-pip-version-check", "wheel", "--no-deps"]
     subprocess.run([*built, "--no-build-isolation", "-w", str(work), str(source)], check=True)
@@ -71,3 +72,21 @@ def test_from_an_empty_folder(installed: Path, tmp_path: Path) -> None:
         check=True,
     ).stdout
     assert where.startswith(str(installed.parents[1]))
+
+
+def test_it_packs_itself_again(installed: Path, tmp_path: Path) -> None:
+    """What bootstrap takes to another host where there is no checkout to build from."""
+    program = "import pathlib, sys; from stackctl.hosts import wheel; wheel.repack(pathlib.Path(sys.argv[1]))"
+    python = installed.with_name("python")
+    subprocess.run([python, "-c", program, tmp_path], cwd=tmp_path, check=True)
+    (first,) = installed.parents[2].glob("stackctl-*.whl")
+    (again,) = tmp_path.glob("*.whl")
+    assert again.name == first.name
+    with zipfile.ZipFile(first) as one, zipfile.ZipFile(again) as other:
+        assert sorted(other.namelist()) == sorted(one.namelist())
+        for name in one.namelist():
+            assert other.read(name) == one.read(name) or name.endswith("/RECORD"), name
+        lines = [sorted(each.read(name).splitlines()) for each in (one, other) for name in each.namelist()
+                 if name.endswith("/RECORD")]  # fmt: skip
+        assert lines[0] == lines[1]
+        assert any(name.endswith("_shipped/requirements/stackctl.txt") for name in one.namelist())

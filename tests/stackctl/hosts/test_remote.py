@@ -16,6 +16,7 @@ from pathlib import Path
 
 import pytest
 
+from stackctl.hosts import releases
 from tests.stackctl.tunnel.conftest import eventually
 from tests.support.sshd import Sshd, free_port
 
@@ -136,6 +137,39 @@ def test_a_dropped_connection_is_picked_up_where_it_was(far: Far) -> None:
     assert out == "last line\n"  # the first was read above, and came once
     assert process.returncode == 4
     assert err.count("a warning") == 0
+
+
+def test_what_is_no_longer_kept_is_left_out_and_said(far: Far) -> None:
+    """The run said more than is kept while the connection was away; then it goes on at the right byte."""
+    gate = slow_procedure(far)
+    script, said = far.folder / "slow", far.folder / "said"
+    flood = f"sys.stdout.write('flood\\n' * 100_000); sys.stdout.flush(); open({str(said)!r}, 'w').close()"
+    script.write_text(script.read_text().replace("    while not gate", f"    {flood}\n    while not gate"))
+    script.write_text(script.read_text().replace("try:\n", "input_gate = gate.with_name('go')\ntry:\n"
+        "    while not input_gate.exists(): time.sleep(0.02)\n"))  # fmt: skip
+    patched = "from stackctl.hosts import output\noutput.KEEP = output.SLACK = 8192\n"
+    session = far.folder / "session.py"
+    session.write_text(patched + session.read_text())
+    process = far.begin("--host", "box", "upgrade")
+    assert process.stdout is not None and process.stderr is not None
+    assert process.stdout.readline() == "first line\n"
+    far.sshd.stop()
+    eventually(lambda: "reconnecting" in process.stderr.readline(), what="a word about the loss")  # type: ignore[union-attr]
+    (far.folder / "go").touch()
+    sessions = far.folder / "far-state/stackctl/sessions"
+    eventually(lambda: said.exists() and list(sessions.glob("*/out.start")), what="a trimmed stream")
+    (first,) = sessions.glob("*/out.start")
+    eventually(lambda: int(first.read_text()) > 580_000, what="the end of the flood")
+    left_out = int(first.read_text()) - len("first line\n")
+    far.sshd.start()
+    gate.touch()
+    out, err = process.communicate(timeout=60)
+    assert f"note: {left_out} bytes of earlier stdout are no longer kept\n" in err
+    assert out.endswith("flood\nlast line\n")
+    assert (
+        len(out) == len("first line\n" + "flood\n" * 100_000 + "last line\n") - len("first line\n") - left_out
+    )
+    assert process.returncode == 4
 
 
 def test_a_run_goes_on_without_us_and_is_attached_to_again(far: Far) -> None:
@@ -403,6 +437,10 @@ def test_bootstrap_installs_what_then_brings_a_stack_up(far: Far) -> None:
         assert "as the stack there says" in tunnel.stderr
         assert far.stackctl("tunnel", "status", "box").returncode == 0
         assert far.stackctl("hosts", "status").stdout.split()[:2] == ["box", "ok"]
+        # The stack's own processes run from the release that started them.
+        share = home / ".local/share/stackctl"
+        assert (share / "current").readlink() == Path(".releases/1")
+        assert releases.in_use([share / ".releases/1"])
     finally:
         far.stackctl("tunnel", "down", "--all")
         assert far.stackctl("--host", "box", "down").returncode == 0

@@ -108,16 +108,19 @@ def session() -> None:
     """Runs that outlive their connection: the far side of `stackctl --host`."""
 
 
-_mark = click.option("--mark", is_flag=True, help="Begin with a zero byte: what follows is the run's.")
+_mark = click.option(
+    "--mark", is_flag=True, help="Begin with a zero byte and a line of two places: what follows is the run's."
+)
 
 
-def _greet(mark: bool) -> None:
-    """Tell the near side that it got through, before the run has said a word."""
+def _greet(session_id: str, out_from: int, err_from: int) -> tuple[int, int]:
+    """Tell the near side that it got through, before the run has said a word, and from where it goes on."""
     from stackctl.hosts import sessions
 
-    if mark:
-        sys.stdout.buffer.write(sessions.MARK)
-        sys.stdout.buffer.flush()
+    places = sessions.places(session_id, out_from, err_from)
+    sys.stdout.buffer.write(sessions.MARK + b"%d %d\n" % places)
+    sys.stdout.buffer.flush()
+    return places
 
 
 @session.command()
@@ -136,9 +139,10 @@ def run(
     program = [sys.executable, "-c", "from stackctl.cli.main import main; main()"]
     if ctx.obj["stack_file"]:
         program += ["-f", ctx.obj["stack_file"]]
-    _greet(mark)
+    if mark:
+        out_from, err_from = _greet(session_id, out_from, err_from)
     sessions.start(session_id, [*program, *words])
-    return _follow(session_id, out_from, err_from)
+    return _follow(session_id, out_from, err_from, skip=not mark)
 
 
 @session.command()
@@ -148,15 +152,16 @@ def run(
 @_mark
 def attach(session_id: str, out_from: int, err_from: int, mark: bool) -> int:
     """Follow a run from the given place, and end as it ends."""
-    _greet(mark)
-    return _follow(session_id, out_from, err_from)
+    if mark:
+        out_from, err_from = _greet(session_id, out_from, err_from)
+    return _follow(session_id, out_from, err_from, skip=not mark)
 
 
-def _follow(session_id: str, out_from: int, err_from: int) -> int:
+def _follow(session_id: str, out_from: int, err_from: int, *, skip: bool) -> int:
     from stackctl.hosts import sessions
 
     return sessions.attach(
-        session_id, sys.stdout.buffer, sys.stderr.buffer, out_from=out_from, err_from=err_from
+        session_id, sys.stdout.buffer, sys.stderr.buffer, out_from=out_from, err_from=err_from, skip=skip
     )
 
 

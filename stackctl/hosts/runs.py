@@ -22,7 +22,7 @@ from typing import BinaryIO, NoReturn
 
 from stackctl.errors import StackctlError
 from stackctl.hosts import remote
-from stackctl.hosts.sessions import MARK
+from stackctl.hosts.sessions import BEHIND, MARK, left_out
 from stackctl.tunnel.errors import PermanentTunnelError, TunnelError
 from stackctl.tunnel.hosts import Host
 
@@ -76,6 +76,8 @@ class _Follower:
     def __init__(self, host: Host, session: str, words: list[str]) -> None:
         self.host, self.session, self.words = host, session, words
         self.seen = {"out": 0, "err": 0}
+        self.asked = dict(self.seen)  # of this connection
+        self._skipped: dict[str, int] = {}  # by the far side, on this connection
         self.again = f"stackctl --host {host.name} run --attach {session}"
         self._interrupted = False
         self._through = False  # this connection has reached the far stackctl
@@ -117,7 +119,8 @@ class _Follower:
         """One connection: (exit code, "") when the run ended, (None, ssh's words) when the connection did."""
         words = [*self.words]
         at = words.index("--") if "--" in words else len(words)
-        words[at:at] = ["--out", str(self.seen["out"]), "--err", str(self.seen["err"]), "--mark"]
+        self.asked = dict(self.seen)
+        words[at:at] = ["--out", str(self.asked["out"]), "--err", str(self.asked["err"]), "--mark"]
         self._through = False
         with tempfile.NamedTemporaryFile(prefix="stackctl-ssh-") as log:
             line = remote.argv(
@@ -129,6 +132,8 @@ class _Follower:
             return None, trouble + last
         if code == NOT_FOUND:
             raise _nothing_there(self.host)
+        if code == BEHIND:
+            return self._once()  # it says from where it goes on
         return code, ""
 
     def _follow_child(self, line: list[str]) -> tuple[int, str]:
@@ -154,19 +159,47 @@ class _Follower:
                 thread.join()
             child.stdout.close()
             child.stderr.close()
+            for name, size in self._skipped.items():
+                self.seen[name] += size
+            self._skipped = {}
             # Not part of the run: it does not count towards where we are in its output.
             self.seen["err"] -= len(tail.kept)
         return code, tail.kept.decode(errors="replace")
 
     def _copy(self, name: str, source: BinaryIO, target: BinaryIO | _Tail) -> None:
+        if name == "out":
+            first = self._greeted(source)
+            self.seen[name] += len(first)
+            target.write(first)
+            target.flush()
         while data := source.read1(65536):  # type: ignore[attr-defined]
-            if name == "out" and not self._through:
-                # Before the mark is what a login script prints: not the run's, and not in its count.
-                _, mark, data = data.partition(MARK)
-                self._through = bool(mark)
             self.seen[name] += len(data)
             target.write(data)
             target.flush()
+
+    def _greeted(self, source: BinaryIO) -> bytes:
+        """Wait for the mark and the places; what came in one read with them.
+
+        Before the mark is what a login script prints: not the run's, and not in its count.
+        """
+        kept = b""
+        while data := bytes(source.read1(65536)):  # type: ignore[attr-defined]
+            _, mark, after = (kept + data).partition(MARK)
+            line, end, rest = after.partition(b"\n")
+            if end:
+                self._through = True
+                self._go_on_at(line)
+                return rest
+            kept = mark + after if mark else b""
+        return b""
+
+    def _go_on_at(self, line: bytes) -> None:
+        """The far side keeps the newest part of what a run says; we may have been away for longer."""
+        for name, place in zip(("out", "err"), map(int, line.split()), strict=True):
+            if place > self.asked[name]:
+                sys.stderr.buffer.write(left_out(place - self.asked[name], name))
+                sys.stderr.buffer.flush()
+                self._skipped[name] = place - self.asked[name]
 
     def _pass_on(self) -> None:
         """Ctrl-C: once to the run, twice to let go of it.

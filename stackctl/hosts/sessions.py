@@ -3,7 +3,8 @@ again.
 
 The far side of `stackctl --host`. Each run has a folder with what it was asked, what it has said so far on
 each stream, and how it ended. Attaching is reading those files from where the reader had got to, so a
-dropped connection costs nothing and two readers may watch one run.
+dropped connection costs nothing and two readers may watch one run. Of each stream the newest part is kept
+(output.py), and of all runs the newest.
 """
 
 from __future__ import annotations
@@ -27,11 +28,17 @@ from pathlib import Path
 from typing import BinaryIO
 
 from stackctl.errors import StackctlError, UsageError
+from stackctl.hosts import output
 from stackctl.paths import state_root
 
 KEEP = 50
-#: Comes before all output, if asked for: the reader got through. A login script's words come before it.
+#: All that ended runs may have said.
+KEEP_BYTES = 256 << 20
+#: Comes before all output, if asked for: the reader got through. A login script's words come before it, and
+#: after it a line says from which places the two streams go on.
 MARK = b"\0"
+#: A reader that asked for the mark fell behind what is kept; it has to come again. No run ends with this.
+BEHIND = 75
 POLL = 0.05
 _ID = re.compile(r"[a-z0-9-]{6,40}")
 
@@ -124,7 +131,10 @@ def _detached(folder: Path, argv: list[str], ready: int) -> None:
                 child.send_signal(signal.SIGINT)
             os.write(ready, b".")
             os.close(ready)
+            output.keep_short([folder / "out", folder / "err"])
             code = child.wait()
+        output.trim(folder / "out")
+        output.trim(folder / "err")
         _write(folder / "exit", str(code if code >= 0 else 128 - code))
     except BaseException as error:  # noqa: BLE001 - there is nobody above to raise to
         with contextlib.suppress(OSError):
@@ -140,21 +150,45 @@ def _write(path: Path, text: str) -> None:
     temporary.replace(path)
 
 
-def attach(session_id: str, out: BinaryIO, err: BinaryIO, *, out_from: int = 0, err_from: int = 0) -> int:
-    """Copy what the run says, from the given offsets, until it ends; its exit code."""
+def places(session_id: str, out_from: int, err_from: int) -> tuple[int, int]:
+    """From where the streams can be read: the given places, or the first that are kept."""
+    folder = _folder(session_id)
+    out, err = output.first_place(folder / "out"), output.first_place(folder / "err")
+    return max(out_from, out), max(err_from, err)
+
+
+def attach(
+    session_id: str, out: BinaryIO, err: BinaryIO, *, out_from: int = 0, err_from: int = 0, skip: bool = True
+) -> int:
+    """Copy what the run says, from the given places, until it ends; its exit code.
+
+    What is no longer kept is left out with a word about it, or ends this with BEHIND when not to be skipped.
+    """
     folder = _folder(session_id)
     if not folder.is_dir():
         raise _no_such(session_id)
-    with open(folder / "out", "rb") as said, open(folder / "err", "rb") as complained:
-        said.seek(out_from)
-        complained.seek(err_from)
+    said, complained = output.Reader(folder / "out", out_from), output.Reader(folder / "err", err_from)
+    try:
         while True:
             ended = not _running(folder)  # asked before the last read: nothing is missed
-            moved = _copy(complained, err) + _copy(said, out)
+            try:
+                moved = complained.copy(err) + said.copy(out)
+            except output.Behind:
+                if not skip:
+                    return BEHIND
+                for reader, name in ((complained, "err"), (said, "out")):
+                    first = output.first_place(folder / name)
+                    if first > reader.place:
+                        err.write(left_out(first - reader.place, name))
+                        reader.place = first
+                continue
             if ended:
                 break
             if not moved:
                 time.sleep(POLL)
+    finally:
+        said.close()
+        complained.close()
     code = _exit_code(folder)
     if code is None:
         raise StackctlError(
@@ -163,14 +197,8 @@ def attach(session_id: str, out: BinaryIO, err: BinaryIO, *, out_from: int = 0, 
     return code
 
 
-def _copy(source: BinaryIO, target: BinaryIO) -> int:
-    moved = 0
-    while data := source.read(65536):
-        target.write(data)
-        moved += len(data)
-    if moved:
-        target.flush()
-    return moved
+def left_out(size: int, stream: str) -> bytes:
+    return f"note: {size} bytes of earlier std{stream} are no longer kept\n".encode()
 
 
 def interrupt(session_id: str, *, ahead: bool = False) -> None:
@@ -244,9 +272,19 @@ def _exit_code(folder: Path) -> int | None:
 
 
 def _prune() -> None:
-    for old in [each for each in sessions() if not each.running][:-KEEP]:
-        shutil.rmtree(root() / old.id, ignore_errors=True)
+    ended, room = [each for each in sessions() if not each.running], KEEP_BYTES
+    for number, old in enumerate(reversed(ended)):
+        room -= _size(root() / old.id)
+        if number >= KEEP or (room < 0 and number > 0):  # of the last one there is always something
+            shutil.rmtree(root() / old.id, ignore_errors=True)
     for left in root().glob(".new-*"):  # by a start that was killed
         with contextlib.suppress(OSError):
             if left.stat().st_mtime < time.time() - 3600:
                 shutil.rmtree(left, ignore_errors=True)
+
+
+def _size(folder: Path) -> int:
+    """On the disk: the holes of what is no longer kept are not counted."""
+    with contextlib.suppress(OSError):
+        return sum(path.stat().st_blocks * 512 for path in folder.iterdir())
+    return 0

@@ -12,17 +12,19 @@ from typing import Any
 import numpy as np
 
 from llm_engine.runner import library, protocol
+from llm_engine.runner.aside import Aside
 from llm_engine.runner.embed import Job, pair, rerank_template, truncate
 from llm_engine.runner.intake import ContextError, branches, has_media, tokens_of
 from llm_engine.runner.machine import Machine
-from llm_engine.runner.media import Darkroom
 from llm_engine.runner.messages import EmbedRequest, GenerateRequest, LoadSpec, RerankRequest
 from llm_engine.runner.model import POOLING, LoadError
 from llm_engine.runner.protocol import encode
-from llm_engine.runner.service import Reader, Work, Writer, failure, pump
+from llm_engine.runner.service import Reader, Work, Writer, failure, pump, refusal
 from llm_engine.runner.vocab import TokenArray
 
+# What takes longer than a turn to prepare: a text and a grammar of more characters than this.
 LONG_TEXT = 32768
+LONG_GRAMMAR = 8192
 
 
 def serve(sock: socket.socket) -> None:
@@ -64,9 +66,9 @@ class Desk:
     """
 
     def __init__(self, machine: Machine, writer: Writer, inbox: queue.SimpleQueue[Work]) -> None:
-        self._inbox = inbox
-        self._darkroom = Darkroom()
-        self._texts = Darkroom()
+        self._media, self._texts, self._grammars = (
+            Aside(name, inbox.put, self._failed) for name in ("media", "texts", "grammars")
+        )
         self._machine = machine
         self._vocab = machine.vocab
         self._writer = writer
@@ -81,25 +83,28 @@ class Desk:
     def _refuse(self, request_id: int, kind: str, text: str) -> None:
         self._writer.send(failure(request_id, kind, text))
 
+    def _failed(self, request_id: int, error: Exception) -> None:
+        self._writer.send(refusal(request_id, error))
+
     def on_generate(self, request_id: int, payload: Any) -> Work | None:
         request: GenerateRequest = protocol.build(GenerateRequest, payload)
         if self._machine.loop is None:
             self._refuse(request_id, "unsupported", "this model only makes embeddings")
             return None
-        if has_media(request):
-            self._darkroom.put(request_id, lambda: self._develop(request_id, request))
-            return None
-        return self._prepare(request_id, request)
+        beside = self._media if has_media(request) else self._slow(request)
+        if beside is None:
+            return self._prepare(request_id, request)
+        beside.put(request_id, lambda: self._prepare(request_id, request))
+        return None
 
-    def _develop(self, request_id: int, request: GenerateRequest) -> None:
-        """On the media thread: the request joins the queue once its images and sounds are embeddings."""
-        work = None
-        try:
-            work = self._prepare(request_id, request)
-        except (ValueError, TypeError, OverflowError) as error:
-            self._refuse(request_id, "invalid", str(error))
-        if work is not None:
-            self._inbox.put(work)
+    def _slow(self, request: GenerateRequest) -> Aside | None:
+        """Where a request without media is prepared that the next ones must not wait for."""
+        grammar = request.grammar
+        if grammar is not None and len(grammar.gbnf or repr(grammar.json_schema)) > LONG_GRAMMAR:
+            return self._grammars
+        parts = [request.prompt] if isinstance(request.prompt, str) else request.prompt
+        texts = [part for part in parts if isinstance(part, str)]
+        return self._texts if sum(map(len, texts)) > LONG_TEXT else None
 
     def _prepare(self, request_id: int, request: GenerateRequest) -> Work | None:
         machine, loop = self._machine, self._machine.loop
@@ -127,19 +132,9 @@ class Desk:
         if request.dimensions is not None and request.dimensions < 1:
             raise ValueError(f"dimensions must be at least 1, not {request.dimensions}")
         if sum(len(text) for text in request.inputs) > LONG_TEXT:
-            self._texts.put(request_id, lambda: self._embed_beside(request_id, request))
+            self._texts.put(request_id, lambda: self._embed(request_id, request))
             return None
         return self._embed(request_id, request)
-
-    def _embed_beside(self, request_id: int, request: EmbedRequest) -> None:
-        """On the thread for long texts: the request joins the queue once its tokens are known."""
-        work = None
-        try:
-            work = self._embed(request_id, request)
-        except (ValueError, TypeError, OverflowError) as error:
-            self._refuse(request_id, "invalid", str(error))
-        if work is not None:
-            self._inbox.put(work)
 
     def _embed(self, request_id: int, request: EmbedRequest) -> Work | None:
         inputs = []
@@ -170,6 +165,12 @@ class Desk:
         if self._machine.model.pooling != "rank" and self._machine.spec.pooling != "rank":
             self._refuse(request_id, "unsupported", "this model is not a reranker: its pooling is not rank")
             return None
+        if (len(request.query) + 1) * len(request.documents) + sum(map(len, request.documents)) > LONG_TEXT:
+            self._texts.put(request_id, lambda: self._rank(request_id, request))
+            return None
+        return self._rank(request_id, request)
+
+    def _rank(self, request_id: int, request: RerankRequest) -> Work:
         template = rerank_template(self._machine.model)
         inputs = [self._pair(template, request.query, document) for document in request.documents]
         job = Job(request_id, inputs, rank=True)
@@ -210,6 +211,6 @@ class Desk:
         return lambda: self._reply(request_id, self._machine.unpark(int(payload)))
 
     def on_cancel(self, request_id: int, _payload: Any) -> Work:
-        self._darkroom.cancel(request_id)
-        self._texts.cancel(request_id)
+        for aside in (self._media, self._texts, self._grammars):
+            aside.cancel(request_id)
         return lambda: self._machine.cancel(request_id)

@@ -7,6 +7,7 @@ sampler: there the token that wakes the grammar may carry forbidden text behind 
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -18,6 +19,15 @@ from llm_engine.runner.vocab import Vocab
 
 CANDIDATE = np.dtype([("id", np.int32), ("logit", np.float32), ("p", np.float32)])
 Handle = Any
+
+# One token's look at the whole vocabulary, at most, and how it is cut.
+LONGEST_SECONDS = 2.0
+FIRST_SLICE = 64
+QUICK_SECONDS = 0.02
+
+
+class GrammarError(Exception):
+    """The grammar cannot go on."""
 
 
 class Constraint:
@@ -51,9 +61,22 @@ class Constraint:
         self._woken = (token, handle)
         return True
 
-    def apply(self, array: Any) -> None:
-        """Strike what the grammar forbids out of the candidates; it must be awake."""
-        lib.llama_sampler_apply(self._handle, array)
+    def strike(self, candidates: Any) -> None:
+        """Set the logits of what the grammar forbids to minus infinity; it must be awake.
+
+        Slice by slice, each twice as long as the last while that is quick: the others' answers wait
+        meanwhile, and a grammar of ten thousand alternatives would take minutes.
+        """
+        until = time.monotonic() + LONGEST_SECONDS
+        at, size = 0, FIRST_SLICE
+        while at < len(candidates):
+            started = time.monotonic()
+            _apply(self._handle, candidates[at : at + size])
+            at, now = at + size, time.monotonic()
+            if now > until and at < len(candidates):
+                raise GrammarError("the grammar has too many alternatives: one token took too long")
+            if now - started < QUICK_SECONDS:
+                size *= 2
 
     def accept(self, token: int) -> None:
         """The sequence was continued with `token`, which `allows` let pass."""
@@ -84,12 +107,16 @@ class Constraint:
             self._handle = None
 
 
+def _apply(handle: Handle, candidates: Any) -> None:
+    data = candidates.ctypes.data_as(lib.llama_token_data_p)
+    lib.llama_sampler_apply(handle, lib.llama_token_data_array(data, len(candidates), -1, False))
+
+
 def _allowed(handle: Handle, token: int) -> bool:
     one = np.zeros(1, dtype=CANDIDATE)
     one["id"] = token
     one["logit"] = 1.0
-    array = lib.llama_token_data_array(one.ctypes.data_as(lib.llama_token_data_p), 1, -1, False)
-    lib.llama_sampler_apply(handle, array)
+    _apply(handle, one)
     return bool(np.isfinite(one["logit"][0]))
 
 

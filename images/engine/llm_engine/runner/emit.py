@@ -8,9 +8,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from llm_engine.runner.branch import Branch
+from llm_engine.runner.constraint import GrammarError
 from llm_engine.runner.messages import TokenLogprob
 from llm_engine.runner.outbox import Outbox
-from llm_engine.runner.sampling import GrammarError, best, log_softmax
+from llm_engine.runner.sampling import best, log_softmax
 from llm_engine.runner.vocab import Vocab
 
 Rows = NDArray[np.float32]

@@ -15,6 +15,9 @@ from llm_engine.runner.trigger import Trigger
 from llm_engine.runner.vocab import Vocab
 
 LARGEST = 1 << 20
+# llama.cpp reads a group inside a group by calling itself, and a stack that overflows ends the process.
+DEEPEST = 1000
+_NESTING = re.compile(r'"(?:\\.|[^"\\])*"|\[(?:\\.|[^\]\\])*\]|#[^\n]*|[()]')
 
 
 def gbnf_of(grammar: Grammar) -> str:
@@ -27,11 +30,22 @@ def gbnf_of(grammar: Grammar) -> str:
     return schema_to_gbnf(schema)
 
 
+def depth(gbnf: str) -> int:
+    """How deep its groups are nested."""
+    now = deepest = 0
+    for found in _NESTING.finditer(gbnf):
+        now += {"(": 1, ")": -1}.get(found[0], 0)
+        deepest = max(deepest, now)
+    return deepest
+
+
 def constraint_factory(vocab: Vocab, grammar: Grammar) -> Callable[[], Constraint]:
     """Parse once, so that errors are found before anything is queued; each branch gets a copy of its own."""
     text = gbnf_of(grammar)
     if len(text) > LARGEST:
         raise ValueError(f"the grammar has {len(text)} characters; the limit is {LARGEST}")
+    if depth(text) > DEEPEST:
+        raise ValueError(f"the grammar has groups inside groups {depth(text)} deep; the limit is {DEEPEST}")
     patterns = [_compiled(pattern) for pattern in grammar.trigger_patterns]
     tokens = [int(token) for token in grammar.trigger_tokens]
     vocab.check(tokens)

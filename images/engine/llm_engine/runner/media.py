@@ -12,8 +12,6 @@ import ctypes
 import hashlib
 import importlib
 import os
-import queue
-import threading
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -214,27 +212,3 @@ class Projector:
                 None,
             )
         )
-
-
-class Darkroom:
-    """A thread on which what takes long is prepared, in order of arrival: media, and the tokens of long
-    texts."""
-
-    def __init__(self) -> None:
-        self._jobs: queue.SimpleQueue[tuple[int, Callable[[], None]]] = queue.SimpleQueue()
-        self._waiting: set[int] = set()
-        threading.Thread(target=self._run, name="media", daemon=True).start()
-
-    def put(self, request_id: int, job: Callable[[], None]) -> None:
-        self._waiting.add(request_id)
-        self._jobs.put((request_id, job))
-
-    def cancel(self, request_id: int) -> None:
-        self._waiting.discard(request_id)
-
-    def _run(self) -> None:
-        while True:
-            request_id, job = self._jobs.get()
-            if request_id in self._waiting:
-                job()
-                self._waiting.discard(request_id)

@@ -27,6 +27,7 @@ _NESTED: dict[str, dict[str, type]] = {
     "Done": {"usage": m.Usage},
 }
 _MEDIA_TAG = 1
+_BIG_TAG = 2
 
 
 class ProtocolError(Exception):
@@ -34,9 +35,13 @@ class ProtocolError(Exception):
 
 
 def _plain(value: object) -> object:
-    """msgpack's hook for what it does not know: dataclasses become maps, media an extension type."""
+    """msgpack's hook for what it does not know: dataclasses become maps, media an extension type, and so do
+    integers of more than 64 bits, which a JSON schema may hold.
+    """
     if isinstance(value, m.Media):
         return msgpack.ExtType(_MEDIA_TAG, value.data)
+    if isinstance(value, int):
+        return msgpack.ExtType(_BIG_TAG, b"%x" % value)
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return vars(value)
     if isinstance(value, (set, frozenset)):
@@ -45,7 +50,9 @@ def _plain(value: object) -> object:
 
 
 def _extension(code: int, data: bytes) -> object:
-    return m.Media(data) if code == _MEDIA_TAG else msgpack.ExtType(code, data)
+    if code == _MEDIA_TAG:
+        return m.Media(data)
+    return int(data, 16) if code == _BIG_TAG else msgpack.ExtType(code, data)
 
 
 def encode(kind: str, request_id: int = 0, payload: object = None) -> bytes:

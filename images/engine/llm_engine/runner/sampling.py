@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from llm_engine.runner.constraint import CANDIDATE, Constraint
+from llm_engine.runner.constraint import CANDIDATE, Constraint, GrammarError
 from llm_engine.runner.library import lib
 from llm_engine.runner.messages import SamplingParams
 from llm_engine.runner.vocab import TokenArray, Vocab
@@ -26,10 +26,6 @@ _NEVER = float("-inf")
 MOST_NARROWED = 4096
 # So many tokens are tried where each would wake a grammar and break it.
 MOST_REFUSED = 64
-
-
-class GrammarError(Exception):
-    """The grammar cannot go on: no token of the vocabulary is allowed."""
 
 
 class Sampler:
@@ -86,7 +82,7 @@ class Sampler:
         if self._grammar.asleep:
             return self._instead(logits, token, self._grammar)
         candidates, array = self._fill(logits)
-        self._grammar.apply(ctypes.byref(array))
+        self._grammar.strike(candidates)
         if not bool(np.isfinite(candidates["logit"]).any()):
             raise GrammarError("the grammar allows no token here")
         lib.llama_sampler_apply(self._handle, ctypes.byref(array))

@@ -98,11 +98,8 @@ class Reader:
             if handler is None:
                 raise ValueError(f"this runner does not know the message {kind!r}")
             work = handler(request_id, payload)
-        except (ValueError, TypeError, KeyError, OverflowError) as error:
-            self._writer.send(failure(request_id, "invalid", str(error)))
-            return
-        except MemoryError:
-            self._writer.send(failure(request_id, "internal", "the runner is out of memory"))
+        except Exception as error:  # noqa: BLE001 - see `refusal`
+            self._writer.send(refusal(request_id, error))
             return
         if work is not None:
             self._inbox.put(work)
@@ -110,6 +107,20 @@ class Reader:
 
 def failure(request_id: int, kind: str, text: str) -> bytes:
     return encode("turn", 0, [(request_id, protocol.FAILED, kind, text)])
+
+
+def refusal(request_id: int, error: Exception) -> bytes:
+    """What to answer where a request could not be prepared. Whatever it was, it is the end of that request
+    alone: an error that left the thread would take the answers of all others along.
+    """
+    if isinstance(error, ValueError | TypeError | KeyError | OverflowError):
+        return failure(request_id, "invalid", str(error))
+    if isinstance(error, RecursionError):
+        return failure(request_id, "invalid", "the request's schema or grammar is nested too deeply")
+    if isinstance(error, MemoryError):
+        return failure(request_id, "internal", "the runner is out of memory")
+    traceback.print_exception(error)
+    return failure(request_id, "internal", f"{type(error).__name__}: {error}")
 
 
 def pump(inbox: queue.SimpleQueue[Work], busy: Callable[[], bool], turn: Work) -> None:

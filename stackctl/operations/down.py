@@ -26,6 +26,9 @@ def down(stack: Stack, *, volumes: bool = False) -> None:
             stack.runtime.down(volumes)
             stack.store.forget()
             if volumes:
+                from stackctl.upgrade import versions
+
+                versions.release(stack)
                 for folder in data_folders(stack):
                     stack.say(f"removing {folder}")
                     shutil.rmtree(folder)

@@ -148,6 +148,16 @@ def docker_folder(folder: Folder) -> Iterator[Folder]:
         timeout=60,
         check=False,
     )
+    remove_images(f"stackctl-keep/{folder.name}")
+
+
+def remove_images(*references: str) -> None:
+    """By name (`repository` or `repository:tag`, with * in it): what a test has tagged, and nothing else."""
+    filters = [word for one in references for word in ("--filter", f"reference={one}")]
+    command = ["docker", "image", "ls", "--format", "{{.Repository}}:{{.Tag}}", *filters]
+    listed = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    if names := listed.stdout.split():
+        subprocess.run(["docker", "image", "rm", *names], capture_output=True, timeout=60, check=False)
 
 
 @pytest.fixture(scope="session")

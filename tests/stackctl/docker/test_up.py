@@ -233,6 +233,28 @@ def test_plan_and_render_know_tags_and_the_lock(docker_folder: Folder, standin_i
         subprocess.run(["docker", "image", "rm", first, second], capture_output=True, check=False)
 
 
+def test_images_that_are_kept_for_going_back_go_with_the_data(
+    docker_folder: Folder, standin_image: str
+) -> None:
+    def kept() -> list[str]:
+        repository = f"stackctl-keep/{docker_folder.name}"
+        command = ["docker", "image", "ls", "--no-trunc", "--format", "{{.Tag}} {{.ID}}", repository]
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()
+
+    docker_folder.write(engine(standin_image, free_port()))
+    docker_folder.ok("up")
+    docker_folder.ok("down")
+    tag, image = kept()
+    assert tag == "0001-engine"
+    lock = docker_folder.path / "stack.lock"
+    lock.write_text(f"images:\n  {standin_image}: {image}\n")
+    docker_folder.ok("down", "--volumes", "--yes")
+    assert kept() == [tag, image], "up would not find it again"
+    lock.unlink()
+    docker_folder.ok("down", "--volumes", "--yes")
+    assert kept() == []
+
+
 @pytest.fixture
 def namespace() -> Iterator[tuple[str, str]]:
     """A network namespace with a cable to this host: (name, our address on it)."""

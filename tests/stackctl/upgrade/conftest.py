@@ -19,6 +19,7 @@ import yaml
 
 from tests.support.gates import refuse
 from tests.support.ports import free_port
+from tests.support.stacks import remove_images
 
 BASE = os.environ.get("STACKCTL_BASE_IMAGE", "stackctl-base:bookworm")
 STANDIN = Path(__file__).parent / "standin"
@@ -154,10 +155,7 @@ class Stack:
     def remove(self) -> None:
         for project in (self.name, f"{self.name}-canary"):
             docker("compose", "-p", project, "down", "--volumes", "--timeout", "1", check=False)
-        mine = ("--filter", f"reference={self.name}-*:1", "--filter", f"reference=stackctl-keep/{self.name}")
-        listed = docker("image", "ls", "--format", "{{.Repository}}:{{.Tag}}", *mine, check=False)
-        if tags := listed.stdout.split():
-            docker("image", "rm", *tags, check=False)
+        remove_images(f"{self.name}-*:1", f"stackctl-keep/{self.name}", f"*/{self.name}")
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ from pathlib import Path
 import llm_engine
 import pytest
 
-from tests.support.stacks import Folder, free_port
+from tests.support.stacks import Folder, free_port, remove_images
 
 pytestmark = pytest.mark.timeout(500)
 # What makes the runner more than ten times slower: a pause before each call into llama.cpp.
@@ -34,13 +34,7 @@ def derived(engine_image: str, docker_folder: Folder) -> Iterator[str]:
     for name in (tag, base(tag)):
         subprocess.run(["docker", "tag", engine_image, name], check=True, timeout=60)
     yield tag
-    listed = subprocess.run(
-        ["docker", "image", "ls", "--format", "{{.Repository}}:{{.Tag}}",
-         "--filter", f"reference={docker_folder.name}-*:1",
-         "--filter", f"reference=stackctl-keep/{docker_folder.name}"],
-        capture_output=True, text=True, check=True, timeout=60,
-    )  # fmt: skip
-    subprocess.run(["docker", "image", "rm", *listed.stdout.split()], capture_output=True, timeout=60)
+    remove_images(f"{docker_folder.name}-*:1")
 
 
 def base(tag: str) -> str:

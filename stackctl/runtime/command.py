@@ -15,6 +15,7 @@ import subprocess
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import IO
 
 from stackctl.errors import StackctlError
 from stackctl.redact import redacted
@@ -76,9 +77,10 @@ def run(
     check: bool = True,
     cwd: str | os.PathLike[str] | None = None,
     on_line: Callable[[str], None] | None = None,
+    on_output: Callable[[str], None] | None = None,
 ) -> CommandResult:
-    """Run to the end. `env` replaces the clean environment; `on_line` hears each line of stderr as it
-    comes."""
+    """Run to the end. `env` replaces the clean environment; `on_line` hears each line of stderr as it comes,
+    `on_output` each of stdout."""
     typed = redacted(shlex.join(argv))
     log.info("%s", typed)
     started = time.monotonic()
@@ -86,10 +88,10 @@ def run(
     child: list[subprocess.Popen[str]] = []
     try:
         process = _start(child, argv, child_env, cwd, piped=input is not None)
-        if on_line is None:
+        if on_line is None and on_output is None:
             out, err = process.communicate(input, timeout=timeout)
         else:
-            out, err = _follow(process, on_line, started + timeout)
+            out, err = _follow(process, on_line, on_output, started + timeout)
         code = process.returncode
     except subprocess.TimeoutExpired:
         _stop(process)
@@ -183,26 +185,28 @@ def _signal(process: subprocess.Popen[str], number: signal.Signals) -> None:
 
 
 def _follow(
-    process: subprocess.Popen[str], on_line: Callable[[str], None], deadline: float
+    process: subprocess.Popen[str],
+    on_line: Callable[[str], None] | None,
+    on_output: Callable[[str], None] | None,
+    deadline: float,
 ) -> tuple[str, str]:
-    """Read both pipes, telling of stderr's lines as they come."""
+    """Read both pipes, telling of their lines as they come."""
     import threading
 
-    assert process.stdout is not None and process.stderr is not None
     out: list[str] = []
     err: list[str] = []
 
-    def read_err() -> None:
-        assert process.stderr is not None
-        for line in process.stderr:
-            err.append(line)
-            on_line(redacted(line.rstrip("\n")))
+    def read(pipe: IO[str] | None, lines: list[str], tell: Callable[[str], None] | None) -> None:
+        assert pipe is not None
+        for line in pipe:
+            lines.append(line)
+            if tell is not None:
+                tell(redacted(line.rstrip("\n")))
 
-    def read_out() -> None:
-        assert process.stdout is not None
-        out.extend(process.stdout)
-
-    threads = [threading.Thread(target=target, daemon=True) for target in (read_err, read_out)]
+    threads = [
+        threading.Thread(target=read, args=what, daemon=True)
+        for what in ((process.stderr, err, on_line), (process.stdout, out, on_output))
+    ]
     for thread in threads:
         thread.start()
     try:

@@ -115,8 +115,7 @@ def obtain(reference: str, progress: Progress) -> None:
             progress(f"building {reference}")
             run([str(script)], timeout=3600, env=_build_environment(kind), cwd=ROOT, on_line=progress)
         else:
-            progress(f"pulling {reference}")
-            run(["docker", "pull", "--quiet", reference], timeout=3600, on_line=progress)
+            pull(reference, progress)
     except CommandError as error:
         if here is not None:
             progress(
@@ -129,14 +128,33 @@ def obtain(reference: str, progress: Progress) -> None:
         raise PreflightError(f"image {reference} is not here after building it", fix="docker image ls")
 
 
+def pull(reference: str, progress: Progress) -> None:
+    """Told by layers: gigabytes without a word look like a program that hangs."""
+    progress(f"pulling {reference}")
+    layers: set[str] = set()
+    here: set[str] = set()
+
+    def tell(line: str) -> None:
+        layer, _, state = line.partition(": ")
+        if state in ("Pulling fs layer", "Already exists"):
+            layers.add(layer)
+        if state in ("Pull complete", "Already exists"):
+            here.add(layer)
+        if state == "Pull complete":
+            progress(f"pulling {reference}: {len(here)} of {len(layers)} layers")
+        elif state.startswith("Retrying in"):
+            progress(f"pulling {reference}: {layer}: {state.lower()}")
+
+    run(["docker", "pull", reference], timeout=3600, on_line=progress, on_output=tell)
+
+
 def obtain_pinned(reference: str, pinned: str, progress: Progress) -> None:
     """What stack.lock names is pulled by its digest; an image that was built here cannot be pulled again."""
     if inspect(pinned) is not None:
         return
     if "@sha256:" in pinned:
-        progress(f"pulling {pinned}")
         try:
-            run(["docker", "pull", "--quiet", pinned], timeout=3600, on_line=progress)
+            pull(pinned, progress)
         except CommandError as error:
             raise PreflightError(
                 f"image {pinned} cannot be had: {error.what}", fix="stackctl upgrade"
@@ -156,8 +174,7 @@ def refresh(reference: str, progress: Progress) -> str:
             return pin(reference) or str(image["Id"])
         _rebuild_or_obtain(reference, progress)
     elif "@" in pin_of(reference, image) and "@sha256:" not in reference:
-        progress(f"pulling {reference}")
-        run(["docker", "pull", "--quiet", reference], timeout=3600, on_line=progress)
+        pull(reference, progress)
     pinned = pin(reference)
     if pinned is None:
         raise PreflightError(f"image {reference} is not here after fetching it", fix="docker image ls")

@@ -62,8 +62,12 @@ def answers_without_a_cache(small: Path, prompts: set[str]) -> dict[str, list[To
     return {prompt: plain.writer.logprobs[number] for number, prompt in numbered.items()}
 
 
-@pytest.mark.parametrize(("seed", "park"), [(1, 0), (2, 60_000)], ids=["cells alone", "parking"])
-def test_no_answer_comes_from_a_wrong_prefix(small: Path, seed: int, park: int) -> None:
+@pytest.mark.parametrize(
+    ("seed", "park", "least"),
+    [(1, 0, 1000), (2, 60_000, 1000), (3, 60_000, 4)],
+    ids=["cells alone", "parking", "parking, and prompts read apart"],
+)
+def test_no_answer_comes_from_a_wrong_prefix(small: Path, seed: int, park: int, least: int) -> None:
     rng = random.Random(seed)
     prompts = overlapping(rng, REQUESTS)
     cached = InProcess(
@@ -75,6 +79,8 @@ def test_no_answer_comes_from_a_wrong_prefix(small: Path, seed: int, park: int) 
         park_bytes=park,
         idle_cells=40 if park else None,
     )
+    assert cached.loop.apart is not None
+    cached.loop.apart.least, cached.loop.apart.beside = least, 8
     loop, waiting, open_, cancelled = cached.loop, list(enumerate(prompts)), set[int](), set[int]()
     evicted = 0
     while waiting or loop.busy:
@@ -97,6 +103,7 @@ def test_no_answer_comes_from_a_wrong_prefix(small: Path, seed: int, park: int) 
     assert stats.cached_tokens > stats.prompt_tokens / 6
     assert stats.evictions > 300 and evicted > 500 and len(cancelled) > 50
     assert (stats.restored_tokens > 100) is bool(park) and stats.parked_bytes <= park
+    assert (cached.loop.apart.moved > 2000) is (least < 1000)
     whole = [number for number in range(REQUESTS) if number not in cancelled]
     assert all(isinstance(cached.writer.ends[number], Done) for number in whole)
     expected = answers_without_a_cache(small, {prompts[number] for number in whole})

@@ -142,3 +142,22 @@ def test_an_input_that_cannot_be_embedded_fails_its_request_alone(bench: Bench) 
             assert np.frombuffer(have, np.float32) == pytest.approx(np.frombuffer(want, np.float32), abs=1e-5)
     failed = bench.writer.ends[3]
     assert isinstance(failed, Failed) and "code -3" in failed.text
+
+
+@pytest.mark.parametrize("where", ["while it is read", "when it moves"])
+def test_a_prompt_that_cannot_be_read_apart_is_read_with_the_others(
+    bench: Bench, where: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    apart = bench.loop.apart
+    assert apart is not None
+    apart.least, apart.beside = 4, 0
+    expected = bench.say(GOOD, COUNT)
+    assert apart.moved > 0
+    before, failed = apart.moved, bench.loop.counters.decode_failures
+    if where == "when it moves":
+        monkeypatch.setattr(bench.loop.cache, "lay", lambda *_: False)
+        assert bench.say(GOOD, COUNT) == expected
+    else:
+        assert bench.say_with(lambda _: -3 if apart.branch is not None else 0, *GOOD) == expected
+        assert bench.loop.counters.decode_failures == failed + 1
+    assert apart.moved == before

@@ -61,6 +61,8 @@ class Branch:
     """How many tokens of this branch are in this turn's batch."""
     admitted: float = 0.0
     first_token: float = 0.0
+    apart: int = -1
+    """From which token on it is being read in a context of its own, or -1; see `apart`."""
     follows: Branch | None = None
     """Another branch is computing a prefix this one shares: wait until it has `follow_upto` tokens."""
     follow_upto: int = 0
@@ -104,6 +106,11 @@ class Branch:
         return min(inside, default=length)
 
     @property
+    def shareable(self) -> int:
+        """How many of its tokens others can take over."""
+        return self.apart if self.apart >= 0 else self.computed
+
+    @property
     def pending(self) -> int:
         return self.count - self.computed
 
@@ -112,7 +119,7 @@ class Branch:
         leader = self.follows
         if leader is None:
             return False
-        if leader.state is State.READING and leader.computed < self.follow_upto:
+        if leader.state is State.READING and leader.shareable < self.follow_upto:
             return True
         self.follows = None
         return False

@@ -35,6 +35,7 @@ class Cache:
         stateful: bool = False,
         parking: int = 0,
         idle: int | None = None,
+        scratch: bool = False,
     ) -> None:
         self._states = States() if stateful else None
         self.checkpoints = Checkpoints(parking) if stateful and parking > 0 else None
@@ -45,7 +46,7 @@ class Cache:
         self.tree = PrefixTree()
         self._free = list(range(context.sequences - 1, -1, -1))
         self.parking = Parking(parking) if parking > 0 and sharing else None
-        self._scratch = self._free.pop(0) if self.parking is not None else -1
+        self._scratch = self._free.pop(0) if self.parking is not None or scratch else -1
         """A sequence that holds cells only while they are copied out or in."""
         self._idle_limit = context.cells if idle is None or self.parking is None else idle
         self._settled = True
@@ -161,10 +162,8 @@ class Cache:
             return length
         have = length
         for piece, upto in chain:
-            if not write_state(self._handle, self._scratch, piece.data):
+            if not self.lay(sequence, have, upto, piece.data):
                 break
-            lib.llama_memory_seq_cp(self._memory, self._scratch, sequence, have, upto)
-            lib.llama_memory_seq_rm(self._memory, self._scratch, -1, -1)
             have = upto
         self.wrote(sequence, have - length)
         self.publish(sequence, tokens[length:have])
@@ -176,14 +175,24 @@ class Cache:
         if self.parking is None:
             return
         tokens = self.tree.tokens(sequence)
+        self.parking.park(tokens, lambda start: self.lift(sequence, start, len(tokens)))
 
-        def save(start: int) -> Bytes | None:
-            lib.llama_memory_seq_cp(self._memory, sequence, self._scratch, start, len(tokens))
-            data = read_state(self._handle, self._scratch)
-            lib.llama_memory_seq_rm(self._memory, self._scratch, -1, -1)
-            return data
+    def lift(self, sequence: int, start: int, end: int) -> Bytes | None:
+        """A copy of what the cells of tokens [start, end) hold; None where llama.cpp could not make one."""
+        lib.llama_memory_seq_cp(self._memory, sequence, self._scratch, start, end)
+        data = read_state(self._handle, self._scratch)
+        lib.llama_memory_seq_rm(self._memory, self._scratch, -1, -1)
+        return data
 
-        self.parking.park(tokens, save)
+    def lay(self, sequence: int, start: int, end: int, data: Bytes) -> bool:
+        """Give a sequence the cells of tokens [start, end) out of a copy that holds at least those; False,
+        and no change, where llama.cpp found no room.
+        """
+        done = write_state(self._handle, self._scratch, data)
+        if done:
+            lib.llama_memory_seq_cp(self._memory, self._scratch, sequence, start, end)
+        lib.llama_memory_seq_rm(self._memory, self._scratch, -1, -1)
+        return done
 
     @property
     def parked(self) -> tuple[int, int]:

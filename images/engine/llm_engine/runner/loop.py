@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from llm_engine.runner.apart import READS, Apart
 from llm_engine.runner.batch import Batch, logits_matrix
 from llm_engine.runner.branch import Branch, State
 from llm_engine.runner.cache import Cache
@@ -69,6 +70,7 @@ class Loop:
         speculator: Speculator,
         pace: Pace,
         projector: Projector | None,
+        apart: Apart | None = None,
         *,
         parallel: int,
         n_ctx: int,
@@ -84,6 +86,7 @@ class Loop:
         self._batch = Batch(context.batch)
         self._pace = pace
         self._projector = projector
+        self.apart = apart
         self._width = emitter.vocab.size
         self.running: list[Branch] = []
         self.counters = Counters()
@@ -133,6 +136,8 @@ class Loop:
 
     def _release(self, branch: Branch, *, keep: bool = True) -> None:
         """Give the sequence back, leaving in the cache what it computed if `keep`."""
+        if self.apart is not None and branch.apart >= 0:
+            self.apart.leave(branch, keep=keep)
         if branch.shared_upto >= 0 and keep:
             self.cache.publish(branch.sequence, branch.tokens[branch.shared_upto : branch.computed])
         computed = branch.tokens[: branch.computed]
@@ -153,13 +158,11 @@ class Loop:
         if self._make_room():
             # Two decodes: measured, a batch of both kinds takes longer than one of each, and what the running
             # streams say leaves before the prompts are read.
-            reading = any(branch.state is State.READING for branch in self.running)
-            for state in (State.WRITING, State.READING):
-                parts = self._fill(state)
-                if parts:
-                    self._decode(parts)
-                    if reading:
-                        self.outbox.flush()
+            self._compute([branch for branch in self.running if branch.state is State.WRITING])
+            # A branch that wrote its first token just now had nothing planned for the second.
+            if reading := [branch for branch in self.running if branch.state is State.READING and branch.fed]:
+                self.outbox.flush()
+                self._read(reading)
         seconds = time.monotonic() - started
         self.outbox.flush(soon=seconds < STEP and any(b.state is State.WRITING for b in self.running))
         self.counters.turns += 1
@@ -256,14 +259,36 @@ class Loop:
                 return False
         return False
 
-    def _fill(self, state: State) -> list[Part]:
-        """Put the planned tokens of all branches of one kind into the batch."""
+    def _read(self, reading: list[Branch]) -> None:
+        """Compute the planned parts of prompts: one by one apart where that is worth it, or together."""
+        together = []
+        here = self.apart.branch if self.apart is not None else None
+        # Who is apart already comes first, and makes room for the next.
+        for branch in sorted(reading, key=lambda b: b is not here):
+            if branch.state is not State.READING:
+                continue  # another answer to the same request has failed meanwhile
+            if self.apart is None or not self.apart.take(branch):
+                together.append(branch)
+                continue
+            self._compute([branch])
+            self.outbox.flush()
+        if self.apart is not None and self.apart.branch in reading:
+            # Who would not be ready in this turn anyhow is read apart soon, and cheaper.
+            together = [b for b in together if b.fed == b.pending or b.media]
+        # Whole tiles first: behind a broken one no tile would belong to one sequence alone.
+        together.sort(key=lambda b: b.fed % TILE != 0)
+        self._compute([branch for branch in together if branch.state is State.READING])
+
+    def _compute(self, branches: list[Branch]) -> None:
+        """Decode the planned tokens of branches that are in the same context."""
+        if parts := self._fill(branches):
+            self._decode(parts)
+
+    def _fill(self, branches: list[Branch]) -> list[Part]:
+        """Put the planned tokens of these branches into the batch."""
         self._batch.clear()
         parts = []
-        # A branch that wrote its first token in this turn's first decode had nothing planned for the second.
-        fed = [b for b in self.running if b.state is state and b.fed]
-        # Whole tiles first: behind a broken one no tile would belong to one sequence alone.
-        for branch in sorted(fed, key=lambda b: b.fed % TILE != 0) if state is State.READING else fed:
+        for branch in branches:
             tokens = branch.tokens[branch.computed : branch.computed + branch.fed]
             last = branch.computed + branch.fed == branch.count
             if branch.proposal:
@@ -271,7 +296,8 @@ class Loop:
             rows = (1 + len(branch.proposal)) if last else 0
             start = self._batch.size
             position = branch.position(branch.computed)
-            row = self._batch.put(branch.sequence, position, tokens, outputs=rows)
+            sequence = branch.sequence if branch.apart < 0 else READS
+            row = self._batch.put(sequence, position, tokens, outputs=rows)
             parts.append(Part(branch, start, self._batch.size, row, rows))
         return parts
 
@@ -322,34 +348,40 @@ class Loop:
 
     def _decode(self, parts: list[Part]) -> None:
         started = time.monotonic()
-        verdict = self._batch.decode(self._context.handle)
+        apart = self.apart if parts[0].branch.apart >= 0 else None
+        handle = apart.handle if apart is not None else self._context.handle
+        verdict = self._batch.decode(handle)
+        if verdict != 0 and apart is not None:
+            self.counters.decode_failures += 1
+            apart.give_up(parts[0].branch)
+            return
         if verdict != 0:
             self._recover(parts, verdict)
             return
-        logits = (
-            logits_matrix(self._context.handle, self._batch.outputs, self._width)
-            if self._batch.outputs
-            else None
-        )
+        logits = logits_matrix(handle, self._batch.outputs, self._width) if self._batch.outputs else None
         seconds = time.monotonic() - started
         self.counters.decode_seconds += seconds
         if parts[0].branch.state is State.WRITING:
             self._pace.wrote(seconds)
         else:
             self._pace.read(seconds, self._batch.size)
-        for part in parts:
-            self._advance(part)
-        for part in parts:
+        advanced = [part for part in parts if self._advance(part)]
+        for part in advanced:
             if part.rows and logits is not None:
                 self._sample(part, logits[part.row : part.row + part.rows])
 
-    def _advance(self, part: Part) -> None:
+    def _advance(self, part: Part) -> bool:
         """The cells of this part are filled. What was read is shared at once; what was written, when it
-        ends.
+        ends. False where they are lost again, as what was read apart could not be moved.
         """
         branch = part.branch
         self.cache.wrote(branch.sequence, part.end - part.start)
         branch.computed += branch.fed
+        if self.apart is not None and branch.apart >= 0:
+            if branch.pending:
+                return True
+            if not self.apart.leave(branch):
+                return False
         if branch.state is State.READING and branch.shared_upto >= 0 and branch.request.cache:
             self.cache.publish(branch.sequence, branch.tokens[branch.shared_upto : branch.computed])
             branch.shared_upto = branch.computed
@@ -357,6 +389,7 @@ class Loop:
             branch.stops.pop(0)
             if branch.request.cache:
                 self.cache.copy(branch.sequence, branch.tokens[: branch.computed])
+        return True
 
     def _sample(self, part: Part, logits: np.ndarray[tuple[int, int], np.dtype[np.float32]]) -> None:
         branch = part.branch

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
+from llm_engine.runner.apart import Apart
 from llm_engine.runner.cache import Cache
 from llm_engine.runner.draft import Drafter
 from llm_engine.runner.embed import Embedder, Job
@@ -71,34 +72,33 @@ class Machine:
         parallel = min(parallel, sequences)
         parking = spec.park_bytes if caches else 0
         parking = default_budget() if parking is None else parking
+        # Elsewhere than on a processor the cells of others cost next to nothing.
+        on_gpu = memory_by_device()[2] > 0
+        apart = sharing and not on_gpu and spec.apart_cells > 0
         outputs = parallel * (1 + max(spec.lookup, spec.draft_max))
         context = Context(
             model,
             cells=cells,
             batch=min(max(spec.num_batch, outputs), max(cells, 1)),
-            sequences=min(MAX_SEQUENCES, sequences + (sharing and parking > 0)),
+            sequences=min(MAX_SEQUENCES, sequences + (apart or (sharing and parking > 0))),
             outputs=outputs,
         )
         idle = spec.idle_cells
         if idle is None:
-            idle = context.cells if memory_by_device()[2] else IDLE_CELLS
+            idle = context.cells if on_gpu else IDLE_CELLS
         outbox = Outbox(self._writer.send)
         chunk = min(context.batch, max(1, spec.num_batch))
+        cache = Cache(context, sharing=sharing, stateful=whole, parking=parking, idle=idle, scratch=apart)
         return Loop(
             context,
-            Cache(
-                context,
-                sharing=sharing,
-                stateful=whole,
-                parking=parking,
-                idle=idle,
-            ),
+            cache,
             Queue(spec.max_queue),
             outbox,
             Emitter(self.vocab, outbox),
             self._speculator(parallel, min(spec.num_ctx, context.cells)),
             Pace(spec.gap_ms / 1000, chunk),
             self.projector,
+            Apart(model, context, cache, cells=spec.apart_cells) if apart else None,
             parallel=parallel,
             n_ctx=min(spec.num_ctx, context.cells),
         )
@@ -150,6 +150,8 @@ class Machine:
     def unpark(self, size: int) -> int:
         """Give main memory back to the system that idle prefixes take; how many bytes it was."""
         freed = self.loop.cache.unpark(size) if self.loop is not None else 0
+        if freed < size and self.loop is not None and self.loop.apart is not None:
+            freed += self.loop.apart.free()
         if freed:
             trim_heap()
         return freed

@@ -63,6 +63,8 @@ class LoadSpec:
     """Main memory for prefixes that nobody uses now; None: a quarter of what is free, at most 8 GiB."""
     idle_cells: int | None = None
     """How many cells idle prefixes may keep; None: few on a processor, all where a GPU computes."""
+    apart_cells: int = 2048
+    """On a processor, prompts of up to so many tokens are read apart from running streams; 0 turns it off."""
     lookup: int = 8
     """How many tokens prompt-lookup speculation may propose at a time; 0 turns it off."""
     draft_max: int = 8

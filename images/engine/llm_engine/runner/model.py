@@ -208,6 +208,7 @@ class Context:
         self.batch = int(lib.llama_n_batch(self.handle))
         self.ubatch = int(lib.llama_n_ubatch(self.handle))
         self.sequences = int(lib.llama_n_seq_max(self.handle))
+        self.cell_bytes = _cell_bytes(model, spec.kv_type)
         self._apply_adapters(model)
 
     def _apply_adapters(self, model: Model) -> None:
@@ -225,6 +226,13 @@ class Context:
 
     def free(self) -> None:
         lib.llama_free(self.handle)
+
+
+def _cell_bytes(model: Model, kv_type: str) -> int:
+    """What one token takes in the cache at most."""
+    heads = max(1, lib.llama_model_n_head(model.handle))
+    width = lib.llama_model_n_embd(model.handle) * max(1, lib.llama_model_n_head_kv(model.handle)) // heads
+    return int(2 * lib.llama_model_n_layer(model.handle) * width * (4 if kv_type == "f32" else 2))
 
 
 def memory_by_device() -> tuple[dict[str, int], int, int]:

@@ -15,19 +15,24 @@ TILE = 64
 CRUMB = 48
 
 
+def order(reading: list[Branch], *, oldest_first: bool) -> list[Branch]:
+    """Who comes first: whoever has least left, or before all whoever has waited longest."""
+    by_rest = sorted(reading, key=lambda b: (b.pending, b.arrived))
+    if oldest_first and reading:
+        oldest = min(reading, key=lambda b: (b.arrived, b.index))
+        by_rest.remove(oldest)
+        by_rest.insert(0, oldest)
+    return by_rest
+
+
 def share(reading: list[Branch], budget: int, capacity: int, *, oldest_first: bool) -> None:
     """Set `fed` of every branch: about `budget` tokens in all, never more than `capacity`."""
     for branch in reading:
         branch.fed = 0
     if not reading:
         return
-    order = sorted(reading, key=lambda b: (b.pending, b.arrived))
-    if oldest_first:
-        oldest = min(reading, key=lambda b: (b.arrived, b.index))
-        order.remove(oldest)
-        order.insert(0, oldest)
     given = 0
-    for branch in order:
+    for branch in order(reading, oldest_first=oldest_first):
         room = min(budget, capacity) - given
         if room <= 0:
             return

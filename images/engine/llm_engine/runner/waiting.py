@@ -52,7 +52,7 @@ class Queue:
             if other.state is not State.READING:
                 continue
             shared = common_prefix(ours, other.tokens[: other.count])
-            if shared > max(best, other.computed):
+            if shared > max(best, other.shareable):
                 best, leader = shared, other
         branch.follows = leader
         branch.follow_upto = best if leader else 0

@@ -211,7 +211,7 @@ def list_(ctx: click.Context, actions: bool, as_json: bool) -> None:
 
     if actions:
         rows = [
-            (a.name, "reads" if a.reads_only else "changes", a.summary)
+            (a.name, "reads" if a.reads_only else "destroys" if a.irreversible else "changes", a.summary)
             for a in registry.all_actions().values()
         ]
         if as_json:
@@ -243,7 +243,7 @@ def list_(ctx: click.Context, actions: bool, as_json: bool) -> None:
         ]
     width = max((len(row[0]) for row in rows), default=0)
     for name, kind, text in rows:
-        click.echo(f"{name:<{width}}  {kind:<7}  {text}")
+        click.echo(f"{name:<{width}}  {kind:<8}  {text}")
 
 
 @procedures.command("show")

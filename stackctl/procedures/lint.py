@@ -1,8 +1,9 @@
 """Finds what is wrong with a procedure before anybody runs it.
 
 Errors make `lint` fail: unknown action or argument, dangling link or placeholder, an irreversible step
-without undo or confirmation, a check that changes something, unquoted shell. Warnings are shown: every use
-of a shell.
+without undo or confirmation, a check that changes something, unquoted shell, a shell that is not said to be
+one. Warnings are shown: every use of a shell. What an action destroys its registration says; what a program
+destroys is known by name (`commands`).
 """
 
 from __future__ import annotations
@@ -12,17 +13,14 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
-from urllib.parse import unquote
 
 from stackctl.errors import StackctlError
-from stackctl.procedures import expressions, registry
-from stackctl.procedures.document import Procedure, Prose, Step
+from stackctl.procedures import commands, expressions, links, registry
+from stackctl.procedures.document import Procedure, Step
 from stackctl.procedures.locate import Found
-from stackctl.procedures.model import Action, Argv, Operation
+from stackctl.procedures.model import Action, Argv, Operation, Shell
 from stackctl.procedures.suggest import did_you_mean
 
-_LINK = re.compile(r"(?<!!)\[[^\]]*\]\(\s*<?([^)\s>]+)>?(?:\s+\"[^\"]*\")?\s*\)")
-_CODE = re.compile(r"(`+).*?\1", re.DOTALL)
 _STEP_FACTS = ("state", "changed", "answer", "output", "exit")
 PHASES = ("check", "run", "verify", "undo")
 
@@ -60,45 +58,9 @@ def _line_of(problem: str) -> int:
     return int(match[1]) if match else 1
 
 
-def anchors(text: str) -> set[str]:
-    """The anchors that a forge makes of the headings."""
-    made: set[str] = set()
-    for heading in re.findall(r"^#{1,6}\s+(.+?)\s*#*$", text, re.MULTILINE):
-        plain = re.sub(r"[^\w\- ]", "", re.sub(r"[`*]", "", heading).lower())
-        made.add(plain.strip().replace(" ", "-"))
-    return made
-
-
 def _links(procedure: Procedure) -> Iterator[Finding]:
-    for part in procedure.parts:
-        if not isinstance(part, Prose):
-            continue
-        for offset, line in enumerate(part.text.splitlines()):
-            for target in _LINK.findall(_CODE.sub("", line)):
-                problem = _dangling(procedure, unquote(target))
-                if problem:
-                    yield Finding("error", part.line + offset, "dangling-link", problem)
-
-
-def _dangling(procedure: Procedure, target: str) -> str | None:
-    if re.match(r"^[a-z][a-z0-9+.-]*:", target):
-        return None
-    name, _, anchor = target.partition("#")
-    if not name:
-        known = anchors(procedure.text) | {step.spec.id for step in procedure.steps}
-        return None if anchor in known else f"#{anchor}: there is no such heading or step"
-    if procedure.path is None:
-        return None
-    path = procedure.path.parent / name
-    if not path.exists():
-        return f"{target}: there is no such file"
-    if anchor and path.suffix == ".md":
-        text = path.read_text(encoding="utf-8")
-        if anchor not in anchors(text) and not re.search(
-            rf"^id:\s*{re.escape(anchor)}\s*$", text, re.MULTILINE
-        ):
-            return f"{target}: there is no such heading in {name}"
-    return None
+    for line, problem in links.dangling(procedure):
+        yield Finding("error", line, "dangling-link", problem)
 
 
 def _steps(procedure: Procedure) -> Iterator[Finding]:
@@ -109,6 +71,11 @@ def _steps(procedure: Procedure) -> Iterator[Finding]:
             for operation in getattr(spec, phase):
                 for severity, rule, text in _operation(procedure, step, phase, operation, before):
                     yield Finding(severity, step.line, rule, f"step {spec.id}: {phase}: {text}")
+        for place, asked in (("confirm", spec.confirm), ("manual", spec.manual and spec.manual.ask)):
+            for path in expressions.references(asked):
+                if problem := _reference(procedure, path, before):
+                    text = f"step {spec.id}: {place}: {problem}"
+                    yield Finding("error", step.line, "dangling-placeholder", text)
         if spec.when is not None:
             yield from _when(procedure, step, before)
         yield from _irreversible(step)
@@ -131,17 +98,35 @@ def _operation(
         values: Any = operation.args
     elif isinstance(operation, Argv):
         values = [*operation.argv, operation.env]
+        text = commands.shell_text(operation.argv)
+        if text is not None and not operation.shell:
+            yield "error", "hidden-shell", f"it is shell, and must say `shell: true`: {text}"
+        elif text is not None:
+            yield from _shell(text)
     else:
         values = [operation.command, operation.env]
-        yield "warning", "shell", f"uses a shell: {operation.command}"
-        for problem in unquoted(operation.command):
-            yield "error", "unquoted-shell", problem
+        yield from _shell(operation.command)
+    if phase in ("check", "verify") and (found := _destroys(operation)):
+        yield "error", "changing-check", f"{found} changes something and cannot be a {phase}"
     for path in expressions.references(values):
         dangling = _reference(procedure, path, seen)
         if dangling:
             yield "error", "dangling-placeholder", dangling
     if isinstance(operation, Action):
         yield from _action(phase, operation)
+
+
+def _shell(text: str) -> Iterator[_Problem]:
+    yield "warning", "shell", f"uses a shell: {text}"
+    for problem in unquoted(text):
+        yield "error", "unquoted-shell", problem
+
+
+def _destroys(operation: Operation) -> str | None:
+    """What an outside program destroys, as far as that is known."""
+    if isinstance(operation, Argv):
+        return commands.destroys(operation.argv)
+    return commands.destroys_in_shell(operation.command) if isinstance(operation, Shell) else None
 
 
 def _action(phase: str, operation: Action) -> Iterator[_Problem]:
@@ -233,9 +218,9 @@ def _irreversible(step: Step) -> Iterator[Finding]:
             step.line,
             "missing-undo",
             f"step {spec.id}: {', '.join(named)} cannot be taken back: "
-            "write an undo, or irreversible: true and a confirm",
+            "write an undo, or irreversible: true and a confirm, or irreversible: and why nobody is asked",
         )
-    if spec.irreversible and not spec.undo and not spec.confirm:
+    if spec.irreversible is True and not spec.undo and not spec.confirm:
         yield Finding(
             "error",
             step.line,
@@ -268,11 +253,13 @@ def _only_looks(step: Step) -> bool:
 
 def _irreversible_actions(step: Step) -> list[str]:
     known = registry.all_actions()
-    return [
-        one.name
-        for one in step.spec.run
-        if isinstance(one, Action) and one.name in known and known[one.name].irreversible
-    ]
+    found = []
+    for one in step.spec.run:
+        if isinstance(one, Action):
+            found += [one.name] if one.name in known and known[one.name].irreversible else []
+        elif text := _destroys(one):
+            found.append(text)
+    return found
 
 
 def _inputs_used(procedure: Procedure) -> Iterator[Finding]:
@@ -300,7 +287,7 @@ def unquoted(command: str) -> list[str]:
                 problems.append("a placeholder inside quotes is quoted twice: take the quotes away")
             while position + 1 < len(plain) and plain[position + 1] == "\0":
                 position += 1
-        elif quote == "" and (char == "`" or re.match(r"\$[A-Za-z_({@*]", plain[position:])):
+        elif quote == "" and (char == "`" or re.match(r"\$[A-Za-z0-9_({@*]", plain[position:])):
             word = re.match(r"\$\w+|\S+", plain[position:])
             problems.append(
                 f"unquoted {word[0] if word else char}: the shell splits its value; write it in double quotes"

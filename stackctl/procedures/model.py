@@ -11,6 +11,8 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
 
 from stackctl.config.durations import Duration
+from stackctl.procedures.commands import shell_text
+from stackctl.procedures.expressions import PLACEHOLDER
 
 IDENTIFIER = re.compile(r"^[a-z][a-z0-9-]*$")
 ACTION_NAME = re.compile(r"^[a-z][a-z0-9_-]*(\.[a-z][a-z0-9_-]*)+$")
@@ -29,11 +31,24 @@ class Action(Strict):
 
 
 class Argv(Strict):
-    """An outside program, started without a shell."""
+    """An outside program, started without a shell; one that is a shell says `shell: true`."""
 
     kind: Literal["argv"] = "argv"
     argv: tuple[str, ...] = Field(min_length=1)
+    shell: bool = False
     env: dict[str, str] = Field(default_factory=dict)
+
+    @model_validator(mode="after")
+    def _no_value_becomes_code(self) -> Argv:
+        text = shell_text(self.argv)
+        if text is None and self.shell:
+            raise ValueError(f"`shell: true` beside an argv that starts no shell: {self.argv[0]}")
+        if text is not None and PLACEHOLDER.search(text):
+            raise ValueError(
+                f"the value of {PLACEHOLDER.findall(text)[0]} would become shell code: "
+                'give it as an argument of its own ("$1"), or write {command: …, shell: true}'
+            )
+        return self
 
 
 class Shell(Strict):
@@ -181,7 +196,7 @@ class StepSpec(Strict):
     run: Operations = ()
     verify: Operations = ()
     undo: Operations = ()
-    irreversible: bool = False
+    irreversible: bool | str = False
     timeout: Duration = 300.0
     retries: int = Field(default=0, ge=0, le=20)
     retry_delay: Duration = 1.0

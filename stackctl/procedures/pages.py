@@ -31,7 +31,8 @@ def _rows(step: Step) -> list[tuple[str, str]]:
     limit = format_duration(spec.timeout)
     rows.append(("time limit", f"{limit}, {spec.retries + 1} attempts" if spec.retries else limit))
     if spec.irreversible:
-        rows.append(("note", "cannot be taken back"))
+        reason = f": {spec.irreversible}" if isinstance(spec.irreversible, str) else ""
+        rows.append(("note", f"cannot be taken back{reason}"))
     return rows
 
 

@@ -1,7 +1,8 @@
 """The actions a step may name: a typed argument model and a function, registered under a dotted name.
 
 `@action("http.wait", reads_only=True)` is all it takes to add one. A read-only action may be a `check` or a
-`verify` and runs in `plan`; the others change something and stand in `run` or `undo` alone. Lint,
+`verify` and runs in `plan`; the others change something and stand in `run` or `undo` alone, and each says
+itself whether what it does can be taken back: without that it is not registered. Lint,
 `procedures list --actions` and the reference page are all made from this table.
 """
 
@@ -10,7 +11,7 @@ from __future__ import annotations
 import importlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal, overload
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
@@ -77,17 +78,33 @@ class ActionInvalid(ConfigError):
 _ACTIONS: dict[str, Registered] = {}
 
 
+Register = Callable[[ActionFunction], ActionFunction]
+
+
+@overload
+def action(
+    name: str, args: type[Args] = NoArgs, *, reads_only: Literal[True], gives: tuple[str, ...] = ()
+) -> Register: ...
+@overload
+def action(
+    name: str, args: type[Args] = NoArgs, *, irreversible: bool, gives: tuple[str, ...] = ()
+) -> Register: ...
 def action(
     name: str,
     args: type[Args] = NoArgs,
     *,
     reads_only: bool = False,
-    irreversible: bool = False,
+    irreversible: bool | None = None,
     gives: tuple[str, ...] = (),
-) -> Callable[[ActionFunction], ActionFunction]:
+) -> Register:
+    if (irreversible is None) is not reads_only:
+        raise TypeError(
+            f"{name}: an action that changes something says `irreversible`, and no other one does"
+        )
+
     def register(function: ActionFunction) -> ActionFunction:
         summary = (function.__doc__ or "").strip().splitlines()[0]
-        _ACTIONS[name] = Registered(name, args, function, reads_only, irreversible, summary, gives)
+        _ACTIONS[name] = Registered(name, args, function, reads_only, bool(irreversible), summary, gives)
         return function
 
     return register

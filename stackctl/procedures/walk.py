@@ -39,7 +39,7 @@ class Walk:
             record = self._records.get(spec.id)
             if record is None or not record.changed or record.state == "undone":
                 continue
-            cannot = bool(spec.irreversible) and not spec.undo and record.state in ("done", "undo-failed")
+            cannot = spec.irreversible is True and not spec.undo and record.state in ("done", "undo-failed")
             if not spec.undo and not cannot:
                 continue
             if record.state == "undo-failed" and (by_hand := self._person.answers.get(spec.id)):

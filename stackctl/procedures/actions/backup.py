@@ -37,7 +37,7 @@ def _stack(context: Context) -> Stack:
     return context.stack.handle
 
 
-@action("backup.create", gives=("file", "size"))
+@action("backup.create", irreversible=False, gives=("file", "size"))
 def backup_create(context: Context, _args: Args) -> Outcome:
     """Writes a backup of configuration, data, secrets and Modelfiles."""
     stack = _stack(context)
@@ -55,7 +55,7 @@ def backup_verify(_context: Context, args: FileArgs) -> Outcome:
     return Outcome(True, f"{count} files whole, of {manifest['created']}", data)
 
 
-@action("backup.send", FileArgs)
+@action("backup.send", FileArgs, irreversible=False)
 def backup_send(context: Context, args: FileArgs) -> Outcome:
     """Copies a backup to every place of the stack file; all are tried, failures are told together."""
     sent, failed = [], []
@@ -73,7 +73,7 @@ def backup_send(context: Context, args: FileArgs) -> Outcome:
     )
 
 
-@action("backup.prune")
+@action("backup.prune", irreversible=True)
 def backup_prune(context: Context, _args: Args) -> Outcome:
     """Removes the backups that no retention rule wants, everywhere."""
     stack = _stack(context)
@@ -98,7 +98,7 @@ def backup_newest(context: Context, _args: Args) -> Outcome:
     return Outcome(True, names[-1], {"file": str(create.folder(stack) / names[-1])})
 
 
-@action("backup.restore", RestoreArgs, gives=("stack_file", "models"))
+@action("backup.restore", RestoreArgs, irreversible=False, gives=("stack_file", "models"))
 def backup_restore(_context: Context, args: RestoreArgs) -> Outcome:
     """Puts configuration, data and secrets of a backup in place; what is there is moved aside."""
     done = restore.restore(Path(args.file), Path(args.folder), **_keys(args))
@@ -107,7 +107,7 @@ def backup_restore(_context: Context, args: RestoreArgs) -> Outcome:
     return Outcome(True, detail + "".join(f"; {path} holds what was there" for path in done.aside), data)
 
 
-@action("backup.drill", DrillArgs, gives=("services",))
+@action("backup.drill", DrillArgs, irreversible=False, gives=("services",))
 def backup_drill(context: Context, args: DrillArgs) -> Outcome:
     """Restores into a scratch stack on other ports, brings it up, proves it, and takes it away."""
     from stackctl.operations.down import down

@@ -33,7 +33,7 @@ def data_room(context: Context, _args: Args) -> Outcome:
     return Outcome(free >= needed, detail, {"free": free, "needed": needed})
 
 
-@action("data.copy-ahead", SnapshotArgs)
+@action("data.copy-ahead", SnapshotArgs, irreversible=False)
 def data_copy_ahead(context: Context, args: SnapshotArgs) -> Outcome:
     """Copies the authoritative data while its services write, so that the snapshot then takes a moment."""
     config = context.stack.handle.config
@@ -41,7 +41,7 @@ def data_copy_ahead(context: Context, args: SnapshotArgs) -> Outcome:
     return Outcome(True, f"{format_size(snapshot.size(config))} copied ahead")
 
 
-@action("data.snapshot", SnapshotArgs, gives=("snapshot", "services"))
+@action("data.snapshot", SnapshotArgs, irreversible=False, gives=("snapshot", "services"))
 def data_snapshot(context: Context, args: SnapshotArgs) -> Outcome:
     """Copies the authoritative data aside, databases as of one instant."""
     stack = context.stack.handle

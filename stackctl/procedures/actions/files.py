@@ -40,7 +40,7 @@ def file_absent(_context: Context, args: PathArgs) -> Outcome:
     return Outcome(absent, f"{args.path} is absent" if absent else f"{args.path} exists")
 
 
-@action("file.write", WriteArgs)
+@action("file.write", WriteArgs, irreversible=False)
 def file_write(_context: Context, args: WriteArgs) -> Outcome:
     """Writes a text file, all of it or nothing."""
     path = Path(args.path)
@@ -52,7 +52,7 @@ def file_write(_context: Context, args: WriteArgs) -> Outcome:
     return Outcome(True, f"wrote {path}")
 
 
-@action("file.remove", PathArgs)
+@action("file.remove", PathArgs, irreversible=True)
 def file_remove(_context: Context, args: PathArgs) -> Outcome:
     """Removes one file; a missing one is fine, a folder is refused."""
     path = Path(args.path)

@@ -42,7 +42,7 @@ def _stack(context: Context) -> Stack:
     return context.stack.handle
 
 
-@action("upgrade.wake", GenerationArgs)
+@action("upgrade.wake", GenerationArgs, irreversible=False)
 def wake(context: Context, args: GenerationArgs) -> Outcome:
     """Undo of upgrade.rest: the old version works again, where the switch had not begun."""
     stack = _stack(context)
@@ -58,14 +58,14 @@ def wake(context: Context, args: GenerationArgs) -> Outcome:
     return Outcome(True, done)
 
 
-@action("upgrade.back", BackArgs)
+@action("upgrade.back", BackArgs, irreversible=False)
 def back(context: Context, args: BackArgs) -> Outcome:
     """Goes back to a generation with its data, and proves that it works again."""
     left = args.generation if args.left is None else args.left
     return _back(context, args, change_of(context, left, args.generation, args.snapshot))
 
 
-@action("upgrade.take-back", BackArgs)
+@action("upgrade.take-back", BackArgs, irreversible=False)
 def take_back(context: Context, args: BackArgs) -> Outcome:
     """Shows why a new version does not stay, then goes back as upgrade.back does."""
     left = args.generation if args.left is None else args.left
@@ -99,7 +99,7 @@ def _back(context: Context, args: BackArgs, change: Underway) -> Outcome:
     return Outcome(True, done)
 
 
-@action("upgrade.forth", ForthArgs)
+@action("upgrade.forth", ForthArgs, irreversible=False)
 def forth(context: Context, args: ForthArgs) -> Outcome:
     """Undo of a rollback: the generation that was left comes back, with the data of before."""
     stack = _stack(context)

@@ -39,7 +39,7 @@ def gpu_verify(context: Context, _args: Args) -> Outcome:
     return Outcome(True, seen.stdout.splitlines()[0])
 
 
-@action("gpu.may-restart", RateArgs)
+@action("gpu.may-restart", RateArgs, irreversible=False)
 def gpu_may_restart(context: Context, args: RateArgs) -> Outcome:
     """Counts restarts; too many mean a fault that a restart does not cure, and a person is called."""
     path = context.stack.state_dir / HISTORY

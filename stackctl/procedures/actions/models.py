@@ -47,7 +47,7 @@ def _digests(client: EngineClient) -> dict[str, str]:
     return {str(model["name"]): str(model.get("digest", "")) for model in client.tags()}
 
 
-@action("models.greet", gives=("made", "speaker", "said"))
+@action("models.greet", irreversible=False, gives=("made", "speaker", "said"))
 def greet(context: Context, _args: Args) -> Outcome:
     """Lets a stand-in model speak where the engine has no other: the whole way works before any download."""
     stack = context.stack.handle
@@ -78,7 +78,7 @@ def smoke(context: Context, args: SmokeArgs) -> Outcome:
     return Outcome(True, f"{model} answered within {seconds:.1f} s", data)
 
 
-@action("models.remember", ModelsArgs, gives=("before",))
+@action("models.remember", ModelsArgs, irreversible=False, gives=("before",))
 def remember(context: Context, args: ModelsArgs) -> Outcome:
     """Keeps each model under a second name, with its answers to the probes, to go back to."""
     client, config = _client(context), context.stack.handle.config.upgrade
@@ -87,6 +87,11 @@ def remember(context: Context, args: ModelsArgs) -> Outcome:
     for name in _names(context, args.models):
         if name not in there:
             raise PreflightError(f"model {name} is not on this host", fix=f"stackctl models pull {name}")
+        if there.get(name + ASIDE, there[name]) != there[name]:
+            raise PreflightError(
+                f"{name + ASIDE} is there, with other weights: a refresh of {name} did not end",
+                fix="stackctl run model-refresh --undo",
+            )
         client.copy(name, name + ASIDE)
         speaks = "completion" in client.show(name).get("capabilities", ["completion"])
         baseline = probe.measure(client, name, config, at_most=1).as_data() if speaks else None
@@ -94,7 +99,20 @@ def remember(context: Context, args: ModelsArgs) -> Outcome:
     return Outcome(True, f"{len(before)} models remembered", {"before": before})
 
 
-@action("models.pull", ModelsArgs, gives=("moved",))
+@action("models.unremember", ModelsArgs, irreversible=False)
+def unremember(context: Context, args: ModelsArgs) -> Outcome:
+    """Removes the second names where the first still stands for the same weights; undo of models.remember."""
+    client = _client(context)
+    there = _digests(client)
+    names = [name for name in _names(context, args.models) if name + ASIDE in there]
+    moved = [name for name in names if there[name + ASIDE] != there.get(name)]
+    if moved:
+        return Outcome(False, f"the old weights stay as {', '.join(name + ASIDE for name in moved)}")
+    _forget(client, names)
+    return Outcome(True, f"second names removed: {', '.join(names) or 'none'}")
+
+
+@action("models.pull", ModelsArgs, irreversible=False, gives=("moved",))
 def pull(context: Context, args: ModelsArgs) -> Outcome:
     """Pulls the newest of each model."""
     client = _client(context)
@@ -110,7 +128,7 @@ def pull(context: Context, args: ModelsArgs) -> Outcome:
     )
 
 
-@action("models.judge", BeforeArgs)
+@action("models.judge", BeforeArgs, reads_only=True)
 def judge(context: Context, args: BeforeArgs) -> Outcome:
     """Asks the new weights the probes, and compares with the old answers."""
     client, config = _client(context), context.stack.handle.config.upgrade
@@ -127,27 +145,27 @@ def judge(context: Context, args: BeforeArgs) -> Outcome:
     return Outcome(True, f"as good as before: {', '.join(judged)}" if judged else "nothing to compare")
 
 
-@action("models.put-back", BeforeArgs)
+@action("models.put-back", BeforeArgs, irreversible=False)
 def put_back(context: Context, args: BeforeArgs) -> Outcome:
     """Gives each model its old weights again."""
     client = _client(context)
     for model in args.before:
         client.copy(str(model["name"]) + ASIDE, str(model["name"]))
-    _forget(client, args)
+    _forget(client, [str(model["name"]) for model in args.before])
     return Outcome(True, f"back: {', '.join(str(model['name']) for model in args.before)}")
 
 
-@action("models.forget", BeforeArgs)
+@action("models.forget", BeforeArgs, irreversible=True)
 def forget(context: Context, args: BeforeArgs) -> Outcome:
     """Removes the second names; the engine prunes weights that nothing names any more."""
-    _forget(_client(context), args)
+    _forget(_client(context), [str(model["name"]) for model in args.before])
     return Outcome(True, f"{len(args.before)} old versions let go")
 
 
-def _forget(client: EngineClient, args: BeforeArgs) -> None:
-    for model in args.before:
+def _forget(client: EngineClient, names: list[str]) -> None:
+    for name in names:
         try:
-            client.delete(str(model["name"]) + ASIDE)
+            client.delete(name + ASIDE)
         except EngineError as error:
             if error.status != 404:
                 raise

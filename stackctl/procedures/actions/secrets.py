@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
+from stackctl.errors import PreflightError
 from stackctl.operations import gate
 from stackctl.operations.rotation import rotate, users_of
 from stackctl.operations.secret_kinds import rotatable
@@ -21,19 +22,46 @@ def _aside(context: Context) -> Path:
     return context.stack.state_dir / "secrets.before-rotation"
 
 
-@action("secrets.keep")
+@action("secrets.keep", irreversible=False)
 def secrets_keep(context: Context, _args: Args) -> Outcome:
     """Copies the secrets aside, readable by nobody else."""
-    store = SecretStore(context.stack.name)
-    shutil.rmtree(_aside(context), ignore_errors=True)
+    store, aside = SecretStore(context.stack.name), _aside(context)
+    if other := _differing(context):
+        # They may be all that opens the data: a rotation that failed and could not be taken back left them.
+        raise PreflightError(
+            f"{aside} holds older values of {', '.join(other)}, from a rotation that did not end",
+            fix="stackctl run rotate-keys --undo",
+        )
+    shutil.rmtree(aside, ignore_errors=True)
     if not store.folder.is_dir():
         return Outcome(True, "this stack has no secrets")
-    shutil.copytree(store.folder, _aside(context))
-    _aside(context).chmod(0o700)
+    draft = aside.with_name(f"{aside.name}.draft")
+    shutil.rmtree(draft, ignore_errors=True)
+    draft.mkdir(mode=0o700)
+    shutil.copytree(store.folder, draft, dirs_exist_ok=True)
+    draft.chmod(0o700)
+    draft.rename(aside)
     return Outcome(True, f"{len(store.names())} secrets kept aside")
 
 
-@action("secrets.rotate", NamesArgs, gives=("rotated",))
+def _differing(context: Context) -> list[str]:
+    """Names of secrets that were kept aside with another value than that in use."""
+    store, aside = SecretStore(context.stack.name), _aside(context)
+    kept = {path.name: path.read_text().strip() for path in sorted(aside.iterdir())} if aside.is_dir() else {}
+    names = store.names()
+    return [name for name, value in kept.items() if name not in names or store.get(name).reveal() != value]
+
+
+@action("secrets.unkeep", irreversible=False)
+def secrets_unkeep(context: Context, _args: Args) -> Outcome:
+    """Removes the values that were kept aside when they are the ones in use; for the undo of secrets.keep."""
+    if other := _differing(context):
+        return Outcome(False, f"{_aside(context)} holds other values of {', '.join(other)}: they stay")
+    shutil.rmtree(_aside(context), ignore_errors=True)
+    return Outcome(True, "nothing is kept aside")
+
+
+@action("secrets.rotate", NamesArgs, irreversible=False, gives=("rotated",))
 def secrets_rotate(context: Context, args: NamesArgs) -> Outcome:
     """Gives secrets (default: all that can be rotated) new values and restarts what uses them."""
     stack = context.stack.handle
@@ -43,7 +71,7 @@ def secrets_rotate(context: Context, args: NamesArgs) -> Outcome:
     return Outcome(True, f"rotated: {', '.join(names) or 'none'}", {"rotated": list(names)})
 
 
-@action("secrets.put-back")
+@action("secrets.put-back", irreversible=False)
 def secrets_put_back(context: Context, _args: Args) -> Outcome:
     """Gives every secret its old value again and restarts what uses it."""
     stack = context.stack.handle
@@ -63,7 +91,7 @@ def secrets_put_back(context: Context, _args: Args) -> Outcome:
     return Outcome(True, f"old values are back; restarted: {', '.join(sorted(users)) or 'nothing'}")
 
 
-@action("secrets.forget")
+@action("secrets.forget", irreversible=True)
 def secrets_forget(context: Context, _args: Args) -> Outcome:
     """Removes the old values."""
     shutil.rmtree(_aside(context), ignore_errors=True)

@@ -42,7 +42,7 @@ def stack_has_images(context: Context, _args: Args) -> Outcome:
     return Outcome(not missing, f"wanted: {', '.join(missing)}" if missing else "")
 
 
-@action("stack.get-images")
+@action("stack.get-images", irreversible=False)
 def stack_get_images(context: Context, _args: Args) -> Outcome:
     """Builds or pulls the images that are not here."""
     ups.obtain_images(context.stack.handle)
@@ -66,7 +66,7 @@ def stack_rendered(context: Context, _args: Args) -> Outcome:
     return Outcome(True, f"generation {current.number}", _numbers(current.number, current.number))
 
 
-@action("stack.render", gives=("generation", "previous"))
+@action("stack.render", irreversible=False, gives=("generation", "previous"))
 def stack_render(context: Context, _args: Args) -> Outcome:
     """Renders the stack file, refuses what cannot work, and writes a generation; nothing is started."""
     stack = context.stack.handle
@@ -93,7 +93,7 @@ def stack_runs(context: Context, args: GenerationArgs) -> Outcome:
     return Outcome(found, f"generation {args.generation} {'runs' if found else 'does not run'}")
 
 
-@action("stack.start", GenerationArgs)
+@action("stack.start", GenerationArgs, irreversible=False)
 def stack_start(context: Context, args: GenerationArgs) -> Outcome:
     """Starts what differs from that generation; the next steps prove it."""
     stack = context.stack.handle
@@ -106,7 +106,7 @@ def stack_start(context: Context, args: GenerationArgs) -> Outcome:
     return Outcome(True)
 
 
-@action("stack.go-back", GoBackArgs)
+@action("stack.go-back", GoBackArgs, irreversible=False)
 def stack_go_back(context: Context, args: GoBackArgs) -> Outcome:
     """Brings the generation before back, healthy; with none before, takes the failed one down."""
     stack = context.stack.handle
@@ -116,7 +116,7 @@ def stack_go_back(context: Context, args: GoBackArgs) -> Outcome:
     return Outcome(True, done or f"there is no generation but {failed.number} to go back to")
 
 
-@action("stack.gate", GateArgs, gives=("version", "token_seconds"))
+@action("stack.gate", GateArgs, irreversible=False, gives=("version", "token_seconds"))
 def stack_gate(context: Context, args: GateArgs) -> Outcome:
     """Waits until every service is healthy and stays so, then asks the engine for one token of a model."""
     stack = context.stack.handle
@@ -138,7 +138,7 @@ def stack_in_force(context: Context, args: GenerationArgs) -> Outcome:
     return Outcome(found, f"generation {args.generation} is {'' if found else 'not '}in force")
 
 
-@action("stack.put-in-force", GenerationArgs)
+@action("stack.put-in-force", GenerationArgs, irreversible=False)
 def stack_put_in_force(context: Context, args: GenerationArgs) -> Outcome:
     """Puts a proven generation in force, and lets go of those that no rollback needs."""
     stack = context.stack.handle
@@ -151,14 +151,14 @@ def stack_put_in_force(context: Context, args: GenerationArgs) -> Outcome:
     return Outcome(True, f"generation {args.generation} is in force")
 
 
-@action("stack.up", gives=("generation",))
+@action("stack.up", irreversible=False, gives=("generation",))
 def stack_up(context: Context, _args: Args) -> Outcome:
     """All of bring-up in one action, gates and return to the old generation included; for undo."""
     result = ups.up(context.stack.handle)
     return Outcome(True, f"generation {result.generation}", {"generation": result.generation})
 
 
-@action("stack.down")
+@action("stack.down", irreversible=False)
 def stack_down(context: Context, _args: Args) -> Outcome:
     """Takes the stack down; data stays."""
     from stackctl.operations.down import down
@@ -188,7 +188,7 @@ def stack_healthy(context: Context, args: ServicesArgs) -> Outcome:
     return Outcome(not ill, "; ".join(ill) or f"healthy: {', '.join(names)}")
 
 
-@action("compose.up", ServicesArgs)
+@action("compose.up", ServicesArgs, irreversible=False)
 def compose_up(context: Context, args: ServicesArgs) -> Outcome:
     """Starts what does not run of the generation in force, and waits until it is healthy."""
     stack = context.stack.handle
@@ -201,7 +201,7 @@ def compose_up(context: Context, args: ServicesArgs) -> Outcome:
     return Outcome(True, f"up: {', '.join(services)}")
 
 
-@action("service.restart", ServicesArgs)
+@action("service.restart", ServicesArgs, irreversible=False)
 def service_restart(context: Context, args: ServicesArgs) -> Outcome:
     """Restarts services and waits until they are healthy."""
     stack = context.stack.handle

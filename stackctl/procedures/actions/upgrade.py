@@ -105,7 +105,7 @@ def _refused(what: str) -> Iterator[None]:
         raise PreflightError(f"{what}: {error.what}", fix=error.fix or "stackctl status") from error
 
 
-@action("upgrade.baseline", gives=("baseline",))
+@action("upgrade.baseline", irreversible=False, gives=("baseline",))
 def baseline(context: Context, _args: Args) -> Outcome:
     """Asks the old version the probes, and remembers answers and speed."""
     with _refused("the old version cannot be asked"):
@@ -118,7 +118,7 @@ def baseline(context: Context, _args: Args) -> Outcome:
     return Outcome(True, detail, {"baseline": measured.as_data()})
 
 
-@action("upgrade.fetch", gives=("pins",))
+@action("upgrade.fetch", irreversible=False, gives=("pins",))
 def fetch(context: Context, _args: Args) -> Outcome:
     """Pulls or builds the newest of every image while the old version runs."""
     from stackctl.operations import lockfile
@@ -133,7 +133,7 @@ def fetch(context: Context, _args: Args) -> Outcome:
     return Outcome(True, f"{moved} of {len(pins)} images moved", {"pins": pins})
 
 
-@action("upgrade.render", RenderArgs, gives=("generation", "moved"))
+@action("upgrade.render", RenderArgs, irreversible=False, gives=("generation", "moved"))
 def render(context: Context, args: RenderArgs) -> Outcome:
     """Writes the new generation; it is not in force before it has proven itself."""
     stack = _stack(context)
@@ -156,7 +156,7 @@ def render(context: Context, args: RenderArgs) -> Outcome:
     return Outcome(True, f"generation {generation.number}", {"generation": generation.number, "moved": True})
 
 
-@action("upgrade.canary", GateArgs)
+@action("upgrade.canary", GateArgs, irreversible=False)
 def canary(context: Context, args: GateArgs) -> Outcome:
     """Brings the new engine up beside the old on another port and probes it there; removes it again."""
     from stackctl.upgrade import canary as canaries
@@ -176,7 +176,7 @@ def canary(context: Context, args: GateArgs) -> Outcome:
     return Outcome(True, f"beside the old version: {detail}")
 
 
-@action("upgrade.remove-canary")
+@action("upgrade.remove-canary", irreversible=False)
 def remove_canary(context: Context, _args: Args) -> Outcome:
     """Removes what a killed canary left."""
     from stackctl.upgrade import canary as canaries
@@ -202,7 +202,7 @@ def rested(context: Context, args: RestArgs) -> Outcome:
     return Outcome(True, f"snapshot {args.snapshot}")
 
 
-@action("upgrade.rest", RestArgs)
+@action("upgrade.rest", RestArgs, irreversible=False)
 def rest(context: Context, args: RestArgs) -> Outcome:
     """Stops the services that write to the data and will run another version."""
     stack = _stack(context)
@@ -220,7 +220,7 @@ def _begin(context: Context, args: RestArgs, *, switching: bool = False) -> Unde
     return underway.begin(_stack(context), replace(change, switching=switching))
 
 
-@action("upgrade.switch", RestArgs)
+@action("upgrade.switch", RestArgs, irreversible=False)
 def switch_to(context: Context, args: RestArgs) -> Outcome:
     """Starts the services of a generation in place of those that run."""
     stack = _stack(context)
@@ -229,7 +229,7 @@ def switch_to(context: Context, args: RestArgs) -> Outcome:
     return Outcome(True, f"generation {args.generation} is started")
 
 
-@action("upgrade.health", GenerationArgs)
+@action("upgrade.health", GenerationArgs, irreversible=False)
 def health(context: Context, args: GenerationArgs) -> Outcome:
     """Gate: every service becomes healthy and stays so through the stability window."""
     stack = _stack(context)
@@ -238,14 +238,14 @@ def health(context: Context, args: GenerationArgs) -> Outcome:
     )
 
 
-@action("upgrade.api", GenerationArgs)
+@action("upgrade.api", GenerationArgs, irreversible=False)
 def api(context: Context, args: GenerationArgs) -> Outcome:
     """Gate: the engine answers through its published port."""
     stack = _stack(context)
     return Outcome(True, gates.api(stack, switch.generation(stack, args.generation)))
 
 
-@action("upgrade.answers", GateArgs)
+@action("upgrade.answers", GateArgs, irreversible=False)
 def answers(context: Context, args: GateArgs) -> Outcome:
     """Gate: a model answers the probes like the old version did."""
     stack = _stack(context)
@@ -256,7 +256,7 @@ def answers(context: Context, args: GateArgs) -> Outcome:
     return Outcome(True, gates.answers(new, old, stack))
 
 
-@action("upgrade.speed", GateArgs)
+@action("upgrade.speed", GateArgs, irreversible=False)
 def speed(context: Context, args: GateArgs) -> Outcome:
     """Gate: tokens per second and time to first token against the old version's, on the same probes."""
     stack = _stack(context)
@@ -265,7 +265,7 @@ def speed(context: Context, args: GateArgs) -> Outcome:
     return Outcome(True, gates.speed(stack, Baseline.from_data(args.baseline)))
 
 
-@action("upgrade.commit", GenerationArgs)
+@action("upgrade.commit", GenerationArgs, irreversible=False)
 def commit(context: Context, args: GenerationArgs) -> Outcome:
     """Puts the generation in force, moves stack.lock, keeps what a rollback needs and prunes the rest."""
     stack = _stack(context)
@@ -291,7 +291,7 @@ def committed(context: Context, args: GenerationArgs) -> Outcome:
     return Outcome(found, f"generation {args.generation} is {'' if found else 'not yet '}in force")
 
 
-@action("upgrade.prune")
+@action("upgrade.prune", irreversible=True)
 def prune(context: Context, _args: Args) -> Outcome:
     """Removes generations, images and snapshots that no rollback needs."""
     stack = _stack(context)

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from stackctl.errors import PreflightError
 from stackctl.procedures import journal, use
 from stackctl.procedures.engine import ResumeRefused
 from tests.stackctl.procedures.support import FRONT, Bench, page
@@ -38,7 +39,7 @@ def test_after_exit_5_the_undo_that_failed_is_tried_again(bench: Bench) -> None:
     assert (done.result, done.exit_code) == ("undone", 4), "it did fail"
     assert done.error is not None and "step bad" in done.error.what
     assert not [line for line in bench.said if "[first]" in line], "what was undone is left alone"
-    with pytest.raises(use.PreflightError, match="no run of demo is unfinished"):
+    with pytest.raises(PreflightError, match="no run of demo is unfinished"):
         use.go_on(procedure, {}, None, bench.runs, bench.person())
 
 

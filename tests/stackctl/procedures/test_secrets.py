@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from stackctl.errors import PreflightError
 from stackctl.procedures import inputs, journal, use
 from stackctl.procedures.inputs import InputsInvalid
 from stackctl.procedures.plan import plan
@@ -73,7 +74,7 @@ def test_what_a_later_step_needs_comes_back_on_resume(bench: Bench) -> None:
     first = use.start(procedure, {"key": AWKWARD}, None, bench.runs, bench.person())
     assert first.result == "stopped" and "hidden" not in written(bench)
     bench.file("go").touch()
-    with pytest.raises(use.PreflightError, match="key is secret, and was not kept") as refused:
+    with pytest.raises(PreflightError, match="key is secret, and was not kept") as refused:
         use.go_on(procedure, {}, None, bench.runs, bench.person())
     assert refused.value.fix == "stackctl run demo --resume -i key=…"
     done = use.go_on(procedure, {"key": AWKWARD}, None, bench.runs, bench.person())

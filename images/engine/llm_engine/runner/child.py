@@ -19,7 +19,7 @@ from llm_engine.runner.machine import Machine
 from llm_engine.runner.messages import EmbedRequest, GenerateRequest, LoadSpec, RerankRequest
 from llm_engine.runner.model import POOLING, LoadError
 from llm_engine.runner.protocol import encode
-from llm_engine.runner.service import Reader, Work, Writer, failure, pump, refusal
+from llm_engine.runner.service import Pulse, Reader, Work, Writer, failure, pump, refusal
 from llm_engine.runner.vocab import TokenArray
 
 # What takes longer than a turn to prepare: a text and a grammar of more characters than this.
@@ -47,9 +47,11 @@ def serve(sock: socket.socket) -> None:
 
     try:
         machine = Machine(spec, writer, on_progress)
+        pulse = Pulse()
         Desk(machine, writer, inbox).register(reader)
+        reader.handle("ping", lambda _id, _payload: writer.send(encode("pulse", 0, pulse.count)))
         writer.send(encode("ready", 0, machine.info()))
-        pump(inbox, lambda: machine.busy, machine.turn)
+        pump(inbox, lambda: machine.busy, machine.turn, pulse)
     except LoadError as error:
         writer.send(encode("load_failed", 0, str(error)))
         writer.close()

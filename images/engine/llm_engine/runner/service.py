@@ -123,16 +123,29 @@ def refusal(request_id: int, error: Exception) -> bytes:
     return failure(request_id, "internal", f"{type(error).__name__}: {error}")
 
 
-def pump(inbox: queue.SimpleQueue[Work], busy: Callable[[], bool], turn: Work) -> None:
+class Pulse:
+    """How many steps the computing thread has begun and ended: the reading thread tells it to whoever wants
+    to know whether anything goes on."""
+
+    def __init__(self) -> None:
+        self.count = 0
+
+    def step(self, work: Work) -> None:
+        self.count += 1
+        work()
+        self.count += 1
+
+
+def pump(inbox: queue.SimpleQueue[Work], busy: Callable[[], bool], turn: Work, pulse: Pulse) -> None:
     """Run work as it comes and turns while there is something to compute; sleep otherwise. Ends by
     `SystemExit`.
     """
     while True:
         try:
-            inbox.get(block=not busy())()
+            pulse.step(inbox.get(block=not busy()))
             while True:
-                inbox.get_nowait()()
+                pulse.step(inbox.get_nowait())
         except queue.Empty:
             pass
         if busy():
-            turn()
+            pulse.step(turn)

@@ -3,7 +3,7 @@
 One `RunnerProcess` is one child process with one loaded model. All methods belong to the event loop that
 started it. Guarantees: a request's iterator always ends, with `Done` for each answer or one `Failed`; closing
 it early cancels the request; when the child dies, every open request fails with a text that says how, and
-`exited` tells why.
+`exited` tells why; one that no longer works for those who wait is ended.
 """
 
 from __future__ import annotations
@@ -20,6 +20,8 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import psutil
+
 from llm_engine.runner import protocol
 from llm_engine.runner.messages import (
     Done,
@@ -35,6 +37,8 @@ from llm_engine.runner.messages import (
     Stats,
 )
 from llm_engine.runner.protocol import Splitter, encode
+from llm_engine.scheduler.devices import ENVIRONMENT
+from llm_engine.scheduler.heartbeat import BEAT_SECONDS, Heartbeat
 
 LAST_LINES = 40
 _STOP_TIMEOUT = 5.0
@@ -93,6 +97,10 @@ class RunnerProcess:
         self._loaded: asyncio.Future[RunnerInfo] = asyncio.get_running_loop().create_future()
         self._on_progress: Callable[[float], None] | None = None
         self._stopping = False
+        self._verdict = ""
+        """Why we ended it, where we did."""
+        self._owes = asyncio.Event()
+        self._heart: Heartbeat | None = None
         self._tasks: list[asyncio.Task[None]] = []
 
     @classmethod
@@ -117,7 +125,7 @@ class RunnerProcess:
                 stdout=asyncio.subprocess.DEVNULL,
                 stderr=asyncio.subprocess.PIPE,
                 pass_fds=(theirs.fileno(),),
-                env={**os.environ, **(env or {})},
+                env={**ENVIRONMENT, **os.environ, **(env or {})},
             )
         except BaseException:
             ours.close()
@@ -129,6 +137,7 @@ class RunnerProcess:
         try:
             await runner._open()
             runner.info = await runner._loaded
+            runner._tasks.append(asyncio.create_task(runner._watch()))
         except BaseException:
             await asyncio.shield(runner._abandon())
             raise
@@ -158,11 +167,21 @@ class RunnerProcess:
     # What comes from the child
 
     async def _read_frames(self) -> None:
+        try:
+            with contextlib.suppress(ConnectionError):
+                await self._read()
+        except Exception as error:  # noqa: BLE001 - whatever it was that it said, nobody reads on
+            self._end(f"it broke the protocol: {type(error).__name__}: {error}")
+        # One that has closed its end has nothing more to say, and should have gone.
+        asyncio.get_running_loop().call_later(_STOP_TIMEOUT, self._end, "it closed its connection")
+
+    async def _read(self) -> None:
         splitter = Splitter()
-        with contextlib.suppress(ConnectionError, protocol.ProtocolError):
-            while data := await self._reader.read(1 << 20):
-                for kind, request_id, payload in splitter.feed(data):
-                    self._receive(kind, request_id, payload)
+        while data := await self._reader.read(1 << 20):
+            if self._heart is not None:
+                self._heart.heard()
+            for kind, request_id, payload in splitter.feed(data):
+                self._receive(kind, request_id, payload)
 
     def _receive(self, kind: str, request_id: int, payload: Any) -> None:
         if kind == "turn":
@@ -176,6 +195,9 @@ class RunnerProcess:
             reply = self._replies.pop(request_id, None)
             if reply is not None and not reply.done():
                 reply.set_result(payload)
+        elif kind == "pulse":
+            if self._heart is not None:
+                self._heart.felt(int(payload))
         elif kind == "progress":
             if self._on_progress is not None:
                 self._on_progress(float(payload))
@@ -210,6 +232,35 @@ class RunnerProcess:
                 return
             self._lines.append(line.decode("utf-8", "replace").rstrip())
 
+    async def _watch(self) -> None:
+        """Ends a runner that somebody waits for in vain; sleeps while nobody waits."""
+        whole = self.info.size_vram > 0.8 * self.info.size
+        heart = self._heart = Heartbeat(self._processor_time, on_gpu=whole)
+        while self.alive:
+            await self._owes.wait()
+            heart.begin()
+            while self._streams or self._replies:
+                self._send("ping", 0)
+                await asyncio.sleep(BEAT_SECONDS)
+                if (self._streams or self._replies) and (why := heart.beat()):
+                    self._end(why)
+                    return
+            self._owes.clear()
+
+    def _processor_time(self) -> float:
+        try:
+            times = psutil.Process(self.pid).cpu_times()
+        except psutil.Error:
+            return 0.0
+        return float(times.user + times.system)
+
+    def _end(self, why: str) -> None:
+        """Kills it, for a reason that those who wait are told."""
+        if self.alive and not self._stopping:
+            self._verdict = self._verdict or why
+            with contextlib.suppress(ProcessLookupError):
+                self._process.kill()
+
     async def _wait(self) -> None:
         returncode = await self._process.wait()
         # The pipes may hold more than has been read: what the child said last is what matters.
@@ -218,8 +269,11 @@ class RunnerProcess:
 
     def _gone(self, returncode: int) -> None:
         last = tuple(self._lines)
-        exit_ = Exit(returncode, describe_exit(returncode), self._stopping and returncode <= 0, last)
-        said = next((line for line in reversed(last) if line.strip()), "")
+        for task in self._tasks[3:]:
+            task.cancel()
+        reason = f"ended because {self._verdict}" if self._verdict else describe_exit(returncode)
+        exit_ = Exit(returncode, reason, self._stopping and returncode <= 0, last)
+        said = next((line for line in reversed(last) if line.strip()), "") if not self._verdict else ""
         text = f"the model runner has terminated: {exit_.reason}" + (f": {said}" if said else "")
         self._fail_load(text)
         for stream in self._streams.values():
@@ -260,6 +314,7 @@ class RunnerProcess:
         request_id = self._new_id()
         stream: asyncio.Queue[Event] = asyncio.Queue()
         self._streams[request_id] = stream
+        self._owes.set()
         left = max(1, request.n)
         over = False
         try:
@@ -291,6 +346,7 @@ class RunnerProcess:
         request_id = self._new_id()
         reply: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
         self._replies[request_id] = reply
+        self._owes.set()
         try:
             self._send(kind, request_id, payload)
             return await reply

@@ -23,6 +23,7 @@ from llm_engine.runner.messages import (
     GenerateRequest,
     LoadSpec,
     SamplingParams,
+    Started,
     Tokens,
 )
 from llm_engine.scheduler.process import LoadFailed, RunnerError, RunnerProcess
@@ -247,6 +248,7 @@ async def test_a_server_that_does_not_read_does_not_stop_the_runner(
         runner.generate(GenerateRequest("Hello", max_tokens=2000, echo_tokens=True))
     ) as events:
         assert isinstance(await anext(events), Accepted)
+        assert isinstance(await anext(events), Started)
         first = await anext(events)
         assert isinstance(first, Tokens)
         count = len(first.ids)

@@ -24,6 +24,7 @@ from llm_engine.runner.messages import (
     Grammar,
     Media,
     Queued,
+    Started,
     Tokens,
     Usage,
 )
@@ -78,7 +79,7 @@ class ThinkFirst:
                 if isinstance(event, Failed):
                     yield event
                     return
-                if isinstance(event, Accepted | Queued):
+                if isinstance(event, Accepted | Queued | Started):
                     yield event
                     continue
                 if isinstance(event, Done):
@@ -104,6 +105,8 @@ class ThinkFirst:
             yield Tokens(0, bridge)
         async with contextlib.aclosing(self._generate(await self._second(bridge))) as events:
             async for event in events:
+                if isinstance(event, Started):
+                    continue  # the prompt is counted once
                 yield replace(event, usage=self._both(event.usage)) if isinstance(event, Done) else event
 
     def _asleep(self) -> Grammar | None:

@@ -12,11 +12,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import time
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, cast
 
+from llm_engine.api.account import Account
 from llm_engine.api.after_thinking import ThinkFirst
 from llm_engine.api.endpoint import Call
 from llm_engine.api.errors import ApiError
@@ -26,7 +26,7 @@ from llm_engine.api.lookup import files_of, find_model, options_for
 from llm_engine.api.prepare import Prepared, check_capabilities, prepare
 from llm_engine.api.reading import Reader
 from llm_engine.api.turn import Answer, Begun, Delta, End, Piece, Turn
-from llm_engine.runner.messages import Accepted, Done, Event, Failed, GenerateRequest, Queued, Tokens
+from llm_engine.runner.messages import Accepted, Done, Event, Failed, GenerateRequest, Queued, Started, Tokens
 from llm_engine.scheduler import Lease
 from llm_engine.scheduler.process import RunnerError
 
@@ -101,35 +101,32 @@ class _Run:
 
     async def pieces(self, request: GenerateRequest) -> AsyncGenerator[Piece, None]:
         readers = [Reader(self.forced, self.turn) for _ in range(self.turn.n)]
-        metrics = self.call.engine.metrics
-        label = metrics.label(self.prepared.name)
-        last: float | None = None
         begun = Begun(self.prepared.tokens, self.prepared.truncated, self.lease.load_seconds)
         told = False
+        left = self.turn.n
+        account = Account(self.call, self.prepared.name, silent=self.silent)
         async with contextlib.aclosing(self._events(request)) as events:
-            async for event in events:
-                if isinstance(event, Failed):
-                    raise await self._failure(event)
-                if not told:
-                    told = True
-                    yield begun
-                if isinstance(event, Accepted | Queued):
-                    continue
-                reader = readers[event.index]
-                if isinstance(event, Tokens):
-                    now = time.monotonic()
-                    if last is None:
-                        metrics.first_token.labels(label).observe(now - self.call.started)
-                    else:
-                        metrics.token_gap.labels(label).observe(now - last)
-                    last = now
-                    if self.silent:
+            with contextlib.closing(account):
+                async for event in events:
+                    if isinstance(event, Failed):
+                        raise await self._failure(event)
+                    if not told:
+                        told = True
+                        yield begun
+                    account.note(event)
+                    if isinstance(event, Accepted | Queued | Started):
                         continue
-                    if delta := reader.feed(event):
-                        yield replace(delta, index=event.index)
-                    continue
-                for piece in self._finish(reader, event):
-                    yield piece
+                    reader = readers[event.index]
+                    if isinstance(event, Tokens):
+                        if not self.silent and (delta := reader.feed(event)):
+                            yield replace(delta, index=event.index)
+                        continue
+                    left -= 1
+                    if left == 0:
+                        self.lease.answered = True
+                        account.close()
+                    for piece in self._finish(reader, event):
+                        yield piece
 
     def _events(self, request: GenerateRequest) -> AsyncGenerator[Event, None]:
         runner, marks = self.lease.runner, self.prepared.marks
@@ -145,16 +142,6 @@ class _Run:
 
     def _finish(self, reader: Reader, done: Done) -> list[Piece]:
         usage = replace(done.usage, completion_tokens=0) if self.silent else done.usage
-        metrics = self.call.engine.metrics
-        label = metrics.label(self.prepared.name)
-        if done.index == 0:
-            metrics.prompt_tokens.labels(label).inc(usage.prompt_tokens)
-            metrics.cached_tokens.labels(label).inc(usage.cached_tokens)
-        metrics.completion_tokens.labels(label).inc(usage.completion_tokens)
-        metrics.drafted_tokens.labels(label).inc(usage.drafted_tokens)
-        metrics.accepted_tokens.labels(label).inc(usage.accepted_tokens)
-        read = usage.prompt_tokens if done.index == 0 else 0
-        metrics.spent(self.call.key, prompt=read, completion=usage.completion_tokens)
         pieces: list[Piece] = []
         if not self.silent and (delta := reader.finish()):
             pieces.append(replace(delta, index=done.index))

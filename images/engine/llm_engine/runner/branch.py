@@ -50,6 +50,8 @@ class Branch:
     text: TextStream = field(default_factory=TextStream)
     cached: int = 0
     generated: int = 0
+    counted: int = 0
+    """How many of the generated ones the server has been told of."""
     drafted: int = 0
     accepted: int = 0
     proposal: list[int] = field(default_factory=list)

@@ -225,6 +225,7 @@ class Loop:
             branch.cached = cached
             self.counters.cached_tokens += cached
             self.counters.prompt_tokens += branch.count
+            self.outbox.started(branch)
         self.running.append(branch)
         return True
 

@@ -266,11 +266,22 @@ class Queued:
 
 
 @dataclass(frozen=True)
+class Started:
+    """The reading of the prompt begins, and so much of it was known."""
+
+    index: int
+    prompt_tokens: int
+    cached_tokens: int
+
+
+@dataclass(frozen=True)
 class Tokens:
     index: int
     text: str
     ids: Sequence[int] = ()
     logprobs: Sequence[TokenLogprob] = ()
+    count: int = 0
+    """How many tokens were generated since the last event of this answer."""
 
 
 @dataclass(frozen=True)
@@ -291,7 +302,7 @@ class Failed:
     text: str
 
 
-Event = Accepted | Queued | Tokens | Done | Failed
+Event = Accepted | Queued | Started | Tokens | Done | Failed
 
 
 @dataclass(frozen=True)

@@ -27,18 +27,25 @@ class Outbox:
         self._sent = 0.0
 
     def tokens(self, branch: Branch, text: str, ids: list[int], logprobs: list[TokenLogprob]) -> None:
+        count = branch.generated - branch.counted
+        branch.counted = branch.generated
         packed = [(lp.id, lp.text, lp.logprob, lp.top) for lp in logprobs]
         key = (branch.request_id, branch.index)
         at = self._texts.get(key)
         if at is not None:
             old = self._events[at]
-            self._events[at] = (*old[:3], old[3] + text, old[4] + ids, old[5] + packed)
+            self._events[at] = (*old[:3], old[3] + text, old[4] + ids, old[5] + packed, old[6] + count)
             return
         self._texts[key] = len(self._events)
         # The first token of an answer is what people wait for.
         self._urgent |= not branch.spoken
         branch.spoken = True
-        self._events.append((branch.request_id, protocol.TOKENS, branch.index, text, ids, packed))
+        self._events.append((branch.request_id, protocol.TOKENS, branch.index, text, ids, packed, count))
+
+    def started(self, branch: Branch) -> None:
+        """No hurry: it may travel with the first token."""
+        said = (branch.request_id, protocol.STARTED, branch.index, len(branch.prompt), branch.cached)
+        self._events.append(said)
 
     def done(self, branch: Branch, reason: str) -> None:
         self._say(

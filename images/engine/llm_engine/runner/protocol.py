@@ -117,7 +117,7 @@ def load_spec(fields: dict[str, Any]) -> m.LoadSpec:
 
 
 # Events of a turn are tuples, not maps: they are the hot path. `(request id, code, ...)`.
-TOKENS, DONE, FAILED, QUEUED, ACCEPTED = 0, 1, 2, 3, 4
+TOKENS, DONE, FAILED, QUEUED, ACCEPTED, STARTED = 0, 1, 2, 3, 4, 5
 
 
 def event(item: Sequence[Any]) -> m.Event:
@@ -125,13 +125,15 @@ def event(item: Sequence[Any]) -> m.Event:
     code = item[1]
     if code == TOKENS:
         logprobs = tuple(m.TokenLogprob(lp[0], lp[1], lp[2], tuple(map(tuple, lp[3]))) for lp in item[5])
-        return m.Tokens(item[2], item[3], item[4], logprobs)
+        return m.Tokens(item[2], item[3], item[4], logprobs, item[6])
     if code == DONE:
         return m.Done(item[2], item[3], m.Usage(**item[4]), item[5])
     if code == QUEUED:
         return m.Queued(item[2])
     if code == ACCEPTED:
         return m.Accepted()
+    if code == STARTED:
+        return m.Started(item[2], item[3], item[4])
     return m.Failed(item[2], item[3])
 
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 from jsonschema import validate
-from llm_engine.runner.messages import Failed, GenerateRequest, Grammar, SamplingParams, Tokens
+from llm_engine.runner.messages import Done, Failed, GenerateRequest, Grammar, SamplingParams, Tokens
 from llm_engine.scheduler.process import RunnerError
 
 from tests.engine.runner.conftest import RequestFailed, Runners, ask, ask_all
@@ -77,6 +77,27 @@ async def test_several_answers_share_the_prompt(start: Runners, random_model: Pa
     assert len({answer.text for answer in answers}) > 1
     assert sum(answer.usage.cached_tokens > 0 for answer in answers) == 5
     assert [a.text for a in await ask_all(runner, request)] == [a.text for a in answers]
+
+
+async def test_who_asks_for_many_answers_does_not_keep_out_who_asks_for_one(
+    start: Runners, endless_gguf: Path
+) -> None:
+    runner = await start(endless_gguf, num_parallel=1)
+    ended: list[str] = []
+
+    async def generate(name: str, n: int, begun: asyncio.Event) -> None:
+        request = GenerateRequest(name, n=n, max_tokens=200, sampling=GREEDY)
+        async with aclosing(runner.generate(request)) as events:
+            async for event in events:
+                begun.set()
+                if isinstance(event, Done):
+                    ended.append(name)
+
+    begun = asyncio.Event()
+    many = asyncio.create_task(generate("many", 8, begun))
+    await begun.wait()
+    await asyncio.gather(many, generate("one", 1, asyncio.Event()))
+    assert "one" in ended[:-3] and ended.count("many") == 8
 
 
 async def test_the_same_seed_says_the_same_whatever_runs_beside_it(

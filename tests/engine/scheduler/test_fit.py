@@ -145,3 +145,8 @@ def test_what_is_loaded_with_an_automatic_context_serves_whoever_asks_for_none()
     wide = spec_for(explicit, settings)
     assert not satisfies(explicit, shrunk, automatic), "a short one was asked for, and more may be had"
     assert satisfies(explicit, wide, automatic, automatic_ctx=16384), "it would come to less"
+
+
+def test_on_the_processor_the_gpu_does_not_set_the_context(headers: dict[str, Shape]) -> None:
+    found = verdict(headers["8b"], machine(48), num_gpu=0)
+    assert isinstance(found, Load) and found.spec.num_ctx == 4096 and not found.placement.vram

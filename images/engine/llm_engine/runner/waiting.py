@@ -1,8 +1,9 @@
 """Who waits, and for what.
 
-First come, first served, with one exception that delays nobody: a request whose prompt begins with what a
-running request is reading at this moment waits for that to be computed instead of computing it a second time,
-and requests behind it may pass.
+First come, first served, by rounds: the second answer of a request comes after the first ones of all
+others, so that who asks for a hundred does not keep out who asks for one. One exception delays nobody: a
+request whose prompt begins with what a running request is reading at this moment waits for that to be
+computed instead of computing it a second time, and requests behind it may pass.
 """
 
 from __future__ import annotations
@@ -33,7 +34,10 @@ class Queue:
         return len(self.waiting) >= self.limit
 
     def add(self, branch: Branch) -> None:
-        self.waiting.append(branch)
+        at = len(self.waiting)
+        while at and self.waiting[at - 1].index > branch.index:
+            at -= 1
+        self.waiting.insert(at, branch)
 
     def put_back(self, branch: Branch) -> None:
         """A branch that had to give up its place runs again before anyone younger."""

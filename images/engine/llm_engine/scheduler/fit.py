@@ -15,10 +15,7 @@ from llm_engine.runner.messages import LoadSpec
 from llm_engine.scheduler import memory
 from llm_engine.scheduler.memory import Gpu
 from llm_engine.scheduler.placement import Placement, Wishes, place
-from llm_engine.scheduler.plan import Plan
-
-LEAST_AUTOMATIC = 4096
-"""An automatic context does not become shorter than this to leave room for layers."""
+from llm_engine.scheduler.plan import LEAST_AUTOMATIC, Plan
 
 
 @dataclass(frozen=True)

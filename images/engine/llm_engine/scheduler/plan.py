@@ -10,6 +10,8 @@ from llm_engine.scheduler.memory import Shape
 from llm_engine.scheduler.options import RunnerOptions
 
 MIN_CTX = 4
+LEAST_AUTOMATIC = 4096
+"""An automatic context does not become shorter than this to leave room for layers."""
 AUTO_PARALLEL = 4
 # What parallel sequences share beyond one whole context, where nobody said how many there are to be: more
 # would keep other models out of memory for answers that nobody may ask for.
@@ -72,18 +74,24 @@ class Defaults:
 
 
 def make_plan(files: ModelFiles, options: RunnerOptions, defaults: Defaults) -> Plan:
+    automatic = not options.num_ctx and defaults.automatic_context
     wanted = options.num_ctx or defaults.context_length
+    if automatic and options.num_gpu == 0:  # it was chosen by the memory of GPUs, and this one stays off them
+        wanted = min(wanted, LEAST_AUTOMATIC)
     trained = files.shape.n_ctx_train
     num_ctx = max(min(wanted, trained) if trained else wanted, MIN_CTX)
     if not defaults.gpus:  # a wish for layers on a GPU that is not there must not make the model reload
         options = replace(options, num_gpu=None, main_gpu=None)
     elif options.num_gpu is not None and options.num_gpu < 0:
         options = replace(options, num_gpu=None)
-    return Plan(files, options, num_ctx, automatic=not options.num_ctx and defaults.automatic_context)
+    return Plan(files, options, num_ctx, automatic=automatic)
 
 
-def _cells(num_ctx: int, defaults: Defaults) -> int:
-    """Tokens of cache for all sequences together."""
+def _cells(plan: Plan, defaults: Defaults) -> int:
+    """Tokens of cache for all sequences together; what only embeds computes one batch after the other."""
+    num_ctx = plan.num_ctx
+    if plan.files.embedding:
+        return num_ctx
     if defaults.kv_cells:
         return defaults.kv_cells
     if defaults.num_parallel:
@@ -112,7 +120,7 @@ def spec_for(plan: Plan, defaults: Defaults) -> LoadSpec:
         mlock=bool(options.use_mlock),
         embedding=plan.files.embedding,
         max_queue=defaults.max_queue,
-        cells=_cells(plan.num_ctx, defaults),
+        cells=_cells(plan, defaults),
         gap_ms=float(defaults.gap_ms),
         numa=defaults.numa or None,
         split_mode=defaults.split_mode,

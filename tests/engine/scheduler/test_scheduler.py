@@ -399,6 +399,25 @@ async def test_the_queue_bounds_all_who_wait(make: Make, gate: Gate, files: File
     await asyncio.gather(*tasks)
 
 
+async def test_no_client_has_all_places(make: Make, files: Files) -> None:
+    """The latest request of who waits with many makes way for somebody else's first."""
+    scheduler = make(max_queue=4)
+    order: list[str] = []
+    model = files("a")
+    async with scheduler.use(model):
+        greedy = [asyncio.create_task(_use(scheduler, model, "greedy", order)) for _ in range(4)]
+        await until(lambda: scheduler.waiting == 4)
+        modest = [asyncio.create_task(_use(scheduler, model, "modest", order)) for _ in range(3)]
+        await asyncio.gather(modest[2], return_exceptions=True)
+        assert isinstance(modest[2].exception(), Busy), "two places each is fair"
+        assert scheduler.waiting == 4
+        with pytest.raises(Busy):
+            await _use(scheduler, model, "greedy")
+    results = await asyncio.gather(*greedy, *modest[:2], return_exceptions=True)
+    assert [type(result) for result in results] == [type(None)] * 2 + [Busy] * 2 + [type(None)] * 2
+    assert order == ["greedy", "modest"] * 2
+
+
 async def test_clients_take_turns(make: Make, files: Files) -> None:
     scheduler = make()
     order: list[str] = []

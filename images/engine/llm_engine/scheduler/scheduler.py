@@ -4,8 +4,8 @@
         async for event in lease.runner.generate(...): ...
 
 Loads of different models run side by side; only the decision whether there is room is taken by one at a time
-(`room`). Guarantees: at most `max_queue` requests wait, whatever they wait for; a name stands for the files
-that it has now.
+(`room`). Guarantees: at most `max_queue` requests wait, whatever they wait for, and no client has all of
+these places while another one comes; a name stands for the files that it has now.
 """
 
 from __future__ import annotations
@@ -98,9 +98,8 @@ class Scheduler:
         plan = waiter.plan
         residency = self._residency(plan)
         immediate = residency.ready and residency.suits(plan)
-        if not immediate and self._waiting >= self.limits.max_queue:
-            self.observer.rejected(plan.name)
-            raise Busy(self._waiting, self.retry_after())
+        if not immediate and self._waiting >= self.limits.max_queue and not self._oust(waiter.client):
+            raise self._busy(plan)
         started = time.monotonic()
         self._waiting += 1
         residency.join(waiter)
@@ -119,6 +118,28 @@ class Scheduler:
         loaded_now = residency.load_started >= started
         load = residency.load_seconds if loaded_now else 0.0
         return residency, Lease(runner, residency.spec, load, waited)
+
+    def _busy(self, plan: Plan) -> Busy:
+        self.observer.rejected(plan.name)
+        return Busy(self._waiting, self.retry_after())
+
+    def _oust(self, client: str) -> bool:
+        """Whether somebody has a place for this client: who waits with at least two requests more than it
+        would, and whose latest one is told to come back later. So nobody can take all places."""
+        queues: dict[str, list[tuple[float, Residency, Waiter]]] = {}
+        for residency in self.residencies():
+            for each in residency.queue:
+                if not each.granted.done():
+                    queues.setdefault(each.client, []).append((each.since, residency, each))
+        if not queues:
+            return False
+        greediest = max(queues, key=lambda name: len(queues[name]))
+        if len(queues[greediest]) < len(queues.get(client, ())) + 2:
+            return False
+        _, residency, last = max(queues[greediest], key=lambda entry: entry[0])
+        residency.leave(last)
+        last.granted.set_exception(self._busy(last.plan))
+        return True
 
     def _residency(self, plan: Plan) -> Residency:
         key = plan.files.key

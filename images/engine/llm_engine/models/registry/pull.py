@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncGenerator, Callable, Sequence
+import contextvars
+from collections.abc import AsyncGenerator, Callable, Coroutine, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from llm_engine.models.digests import Digest
 from llm_engine.models.errors import RegistryError
@@ -96,7 +97,7 @@ class Puller:
         # One that has just ended may still be listed: joining it would repeat its error.
         if known is None or known[1].task.done():
             job = _Job(name, insecure)
-            task = asyncio.create_task(self._run(job), name=f"pull {name.short}")
+            task = _shared(self._run(job), f"pull {name.short}")
             known = self._jobs[key] = (job, _Shared(task))
             task.add_done_callback(lambda task: _forget(self._jobs, key, task))
         job, shared = known
@@ -192,7 +193,7 @@ class Puller:
 
             owner = _Layer(layer.digest, layer.size)
             download = Download(self.store.blobs, registry, layer.digest, layer.size, self.traffic, report)
-            task = asyncio.create_task(download.run(), name=f"download {layer.digest.short}")
+            task = _shared(download.run(), f"download {layer.digest.short}")
             known = self._blobs[layer.digest] = (owner, _Shared(task))
             task.add_done_callback(lambda task: _forget(self._blobs, layer.digest, task))
         owner, shared = known
@@ -202,6 +203,11 @@ class Puller:
                 await asyncio.wait({shared.task}, timeout=TICK)
         await shared.task
         layer.completed = layer.size
+
+
+def _shared(work: Coroutine[Any, Any, None], name: str) -> asyncio.Task[None]:
+    """It may outlive the request that began it, so its log lines are in nobody's name."""
+    return asyncio.create_task(work, name=name, context=contextvars.Context())
 
 
 def _forget(known: dict[K, tuple[V, _Shared]], key: K, task: asyncio.Task[None]) -> None:

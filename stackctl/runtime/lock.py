@@ -23,6 +23,7 @@ from typing import Any
 from stackctl import paths
 from stackctl.errors import LockHeldError
 from stackctl.redact import redacted
+from stackctl.runtime.local import usage
 
 _held: dict[str, int] = {}
 
@@ -32,16 +33,20 @@ def lock_file(stack: str) -> Path:
 
 
 def holder(stack: str) -> dict[str, Any] | None:
-    """Who holds the lock now, or None."""
-    path = lock_file(stack)
-    if not path.exists():
+    """Who holds the lock now, or None.
+
+    Told by what the holder wrote, and by whether that very process still lives: to try the lock would make a
+    look at the stack refuse the change that begins at the same moment.
+    """
+    try:
+        found = _read(lock_file(stack).read_text(encoding="utf-8", errors="replace"))
+    except OSError:
         return None
-    with path.open("r+") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return _read(file.read())
-    return None
+    pid = found.get("pid")
+    if not isinstance(pid, int) or usage.start_time(pid) is None:
+        return None
+    # A holder of an older version did not write when it started.
+    return found if usage.start_time(pid) == found.get("started", usage.start_time(pid)) else None
 
 
 @contextmanager
@@ -69,6 +74,7 @@ def stack_lock(stack: str, *, wait: float = 0.0) -> Iterator[None]:
                 time.sleep(0.05)
         who = {
             "pid": os.getpid(),
+            "started": usage.start_time(os.getpid()),
             "user": _user(),
             "host": socket.gethostname(),
             "command": redacted(" ".join(["stackctl", *sys.argv[1:]])),

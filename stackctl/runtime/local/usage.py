@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import socket
+import sys
 from dataclasses import dataclass
 
 
@@ -45,11 +47,53 @@ def of_session(session: int) -> Usage:
 
 
 def start_time(pid: int) -> int | None:
-    """Clock ticks since boot: with the pid it names a process for good, whoever gets the number later."""
+    """Clock ticks since boot: with the pid it names a process for good, whoever gets the number later. None
+    when it has ended, also while nobody has asked yet how it did."""
     try:
-        return int(_stat(pid)[19])
+        fields = _stat(pid)
     except OSError:
         return None
+    return None if fields[0] in "ZX" else int(fields[19])
+
+
+def listening(session: int) -> list[tuple[str, int]]:
+    """Addresses and TCP ports on which the processes of a session really listen."""
+    sockets: dict[str, tuple[str, int]] = {}
+    found: set[tuple[str, int]] = set()
+    for pid in session_members(session):
+        if not sockets:
+            sockets = _listeners(pid)
+        try:
+            for entry in os.scandir(f"/proc/{pid}/fd"):
+                if (place := sockets.get(os.readlink(entry.path))) is not None:
+                    found.add(place)
+        except OSError:
+            continue  # it ended while we looked, or is not ours to look into
+    return sorted(found, key=lambda place: (place[1], place[0]))
+
+
+def _listeners(pid: int) -> dict[str, tuple[str, int]]:
+    """`socket:[inode]` -> address and port, in the network that the process is in."""
+    found = {}
+    for table in ("tcp", "tcp6"):
+        try:
+            with open(f"/proc/{pid}/net/{table}", encoding="ascii") as file:
+                lines = file.read().splitlines()[1:]
+        except OSError:
+            continue
+        for line in lines:
+            fields = line.split()
+            if fields[3] == "0A":
+                address, _, port = fields[1].partition(":")
+                found[f"socket:[{fields[9]}]"] = (_address(address), int(port, 16))
+    return found
+
+
+def _address(written: str) -> str:
+    """The kernel prints each word of four bytes in the order of the processor."""
+    words = [bytes.fromhex(written[at : at + 8]) for at in range(0, len(written), 8)]
+    raw = b"".join(word[::-1] if sys.byteorder == "little" else word for word in words)
+    return socket.inet_ntop(socket.AF_INET if len(raw) == 4 else socket.AF_INET6, raw)
 
 
 def _stat(pid: int | str) -> list[str]:

@@ -79,3 +79,26 @@ def test_inside_itself_and_from_a_child_but_not_with_a_forged_variable() -> None
             [sys.executable, "-c", TRY], env=forged, capture_output=True, text=True, check=False
         )
     assert done.returncode != 0 and "LockHeldError" in done.stderr
+
+
+def test_looking_never_stands_in_the_way_of_a_change() -> None:
+    """Readers in a loop, and changes beside them: none may be refused."""
+    with lock.stack_lock("t"):
+        pass
+    look = "from stackctl.runtime import lock\nprint('on', flush=True)\nwhile True: lock.holder('t')"
+    with subprocess.Popen([sys.executable, "-c", look], stdout=subprocess.PIPE, text=True) as reader:
+        assert reader.stdout is not None and reader.stdout.readline() == "on\n"
+        try:
+            for _ in range(300):
+                with lock.stack_lock("t"):
+                    assert lock.holder("t") is not None
+        finally:
+            reader.kill()
+
+
+def test_a_pid_that_was_given_to_another_process_holds_nothing() -> None:
+    with other_process():
+        text = lock.lock_file("t").read_text()
+    forged = text.replace(f'"pid": {lock._read(text)["pid"]}', f'"pid": {os.getpid()}')
+    lock.lock_file("t").write_text(forged)
+    assert lock.holder("t") is None

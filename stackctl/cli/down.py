@@ -24,6 +24,7 @@ def down(context: click.Context, volumes: bool, yes: bool) -> None:
 
     stack = contexts.stack(context)
     if volumes:
+        downs.refuse_links(stack)
         folders = downs.data_folders(stack)
         listed = ", ".join(str(folder) for folder in folders) or "no folders"
         output.confirm(f"Remove the data of stack {stack.name} for good ({listed})?", yes=yes)
@@ -41,14 +42,9 @@ def restart(context: click.Context, services: tuple[str, ...]) -> None:
     Examples:
       stackctl restart engine
     """
-    from stackctl.operations import gate
-    from stackctl.runtime import audit
-    from stackctl.runtime.lock import stack_lock
+    from stackctl.operations.down import restart as restart_services
 
     stack = contexts.stack(context)
     chosen = contexts.known_services(services, list(stack.config.services.enabled()))
-    with stack_lock(stack.name):
-        stack.runtime.restart(chosen)
-        gate.wait_healthy(stack, chosen)
-        audit.record(stack.name, "restart", result="ok", services=chosen)
+    restart_services(stack, chosen)
     output.say(f"restarted {', '.join(chosen)}")

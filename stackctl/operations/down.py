@@ -1,11 +1,15 @@
-"""`down`: stop and remove what runs. Data and generations stay, so that `up` brings the same stack back."""
+"""`down`: stop and remove what runs; data and generations stay, so that `up` brings the same stack back. And
+`restart`."""
 
 from __future__ import annotations
 
+import shlex
 import shutil
 import time
 from pathlib import Path
 
+from stackctl.errors import PreflightError, StackctlError
+from stackctl.operations import gate
 from stackctl.operations.context import Stack
 from stackctl.runtime import audit
 from stackctl.runtime.lock import stack_lock
@@ -17,12 +21,35 @@ def data_folders(stack: Stack) -> list[Path]:
     return [folder for name in names if (folder := stack.config.data_path / name).is_dir()]
 
 
+def refuse_links(stack: Stack) -> None:
+    """What a link leads to lies elsewhere and may be somebody else's: nothing is removed through it."""
+    for path in (stack.config.data_path, *data_folders(stack)):
+        if path.is_symlink():
+            target = path.resolve()
+            raise PreflightError(
+                f"down --volumes: {path} is a link to {target}, and what is there is not removed through it",
+                fix=f"stackctl down, then remove by hand what may go: rm -r {shlex.quote(str(target))}",
+            )
+
+
+def _remove(folder: Path) -> None:
+    try:
+        shutil.rmtree(folder)
+    except OSError as error:
+        raise StackctlError(
+            f"the stack is down, but {error.filename or folder} could not be removed: {error.strerror}",
+            fix=f"sudo rm -r {shlex.quote(str(folder))}",
+        ) from error
+
+
 def down(stack: Stack, *, volumes: bool = False) -> None:
     with stack_lock(stack.name):
         started = time.monotonic()
         before = stack.store.current()
         outcome = "failed"
         try:
+            if volumes:
+                refuse_links(stack)
             stack.runtime.down(volumes)
             stack.store.forget()
             if volumes:
@@ -31,8 +58,11 @@ def down(stack: Stack, *, volumes: bool = False) -> None:
                 versions.release(stack)
                 for folder in data_folders(stack):
                     stack.say(f"removing {folder}")
-                    shutil.rmtree(folder)
+                    _remove(folder)
             outcome = "ok"
+        except BaseException as error:
+            outcome = f"{type(error).__name__}: {error}"
+            raise
         finally:
             audit.record(
                 stack.name,
@@ -41,3 +71,19 @@ def down(stack: Stack, *, volumes: bool = False) -> None:
                 duration=time.monotonic() - started,
                 generation_from=before.number if before else None,
             )
+
+
+def restart(stack: Stack, services: list[str]) -> None:
+    """And wait until they are healthy again."""
+    with stack_lock(stack.name):
+        started, outcome = time.monotonic(), "failed"
+        try:
+            stack.runtime.restart(services)
+            gate.wait_healthy(stack, services)
+            outcome = "ok"
+        except BaseException as error:
+            outcome = f"{type(error).__name__}: {error}"
+            raise
+        finally:
+            duration = time.monotonic() - started
+            audit.record(stack.name, "restart", result=outcome, duration=duration, services=services)

@@ -44,6 +44,8 @@ def status(context: click.Context, as_json: bool) -> None:
         click.echo(f"loaded: {model}")
     for line in found.stack.drift:
         click.echo(output.paint(f"drift: {line}", "yellow"))
+    for line in found.stack.notes:
+        click.echo(f"note: {line}")
     if found.lock:
         click.echo(f"locked by {found.lock.get('command')} (pid {found.lock.get('pid')})")
 

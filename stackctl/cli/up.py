@@ -77,7 +77,7 @@ def up(
     current = stack.store.current()
     # A page of the user's own may have other steps: what they did not leave is not told.
     facts = {name: value for step in result.steps.values() for name, value in step.data.items()}
-    urls = {name: stack.config.url(name) for name in stack.config.services.enabled()}
+    urls = stack.config.urls()
     seconds, said = facts.get("token_seconds"), facts.get("said")
     if as_json:
         output.emit_json(
@@ -97,7 +97,7 @@ def up(
         )
         return 0
     for name, url in urls.items():
-        click.echo(f"{name:10} {url}")
+        click.echo(f"{name:11} {url}")
     if said:
         click.echo(f"{facts['speaker']} says: {said}")
     elif seconds is not None:

@@ -105,6 +105,11 @@ class Services(Section):
         pairs = ((name, getattr(self, name)) for name in type(self).model_fields)
         return {name: service for name, service in pairs if service.enabled}
 
+    def ports_of(self, name: str) -> tuple[int, ...]:
+        """The host's ports that a service takes: the proxy has one for the web UI only where there is one."""
+        service: Service = getattr(self, name)
+        return (service.port,) if name == "proxy" and not self.webui.enabled else service.ports
+
     @model_validator(mode="after")
     def _grafana_has_data(self) -> Services:
         if self.grafana.enabled and not self.prometheus.enabled:
@@ -114,8 +119,8 @@ class Services(Section):
     @model_validator(mode="after")
     def _ports_differ(self) -> Services:
         seen: dict[int, str] = {}
-        for name, service in self.enabled().items():
-            for port in service.ports:
+        for name in self.enabled():
+            for port in self.ports_of(name):
                 if other := seen.get(port):
                     raise ValueError(f"{other} and {name} both have port {port}")
                 seen[port] = name

@@ -76,3 +76,10 @@ class StackConfig(Section):
         found = getattr(self.services, service)
         scheme = "https" if service == "proxy" else "http"
         return f"{scheme}://127.0.0.1:{found.port}"
+
+    def urls(self) -> dict[str, str]:
+        """Where all of them answer; the web UI has a second address where the proxy is in front of it."""
+        found = {name: self.url(name) for name in self.services.enabled()}
+        for port in self.services.ports_of("proxy")[1:] if "proxy" in found else ():
+            found["webui_proxy"] = f"https://127.0.0.1:{port}"
+        return found

@@ -130,8 +130,13 @@ def _ports(stack: Stack, rendered: Rendered) -> None:
                 who = f" by {found}" if (found := holder_of(number)) else ""
                 raise PreflightError(
                     f"{name}: port {number} on {port['host_ip']} is taken{who}: {reason}",
-                    fix=f"stop it, or set services.{name}.port",
+                    fix=f"stop it, or set services.{name}.{_key(stack, name, number)}",
                 )
+
+
+def _key(stack: Stack, name: str, port: int) -> str:
+    own = name == "proxy" and port == stack.config.services.proxy.webui_port
+    return "webui_port" if own else "port"
 
 
 def taken(address: str, port: int) -> str | None:

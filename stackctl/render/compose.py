@@ -171,11 +171,8 @@ def _proxy(config: StackConfig, facts: Facts) -> Part:
         mounts.append(Mount(source=service.tls.key, target="/tls/key.pem"))
     if service.client_ca is not None:
         mounts.append(Mount(source=service.client_ca, target="/tls/client-ca.pem"))
-    ports = [(service.port, service.port)]
-    if config.services.webui.enabled:
-        ports.append((service.webui_port, service.webui_port))
     return Part(
-        ports=tuple(ports),
+        ports=tuple((port, port) for port in config.services.ports_of("proxy")),
         environment={"XDG_DATA_HOME": "/data", "XDG_CONFIG_HOME": "/data", "HOME": "/data"},
         mounts=tuple(mounts),
         secrets=tuple(proxy.secrets(config)),

@@ -50,7 +50,7 @@ def render_processes(config: StackConfig, facts: Facts) -> Rendered:
                 f"services.{name}.volumes: a local process sees the host's folders as they are",
                 fix="remove the volumes, or set runtime: docker",
             )
-        services[name] = _common(config, facts, service) | _BUILDERS[name](config, facts)
+        services[name] = _common(config, facts, name, service) | _BUILDERS[name](config, facts)
         services[name]["environment"] |= service.environment
         _place_secrets(config.name, name, services[name])
         if service.healthcheck:
@@ -89,13 +89,13 @@ def service_hash(body: dict[str, Any]) -> str:
     return hashlib.sha256(json.dumps(settled, sort_keys=True).encode()).hexdigest()
 
 
-def _common(config: StackConfig, facts: Facts, service: Service) -> dict[str, Any]:
-    limits = service.limits
+def _common(config: StackConfig, facts: Facts, name: str, service: Service) -> dict[str, Any]:
+    limits, ports = service.limits, config.services.ports_of(name)
     return {
         "environment": {},
         "secrets": list(service.secrets),
         "secret_environment": {},
-        "ports": [{"host_ip": config.bind_address, "port": service.port}],
+        "ports": [{"host_ip": config.bind_address, "port": port} for port in ports],
         "limits": {"memory": memory_limit(limits, facts.memory), "cpus": limits.cpus, "pids": limits.pids},
         "start_grace": service.start_grace,
         "stop_grace": 30,

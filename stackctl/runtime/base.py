@@ -53,6 +53,7 @@ class StackStatus:
     generation: int | None
     services: tuple[ServiceStatus, ...] = ()
     drift: tuple[str, ...] = field(default=())  # one line per difference between rendered and running
+    notes: tuple[str, ...] = ()  # what this runtime does not do for the stack
 
     def service(self, name: str) -> ServiceStatus:
         for service in self.services:

@@ -81,8 +81,7 @@ def run(
 ) -> CommandResult:
     """Run to the end. `env` replaces the clean environment; `on_line` hears each line of stderr as it comes,
     `on_output` each of stdout."""
-    typed = redacted(shlex.join(argv))
-    log.info("%s", typed)
+    show(argv)
     started = time.monotonic()
     child_env = dict(env) if env is not None else clean_environment()
     child: list[subprocess.Popen[str]] = []
@@ -115,6 +114,21 @@ def run(
     if check and code != 0:
         raise failed(result)
     return result
+
+
+def show(argv: Sequence[str]) -> None:
+    """For `-v`: the command as it would be typed, without secrets."""
+    log.info("%s", redacted(shlex.join(argv)))
+
+
+def interactive(argv: Sequence[str], env: Mapping[str, str]) -> int:
+    """With our own standard streams, to the end; returns the exit code. 127 when there is no such program."""
+    show(argv)
+    try:
+        return subprocess.run(argv, env=env, check=False).returncode
+    except OSError as error:
+        result = CommandResult(tuple(argv), 127, "", error.strerror or str(error), 0.0)
+        raise CommandError(f"cannot run {argv[0]}: {result.stderr}", result) from error
 
 
 def _start(

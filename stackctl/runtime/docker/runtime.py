@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import subprocess
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from typing import Any
@@ -13,7 +12,7 @@ import yaml
 from stackctl.config import StackConfig
 from stackctl.errors import StackctlError
 from stackctl.runtime.base import LogLine, Progress, ServiceStatus, StackStatus
-from stackctl.runtime.command import CommandResult, clean_environment, run
+from stackctl.runtime.command import CommandResult, clean_environment, interactive, run
 from stackctl.runtime.docker import compose, endpoint, inspecting
 from stackctl.runtime.docker.endings import Endings
 from stackctl.runtime.docker.logs import answering, read_logs
@@ -139,7 +138,7 @@ class DockerRuntime:
 
         terminal = ["-t"] if sys.stdin.isatty() and sys.stdout.isatty() else []
         command = ["docker", "exec", "-i", *terminal, self._container(service).id, *argv]
-        return subprocess.run(command, env=clean_environment(), check=False).returncode
+        return interactive(command, clean_environment())
 
     def inspect(self, service: str) -> dict[str, Any]:
         for one in self.containers():

@@ -31,6 +31,8 @@ async def probe(check: dict[str, Any]) -> Finding:
         return Finding(False, f"no answer within {TIMEOUT:g} s")
     except OSError as error:
         return Finding(False, str(error.strerror or error))
+    except ValueError as error:  # no HTTP at all: a line without an end
+        return Finding(False, f"its answer cannot be read: {error}")
 
 
 async def _http(url: str) -> Finding:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -16,14 +18,22 @@ from typing import Any
 from stackctl.config import StackConfig
 from stackctl.errors import StackctlError, UsageError
 from stackctl.runtime.base import LogLine, Progress, PublishedPort, ServiceStatus, StackStatus
-from stackctl.runtime.command import CommandResult, clean_environment, run
+from stackctl.runtime.command import CommandResult, clean_environment, interactive, run, show
 from stackctl.runtime.generations import Generation, GenerationStore
+from stackctl.runtime.local import children
 from stackctl.runtime.local import tail as tails
 from stackctl.runtime.local.address import socket_path
+
+LONGEST_LOG = 1 << 20
+NOTES = (
+    "limits are kept by looking each second, not by the kernel: a service can pass its memory or process "
+    "limit for a moment before it is ended; cpus binds to whole processors",
+)
 
 
 class LocalRuntime:
     name = "local"
+    patience = 5.0  # seconds that a supervisor may take to say that it is there
 
     def __init__(self, config: StackConfig) -> None:
         self.config = config
@@ -50,6 +60,11 @@ class LocalRuntime:
         if self.answers():
             self._ask({"op": "shutdown"})
             self._wait_until_gone()
+        elif (pid := children.supervisor(self.state)) is not None:
+            # It lives and hears nothing: with it the kernel ends its services.
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        children.Children(self.state).end()
 
     def restart(self, services: Sequence[str]) -> None:
         self._ask({"op": "restart", "services": list(services)})
@@ -63,7 +78,7 @@ class LocalRuntime:
     def status(self) -> StackStatus:
         current = GenerationStore(self.config.name).current()
         ours = current is not None and current.runtime == "local"
-        rendered = json.loads(current.file.read_text())["services"] if current and ours else {}
+        rendered = _rendered(current) if current and ours else {}
         number = current.number if current else None
         if not self.answers():
             gone = [ServiceStatus(name, "exited", image=spec["argv"][0]) for name, spec in rendered.items()]
@@ -71,7 +86,7 @@ class LocalRuntime:
         found = self._ask({"op": "status"})
         services = tuple(_status(report) for report in found["services"])
         drift = tuple(_drift(rendered, found["services"]))
-        return StackStatus(self.config.name, self.name, number, services, drift)
+        return StackStatus(self.config.name, self.name, number, services, drift, NOTES)
 
     def logs(
         self,
@@ -98,7 +113,7 @@ class LocalRuntime:
         return run(argv, timeout=timeout, env=self._environment(service), input=input, check=check)
 
     def exec_interactive(self, service: str, argv: Sequence[str]) -> int:
-        return subprocess.run(argv, env=self._environment(service), check=False).returncode
+        return interactive(argv, self._environment(service))
 
     def inspect(self, service: str) -> dict[str, Any]:
         if not self.answers():
@@ -111,7 +126,7 @@ class LocalRuntime:
         """As the service sees it, without its secrets, and with the programs of this installation on the
         PATH."""
         report = self.inspect(service)
-        if not report:
+        if not report or report["state"] != "running":
             raise StackctlError(f"service {service} is not running", fix="stackctl up")
         environment = clean_environment(report["spec"]["environment"])
         environment["PATH"] = f"{Path(sys.executable).parent}:{environment.get('PATH', '')}"
@@ -119,7 +134,7 @@ class LocalRuntime:
 
     def answers(self) -> bool:
         try:
-            self._ask({"op": "status"}, timeout=5)
+            self._ask({"op": "status"}, timeout=self.patience)
         except StackctlError:
             return False
         return True
@@ -128,9 +143,13 @@ class LocalRuntime:
         if self.answers():
             return
         self.state.mkdir(parents=True, exist_ok=True, mode=0o700)
-        with (self.state / "supervisor.log").open("ab") as log:
+        path = self.state / "supervisor.log"
+        long = path.exists() and path.stat().st_size > LONGEST_LOG
+        argv = [sys.executable, "-m", "stackctl.runtime.local.supervisor", str(self.state)]
+        show(argv)
+        with path.open("wb" if long else "ab") as log:
             process = subprocess.Popen(
-                [sys.executable, "-m", "stackctl.runtime.local.supervisor", str(self.state)],
+                argv,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
@@ -167,10 +186,32 @@ class LocalRuntime:
                 f"the supervisor of {self.config.name} does not answer: {error.strerror or error}",
                 fix="stackctl up",
             ) from error
-        answer: dict[str, Any] = json.loads(raw)
+        try:
+            answer = json.loads(raw)
+            whole = isinstance(answer, dict)
+        except ValueError:
+            whole = False
+        if not whole:
+            said = f"{raw[:60]!r}" if raw else "nothing"
+            raise StackctlError(
+                f"the supervisor of {self.config.name} broke off its answer to {request['op']}: {said}",
+                fix="stackctl status, then stackctl up",
+            )
         if "error" in answer:
             raise UsageError(f"the supervisor refused {request['op']}: {answer['error']}")
-        return answer
+        found: dict[str, Any] = answer
+        return found
+
+
+def _rendered(generation: Generation) -> dict[str, Any]:
+    try:
+        found: dict[str, Any] = json.loads(generation.file.read_text())["services"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise StackctlError(
+            f"generation {generation.number} cannot be read: {generation.file}: {error}",
+            fix=f"rm -r {generation.path}, then stackctl up",
+        ) from error
+    return found
 
 
 def _status(report: dict[str, Any]) -> ServiceStatus:
@@ -184,7 +225,7 @@ def _status(report: dict[str, Any]) -> ServiceStatus:
         datetime.fromtimestamp(started, UTC) if started else None,
         spec["argv"][0],
         "",
-        tuple(PublishedPort(port["host_ip"], port["port"], port["port"]) for port in spec["ports"]),
+        tuple(PublishedPort(address, port, port) for address, port in _listening(report)),
         report["memory"],
         spec["limits"]["memory"],
         report.get("cpu_seconds"),  # a supervisor of an older version does not tell
@@ -194,6 +235,17 @@ def _status(report: dict[str, Any]) -> ServiceStatus:
         report["hash"],
         tuple(report["health_log"]),
     )
+
+
+def _listening(report: dict[str, Any]) -> list[tuple[str, int]]:
+    """What it really listens on, what it was asked for first; a supervisor of an older version tells only
+    that."""
+    asked = [(port["host_ip"], port["port"]) for port in report["spec"]["ports"]]
+    if "listening" not in report:
+        return asked
+    numbers = [port for _, port in asked]
+    found = [(str(address), int(port)) for address, port in report["listening"]]
+    return sorted(found, key=lambda one: numbers.index(one[1]) if one[1] in numbers else len(numbers))
 
 
 def _drift(rendered: dict[str, Any], reports: list[dict[str, Any]]) -> list[str]:

@@ -13,7 +13,9 @@ import contextlib
 import ctypes
 import os
 import signal
+import subprocess
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -34,6 +36,8 @@ class Service:
     folder: Path  # the generation's folder: configuration files lie there
     secrets: Path
     log: RotatingLog
+    pick_cpus: Callable[[float], frozenset[int]]
+    cpus: frozenset[int] = frozenset()  # those it is bound to; none is all
     state: str = "created"
     health: str = "none"
     restarts: int = 0
@@ -64,9 +68,10 @@ class Service:
         while True:
             try:
                 await self._run_once()
-            except OSError as error:
-                self.state, self.exit_code = "exited", 127
-                self.log.write(f"stackctl: cannot start {self.spec['argv'][0]}: {error.strerror or error}")
+            except (OSError, subprocess.SubprocessError) as error:
+                self.state, self.exit_code, self.cpus = "exited", 127, frozenset()
+                why = getattr(error, "strerror", None) or str(error)
+                self.log.write(f"stackctl: cannot start {self.spec['argv'][0]}: {why}")
             if time.time() - self.started_at > SETTLED:
                 delay = FIRST_DELAY
             self.state, self.health, self.pid = "restarting", "unhealthy", None
@@ -81,7 +86,8 @@ class Service:
         self.started_at = time.time()
         self.oom_killed = False
         argv = [argument.replace("{generation}", str(self.folder)) for argument in self.spec["argv"]]
-        cpus = self.spec["limits"]["cpus"]
+        limit = self.spec["limits"]["cpus"]
+        self.cpus = bound = self.pick_cpus(limit) if limit else frozenset()
         process = await asyncio.create_subprocess_exec(
             *argv,
             stdin=asyncio.subprocess.DEVNULL,
@@ -89,7 +95,7 @@ class Service:
             stderr=asyncio.subprocess.STDOUT,
             env=self._environment(),
             start_new_session=True,
-            preexec_fn=lambda: _child_setup(cpus),
+            preexec_fn=lambda: _child_setup(bound),
             limit=1 << 20,
         )
         self._process, self.pid = process, process.pid
@@ -106,6 +112,7 @@ class Service:
             raise
         finally:
             _kill_session(process.pid, signal.SIGKILL)  # what it left behind
+            self.cpus = frozenset()
             helpers[1].cancel()
             helpers[2].cancel()
             # Its last words; not wait_for, which would swallow our own cancellation here.
@@ -137,7 +144,10 @@ class Service:
         environment = {name: os.environ[name] for name in kept if name in os.environ}
         environment |= self.spec["environment"]
         for variable, secret in self.spec["secret_environment"].items():
-            environment[variable] = (self.secrets / secret).read_text().strip()
+            try:
+                environment[variable] = (self.secrets / secret).read_text().strip()
+            except OSError as error:
+                raise OSError(error.errno, f"its secret {secret}: {error.strerror}") from error
         return environment
 
     async def _pump(self, process: asyncio.subprocess.Process) -> None:
@@ -195,6 +205,8 @@ class Service:
             "oom_killed": self.oom_killed,
             "started_at": self.started_at or None,
             "memory": self.memory,
+            "listening": usage.listening(self.pid) if self.pid else [],
+            "cpus": sorted(self.cpus) if self.pid else [],
             "cpu_seconds": usage.of_session(self.pid).cpu_seconds if self.pid else None,
             "hash": self.spec["hash"],
             "health_log": self.health_log,
@@ -202,11 +214,10 @@ class Service:
         }
 
 
-def _child_setup(cpus: float | None) -> None:
+def _child_setup(cpus: frozenset[int]) -> None:
     _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
     if cpus:
-        allowed = sorted(os.sched_getaffinity(0))
-        os.sched_setaffinity(0, allowed[: max(1, round(cpus))])
+        os.sched_setaffinity(0, cpus)
 
 
 def _kill_session(pid: int, number: int) -> None:

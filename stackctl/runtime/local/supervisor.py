@@ -17,8 +17,9 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from stackctl.runtime.local import usage
+from stackctl.runtime.local import cpus
 from stackctl.runtime.local.address import socket_path
+from stackctl.runtime.local.children import Children, introduce
 from stackctl.runtime.local.logs import RotatingLog
 from stackctl.runtime.local.service import Service
 
@@ -30,6 +31,7 @@ class Supervisor:
         self.generation: int | None = None
         self.ended = asyncio.Event()
         self._changing = asyncio.Lock()
+        self._children = Children(state)
 
     async def handle(self, request: dict[str, Any]) -> dict[str, Any]:
         operation = request["op"]
@@ -76,7 +78,9 @@ class Supervisor:
                 continue
             if name in changed:
                 log = RotatingLog(self.state / "logs" / f"{name}.log")
-                self.services[name] = Service(name, spec, file.parent, self.state / "secrets", log)
+                self.services[name] = Service(
+                    name, spec, file.parent, self.state / "secrets", log, self._cpus
+                )
             self.services[name].start()
 
     async def _each(self, names: list[str], action: Any) -> None:
@@ -95,33 +99,18 @@ class Supervisor:
 
     def remember(self) -> None:
         """Who our children are, for the next supervisor, should we be killed."""
-        children = {
-            service.name: [service.pid, usage.start_time(service.pid)]
-            for service in self.services.values()
-            if service.pid
-        }
-        aside = self.state / ".children.json"
-        aside.write_text(json.dumps(children))
-        aside.rename(self.state / "children.json")
+        self._children.remember(
+            (service.name, service.pid) for service in self.services.values() if service.pid
+        )
 
-    def clean_up(self) -> None:
-        """End what a killed supervisor left behind. A pid that now belongs to another process is left
-        alone."""
-        try:
-            children = json.loads((self.state / "children.json").read_text())
-        except (OSError, ValueError):
-            return
-        for pid, started in children.values():
-            if started is None or usage.start_time(pid) not in (started, None):
-                continue
-            for member in usage.session_members(pid):
-                with contextlib.suppress(ProcessLookupError):
-                    os.kill(member, signal.SIGKILL)
+    def _cpus(self, limit: float) -> frozenset[int]:
+        return cpus.pick(limit, [one.cpus for one in self.services.values()])
 
 
 async def _serve(state: Path) -> None:
+    Children(state).end()
     supervisor = Supervisor(state)
-    supervisor.clean_up()
+    introduce(state)
 
     async def client(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:

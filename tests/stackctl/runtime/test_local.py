@@ -6,7 +6,9 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -19,6 +21,7 @@ from stackctl.render.processes import service_hash
 from stackctl.runtime.base import ServiceStatus
 from stackctl.runtime.generations import Generation, GenerationStore
 from stackctl.runtime.local import usage
+from stackctl.runtime.local.address import socket_path
 from stackctl.runtime.local.runtime import LocalRuntime
 from tests.support.stacks import free_port, wait_for
 
@@ -138,6 +141,112 @@ def test_cpu_limit_is_an_affinity(stack: Stack) -> None:
     code = "import os, time; print('cpus', len(os.sched_getaffinity(0))); time.sleep(60)"
     stack.up(a=spec(code, limits={"memory": None, "cpus": 1, "pids": 4096}))
     wait_for(lambda: "cpus 1" in stack.text("a"), "one cpu")
+
+
+def test_cpu_limits_are_spread_over_the_processors(stack: Stack) -> None:
+    """Two services of one processor each must not wait for each other on the first one."""
+    limits = {"memory": None, "cpus": 0.5, "pids": 4096}
+    count = min(3, len(os.sched_getaffinity(0)))
+    stack.up(**{f"s{number}": spec("import time; time.sleep(60)", limits=limits) for number in range(count)})
+    for number in range(count):
+        stack.until(f"s{number}", lambda one: one.state == "running")
+    bound = [tuple(stack.runtime.inspect(f"s{number}")["cpus"]) for number in range(count)]
+    assert all(len(one) == 1 for one in bound) and len(set(bound)) == count
+
+
+def test_the_ports_told_are_those_that_it_listens_on(stack: Stack) -> None:
+    """Not those of the settings: this one takes an address and a port of its own choice."""
+    asked, extra = free_port(), free_port()
+    code = (
+        "import socket, time\n"
+        f"held = [socket.create_server(('0.0.0.0', {extra})), socket.create_server(('127.0.0.1', {asked}))]\n"
+        f"held.append(socket.create_server(('::1', {asked}), family=socket.AF_INET6)); time.sleep(60)"
+    )
+    ports = [{"host_ip": "127.0.0.1", "port": asked}, {"host_ip": "127.0.0.1", "port": 1}]
+    stack.up(a=spec(code, ports=ports, health={"tcp": extra}))
+    found = stack.until("a", lambda one: one.health == "healthy" and len(one.ports) == 3)
+    assert [(port.host_ip, port.host_port) for port in found.ports] == [
+        ("127.0.0.1", asked),
+        ("::1", asked),
+        ("0.0.0.0", extra),
+    ]
+    stack.runtime.stop(["a"])
+    assert stack.one("a").ports == ()
+
+
+def test_an_answer_that_breaks_off_is_an_error_with_a_fix(stack: Stack) -> None:
+    stack.runtime.state.mkdir(parents=True)
+    with socket.socket(socket.AF_UNIX) as listener:
+        path = socket_path(stack.runtime.state)
+        listener.bind(str(path))
+        listener.listen()
+        for answer in (b'{"services": [{"na', b"", b"[1]\n"):
+            thread = threading.Thread(target=_answer, args=(listener, answer))
+            thread.start()
+            with pytest.raises(StackctlError, match="broke off its answer to restart") as caught:
+                stack.runtime.restart(["a"])
+            assert caught.value.fix
+            thread.join()
+    path.unlink()
+
+
+def _answer(listener: socket.socket, raw: bytes) -> None:
+    connection, _ = listener.accept()
+    with connection:
+        connection.recv(1000)
+        connection.sendall(raw)
+
+
+def test_a_supervisor_that_hangs_is_taken_down_with_what_it_runs(
+    stack: Stack, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    deaf = (
+        "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print('deaf'); time.sleep(300)"
+    )
+    stack.up(a=spec(deaf))
+    wait_for(lambda: "deaf" in stack.text("a"), "it runs")
+    service, supervisor = int(stack.one("a").id), stack.supervisor()
+    file = stack.runtime.state / "children.json"
+    wait_for(lambda: str(service) in file.read_text(), "it is written down")
+    os.kill(supervisor, signal.SIGSTOP)
+    monkeypatch.setattr(stack.runtime, "patience", 0.2)
+    stack.runtime.down()
+    wait_for(lambda: usage.start_time(service) is None, "the deaf service ends")
+    wait_for(lambda: usage.start_time(supervisor) is None, "the supervisor ends")
+    stack.up(a=spec("import time; time.sleep(300)"))
+    stack.until("a", lambda one: one.state == "running")
+
+
+def test_a_full_disk_ends_no_service(stack: Stack) -> None:
+    """Neither its log nor the list of processes can be written."""
+    for name in ("logs/a.log", ".children.json"):
+        path = stack.runtime.state / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.symlink_to("/dev/full")
+    port = free_port()
+    talk = "for _ in range(200): print('x' * 1000)\n"  # more than a pipe holds
+    stack.up(a=spec(talk + SERVE, str(port), health={"http": f"http://127.0.0.1:{port}/"}))
+    first = stack.until("a", lambda one: one.health == "healthy")
+    stack.runtime.start(["a"])
+    assert stack.one("a").id == first.id and stack.one("a").restarts == 0
+
+
+def test_exec_says_what_it_runs_and_what_is_not_there(stack: Stack, caplog: pytest.LogCaptureFixture) -> None:
+    stack.up(a=spec("import time; time.sleep(300)"))
+    stack.until("a", lambda one: one.state == "running")
+    with caplog.at_level("INFO", "stackctl.command"):
+        assert stack.runtime.exec_interactive("a", ["sh", "-c", "exit 4"]) == 4
+    assert "sh -c 'exit 4'" in caplog.text
+    with pytest.raises(StackctlError, match="cannot run no-such-program: No such file"):
+        stack.runtime.exec_interactive("a", ["no-such-program"])
+    stack.runtime.stop(["a"])
+    with pytest.raises(StackctlError, match="not running"):
+        stack.runtime.exec_interactive("a", ["true"])
+
+
+def test_a_secret_that_is_gone_is_named(stack: Stack) -> None:
+    stack.up(a=spec("", secret_environment={"PASS": "pass"}))
+    wait_for(lambda: "its secret pass: No such file" in stack.text("a"), "the reason")
 
 
 def test_everything_that_a_service_started_is_stopped_with_it(stack: Stack) -> None:

@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from stackctl.backup import disk
 from stackctl.errors import StackctlError
 
 MANIFEST = "manifest.json"
@@ -138,6 +139,7 @@ class Writer:
         os.fsync(self._file.fileno())
         self._file.close()
         self._draft.replace(self.path)
+        disk.sync([self.path.parent])
         return self.path
 
     def abandon(self) -> None:
@@ -185,16 +187,20 @@ def _damaged_members(path: Path) -> list[str]:
         manifest = read_manifest(path)
     except StackctlError:
         return [MANIFEST]
+    try:
+        entries = [Entry(**data) for data in manifest["files"]]
+    except TypeError:
+        return [MANIFEST]  # readable, and yet not what was written: the name of a field is damaged
     damaged = []
-    for entry in manifest["files"]:
+    for entry in entries:
         try:
             with tarfile.open(path) as tar:
-                member = tar.extractfile(entry["member"])
+                member = tar.extractfile(entry.member)
                 found = hashlib.file_digest(member, "sha256").hexdigest() if member is not None else ""  # type: ignore[arg-type]
         except (tarfile.TarError, KeyError, OSError, EOFError, ValueError):
             found = ""
-        if found != entry["stored_sha256"]:
-            damaged.append(str(entry["path"]))
+        if found != entry.stored_sha256:
+            damaged.append(str(entry.path))
     return damaged
 
 

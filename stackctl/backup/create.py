@@ -13,11 +13,14 @@ from pathlib import Path
 from typing import Any
 
 from stackctl import __version__
-from stackctl.backup import age, copying, sources
+from stackctl.backup import age, copying, models, sources, waking
 from stackctl.backup.archive import Writer
 from stackctl.engine_api import EngineError
 from stackctl.errors import StackctlError
+from stackctl.operations import room
 from stackctl.operations.context import Stack
+from stackctl.operations.room import Need
+from stackctl.runtime.guardian import afterwards
 from stackctl.runtime.secrets import SecretStore
 
 SECRETS = "secrets.age"
@@ -33,6 +36,7 @@ def file_name(stack: Stack, now: datetime | None = None) -> str:
 
 
 def create(stack: Stack, path: Path) -> Path:
+    room.refuse_unless_fits(needs(stack, path), fix="stackctl run disk-full")
     writer = Writer(path)
     try:
         _configuration(stack, writer)
@@ -52,6 +56,7 @@ def create(stack: Stack, path: Path) -> Path:
                 "secrets": secrets,
                 "models": models,
                 "stack_file": stack.loaded.files[0].name,
+                "overlay": stack.loaded.overlay,
             }
         )
     except BaseException:
@@ -60,9 +65,10 @@ def create(stack: Stack, path: Path) -> Path:
 
 
 def _configuration(stack: Stack, writer: Writer) -> None:
-    files = [*stack.loaded.files, stack.lock_file]
-    own = stack.loaded.files[0].parent / "procedures"
-    for path in files:
+    main = stack.loaded.files[0]
+    others = sorted(main.parent.glob(f"{main.stem}.*{main.suffix}"))
+    own = main.parent / "procedures"
+    for path in dict.fromkeys([*stack.loaded.files, *others, stack.lock_file]):
         if path.exists():
             writer.add_file(f"config/{path.name}", path)
     for path in sorted(own.glob("*.md")) if own.is_dir() else []:
@@ -73,8 +79,7 @@ def _configuration(stack: Stack, writer: Writer) -> None:
 def _still(stack: Stack) -> Iterator[None]:
     """With consistency: stop, the services that have data rest while it is copied.
 
-    Afterwards all of them are started that the generation in force has: also one that rests because an
-    earlier backup was killed here.
+    Afterwards all of them are started that the generation in force has, also when this process is killed.
     """
     current = stack.store.current()
     if stack.config.backup.consistency != "stop" or current is None:
@@ -84,14 +89,14 @@ def _still(stack: Stack) -> Iterator[None]:
     names = [source.service for source in sources.of(stack.config) if source.service in ours]
     status = stack.runtime.status()
     running = [name for name in names if status.service(name).state == "running"]
-    if running:
-        stack.say(f"stopping {', '.join(running)} for the copy")
-        stack.runtime.stop(running)
-    try:
+    if not names:
         yield
-    finally:
-        if names:
-            stack.runtime.start(names)
+        return
+    with afterwards(waking.command(stack, names)):
+        if running:
+            stack.say(f"stopping {', '.join(running)} for the copy")
+            stack.runtime.stop(running)
+        yield
 
 
 def _data(stack: Stack, writer: Writer) -> None:
@@ -156,20 +161,30 @@ def read_passphrase(path: Path) -> str:
 def _models(stack: Stack, writer: Writer) -> list[dict[str, Any]]:
     """Listed by digest, not copied; their Modelfiles are small and go along."""
     client = stack.engine()
+    listed = []
     try:
-        listed = client.tags()
-        for model in listed:
-            text = str(client.show(str(model["name"])).get("modelfile") or "")
-            if text:
-                writer.add_bytes(f"modelfiles/{_flat(str(model['name']))}.Modelfile", text.encode())
+        for model in client.tags():
+            name, about = str(model["name"]), client.show(str(model["name"]))
+            if text := str(about.get("modelfile") or ""):
+                writer.add_bytes(models.member(name), text.encode())
+            parent = str((about.get("details") or {}).get("parent_model") or "")
+            facts = {"digest": model.get("digest", ""), "size": model.get("size", 0)}
+            listed.append({"name": name, **facts, "parent": parent})
     except EngineError as error:
         stack.say(f"note: the models cannot be listed: {error.what}")
         return []
-    return [{"name": m["name"], "digest": m.get("digest", ""), "size": m.get("size", 0)} for m in listed]
+    return listed
 
 
-def _flat(name: str) -> str:
-    return name.replace("/", "_").replace(":", "_")
+def needs(stack: Stack, path: Path) -> list[Need]:
+    """What a backup takes: packed as the last one was, with its largest file twice beside it."""
+    data = [found.stat().st_size for source in sources.of(stack.config) for found, _ in copying.files(source)]
+    before = max((found.stat().st_size for found in path.parent.glob("*.backup")), default=0)
+    size = before + before // 2 if before else sum(data)
+    return [
+        Need(path.parent, size + (16 << 20), "the backup"),
+        Need(stack.config.state_path, 2 * max(data, default=0), "copies of a file while it is packed"),
+    ]
 
 
 def free_space(path: Path) -> int:

@@ -13,10 +13,15 @@ from typing import Any
 
 import yaml
 
-from stackctl.backup import age, archive
+from stackctl.backup import age, archive, disk
 from stackctl.backup.create import SECRETS
 from stackctl.config import Loaded, load_with_origins
 from stackctl.errors import PreflightError, StackctlError
+from stackctl.operations import room
+from stackctl.operations.context import open_stack
+from stackctl.operations.room import Need
+from stackctl.runtime.generations import GenerationStore
+from stackctl.runtime.lock import stack_lock
 from stackctl.runtime.secrets import SecretStore
 
 
@@ -43,14 +48,55 @@ def restore(
     """
     manifest = archive.verify(backup)
     secrets = _open_secrets(backup, manifest, passphrase, identities)
-    _config(backup, manifest, folder, as_name, changes or {})
-    loaded = load_with_origins(str(folder / manifest["stack_file"]))
-    aside, count = _data(backup, manifest, loaded.config.data_path)
-    store = SecretStore(loaded.config.name)
-    for name, value in secrets.items():
-        store.set(name, value)
+    name = as_name or str(manifest["stack"])
+    with stack_lock(name):
+        _refuse_while_in_force(name)
+        _config(backup, manifest, folder, as_name, changes or {})
+        loaded = load_with_origins(str(folder / manifest["stack_file"]), manifest.get("overlay"))
+        _refuse_while_running(loaded)
+        room.refuse_unless_fits(_needs(manifest, loaded), fix="make room, or set data_dir in the stack file")
+        aside, count = _data(backup, manifest, loaded.config.data_path)
+        aside += _secrets(SecretStore(loaded.config.name), secrets, loaded.config.state_path)
     models = tuple(str(model["name"]) for model in manifest["models"])
     return Restored(loaded, count, tuple(secrets), models, tuple(aside))
+
+
+def _refuse_while_in_force(name: str) -> None:
+    """Data is not moved under a stack that is up: what it writes after that would be lost."""
+    current = GenerationStore(name).current()
+    if current is not None:
+        raise PreflightError(
+            f"stack {name} is up on this host (generation {current.number})", fix="stackctl down"
+        )
+
+
+def _refuse_while_running(loaded: Loaded) -> None:
+    """Also one that nobody put in force: left by an `up` that was cut off."""
+    stack = open_stack(loaded)
+    services = stack.runtime.status().services
+    running = [one.name for one in services if one.state not in ("absent", "exited", "created")]
+    if running:
+        raise PreflightError(
+            f"{', '.join(running)} of stack {stack.name} runs on this host", fix="stackctl down"
+        )
+
+
+def _needs(manifest: dict[str, Any], loaded: Loaded) -> list[Need]:
+    size = sum(int(entry["size"]) for entry in manifest["files"] if entry["path"].startswith("data/"))
+    return [Need(loaded.config.data_path, size, "the data of the backup")]
+
+
+def _secrets(store: SecretStore, values: dict[str, str], state: Path) -> list[Path]:
+    """Other values that are there are kept: what was made with them cannot be read without."""
+    aside = []
+    if any(name in store.names() and store.get(name).reveal() != value for name, value in values.items()):
+        kept = state / f"secrets.replaced-{datetime.now(UTC).strftime('%Y%m%dT%H%M%S%f')}"
+        shutil.copytree(store.folder, kept)
+        kept.chmod(0o700)
+        aside.append(kept)
+    for name, value in values.items():
+        store.set(name, value)
+    return aside
 
 
 def _open_secrets(
@@ -69,12 +115,13 @@ def _config(
 ) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     main = folder / str(manifest["stack_file"])
+    overlay = f"{main.stem}.{manifest.get('overlay')}{main.suffix}"
     for entry, content in archive.contents(backup, manifest):
         if not entry.path.startswith("config/"):
             continue
         target = folder / _inside(entry.path.removeprefix("config/"))
         text = content.read()
-        if target == main and (as_name or changes):
+        if (target == main or target.name == overlay) and (as_name or changes):
             document = yaml.safe_load(text) or {}
             text = yaml.safe_dump(
                 _merged(document, {**changes, **({"name": as_name} if as_name else {})})
@@ -86,6 +133,7 @@ def _config(
             )
         target.parent.mkdir(parents=True, exist_ok=True)
         target.write_bytes(text)
+        disk.sync([target, target.parent])
 
 
 def _merged(document: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
@@ -125,6 +173,8 @@ def _data(backup: Path, manifest: dict[str, object], data: Path) -> tuple[list[P
     if not folders:
         for draft in drafts.values():
             _own_folders(draft)
+    for draft in drafts.values():
+        disk.sync_tree(draft)
     return [moved for service, draft in drafts.items() if (moved := _swap(draft, data / service))], count
 
 
@@ -144,6 +194,7 @@ def _swap(draft: Path, live: Path) -> Path | None:
     elif live.exists():
         live.rmdir()
     os.replace(draft, live)
+    disk.sync([live.parent])
     return moved
 
 

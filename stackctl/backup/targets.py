@@ -8,15 +8,18 @@ import os
 import re
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Protocol
 
+from stackctl.backup import disk
 from stackctl.config.backup import BackupTarget
 from stackctl.errors import StackctlError
+from stackctl.operations import room
 from stackctl.operations.context import Stack
+from stackctl.operations.room import Need
 from stackctl.runtime.command import clean_environment, run
 
 _NAME = re.compile(r"^(?P<stack>.+)-(?P<at>\d{8}T\d{6}Z)\.backup$")
@@ -42,18 +45,24 @@ class Target(Protocol):
     def remove(self, name: str) -> None: ...
 
 
-def of(target: BackupTarget) -> Target:
+Within = Callable[[], float]
+# What a transfer may take where no page sets its time: a first backup over a slow line takes a night.
+A_DAY = 24 * 3600.0
+
+
+def of(target: BackupTarget, within: Within = lambda: A_DAY) -> Target:
     if target.path is not None:
         return FolderTarget(target.path)
     if target.sftp is not None:
         return SftpTarget(target.sftp, target.identity)
     assert target.restic is not None and target.password_file is not None
-    return ResticTarget(target.restic, target.password_file)
+    return ResticTarget(target.restic, target.password_file, within)
 
 
-def places(stack: Stack) -> list[Target]:
+def places(stack: Stack, within: Within = lambda: A_DAY) -> list[Target]:
     """This host's own folder first, then every place of the stack file."""
-    return [FolderTarget(stack.config.state_path / "backups"), *map(of, stack.config.backup.to)]
+    others = [of(place, within) for place in stack.config.backup.to]
+    return [FolderTarget(stack.config.state_path / "backups"), *others]
 
 
 class FolderTarget:
@@ -69,12 +78,18 @@ class FolderTarget:
             return
         draft = self.folder / f".{backup.name}.partial"
         try:
+            room.refuse_unless_fits(
+                [Need(self.folder, backup.stat().st_size, "the backup")],
+                fix=f"make room under {self.folder}, or lower backup.keep",
+            )
             self.folder.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(backup, draft)
             draft.chmod(0o600)
+            disk.sync([draft])
             if _sha256(draft) != _sha256(backup):
                 raise StackctlError(f"the copy in {self.folder} differs from the backup")
             os.replace(draft, self.folder / backup.name)
+            disk.sync([self.folder])
         except OSError as error:
             raise StackctlError(f"cannot write to {self.folder}: {error.strerror}") from None
         finally:
@@ -192,7 +207,8 @@ class SftpTarget:
 class ResticTarget:
     """restic keeps, deduplicates and prunes; the backup file goes in as it is."""
 
-    def __init__(self, repository: str, password_file: Path) -> None:
+    def __init__(self, repository: str, password_file: Path, within: Within = lambda: A_DAY) -> None:
+        self._within = within
         self._repository = repository
         self._password_file = password_file
 
@@ -207,7 +223,7 @@ class ResticTarget:
         extra = {
             name: value for name, value in os.environ.items() if name.startswith(("AWS_", "B2_", "RESTIC_"))
         }
-        return run([*base, *argv], timeout=3600, env=clean_environment(extra), check=check).stdout
+        return run([*base, *argv], timeout=self._within(), env=clean_environment(extra), check=check).stdout
 
     def send(self, backup: Path) -> None:
         if not self._restic("cat", "config", check=False):

@@ -11,8 +11,10 @@ import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
+from stackctl.backup import disk
 from stackctl.errors import PreflightError, StackctlError
 from stackctl.runtime.command import clean_environment, run
+from stackctl.runtime.guardian import afterwards
 
 
 @contextlib.contextmanager
@@ -42,19 +44,25 @@ def save(volume: str, path: Path, image: str) -> None:
         raise PreflightError(f"there is no volume {volume}", fix="docker volume ls")
     busy = users(volume)
     draft = path.with_name(f".{path.name}.partial")
-    with _holder(volume, image) as container:
-        for name in busy:
-            run(["docker", "pause", name], timeout=60)
-        try:
-            handle = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-            with os.fdopen(handle, "wb") as file:
-                _copy(["docker", "cp", f"{container}:/volume/.", "-"], stdout=file)
-                file.flush()
-                os.fsync(file.fileno())
-        finally:
-            for name in busy:
-                run(["docker", "unpause", name], timeout=60, check=False)
+    with _holder(volume, image) as container, _paused(busy):
+        handle = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+        with os.fdopen(handle, "wb") as file:
+            _copy(["docker", "cp", f"{container}:/volume/.", "-"], stdout=file)
+            file.flush()
+            os.fsync(file.fileno())
     draft.replace(path)
+    disk.sync([path.parent])
+
+
+@contextlib.contextmanager
+def _paused(containers: list[str]) -> Iterator[None]:
+    """They go on afterwards, also when this process is killed."""
+    if not containers:
+        yield
+        return
+    with afterwards(["docker", "unpause", *containers]):
+        run(["docker", "pause", *containers], timeout=60)
+        yield
 
 
 def load(volume: str, path: Path, image: str) -> None:

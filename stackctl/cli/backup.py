@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from stackctl.cli import context as contexts
 from stackctl.cli import output
+
+if TYPE_CHECKING:
+    from stackctl.operations.context import Stack
 
 FILE = click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
 PASSPHRASE = click.option(
@@ -119,6 +122,7 @@ def fetch(context: click.Context, name: str, folder: Path) -> None:
 @PASSPHRASE
 @IDENTITY
 @click.option("--no-up", is_flag=True, help="Put everything in place, and start nothing.")
+@click.option("--no-models", is_flag=True, help="Leave the models for later: stackctl backup models FILE.")
 @click.pass_context
 def restore_(
     context: click.Context,
@@ -127,24 +131,20 @@ def restore_(
     passphrase_file: str | None,
     identity: str | None,
     no_up: bool,
+    no_models: bool,
 ) -> int:
-    """Restore a stack from FILE, also onto an empty host, and bring it up.
+    """Restore a stack from FILE, also onto an empty host: bring it up, and get its models again.
 
     The whole file is verified first. Data that is in the way is moved aside, never overwritten.
     """
     from stackctl.backup import archive, create
     from stackctl.backup import restore as restoring
     from stackctl.cli.up import bring_up_and_tell
-    from stackctl.errors import PreflightError
     from stackctl.operations.context import open_stack
     from stackctl.procedures.actions.backup import read_identities
-    from stackctl.runtime.generations import GenerationStore
     from stackctl.runtime.lock import stack_lock
 
-    manifest = archive.verify(file)
-    name = str(manifest["stack"])
-    if GenerationStore(name).current() is not None:
-        raise PreflightError(f"stack {name} is up on this host", fix="stackctl down")
+    name = str(archive.verify(file)["stack"])
     passphrase = create.read_passphrase(Path(passphrase_file)) if passphrase_file else None
     with stack_lock(name):
         done = restoring.restore(
@@ -153,12 +153,47 @@ def restore_(
         output.say(f"restored {done.files} data files and {len(done.secrets)} secrets of {name}")
         for path in done.aside:
             output.say(f"what was there is in {path}")
-        if not no_up and (code := bring_up_and_tell(open_stack(done.loaded))):
+        stack = open_stack(done.loaded)
+        if not no_up and (code := bring_up_and_tell(stack)):
             return code
-    click.echo(f"stack {name} is {'restored' if no_up else 'up'}: {done.loaded.files[0]}")
-    if done.models:
-        click.echo(f"models to pull again: {' '.join(done.models)}")
+    where = done.loaded.files[0]
+    click.echo(f"stack {name} is {'restored' if no_up else 'up'}: {where}")
+    if done.loaded.overlay:
+        output.say(f"with its overlay: export STACKCTL_OVERLAY={done.loaded.overlay}")
+    if no_up or no_models:
+        if done.models:
+            output.say(f"its models come back with: stackctl -f {where} backup models {file}")
+        return 0
+    return _models(stack, file)
+
+
+def _models(stack: Stack, file: Path) -> int:
+    """Told apart from the rest: the stack is up, whatever a registry says."""
+    from stackctl.backup import archive, models
+    from stackctl.errors import StackctlError
+
+    if "engine" not in stack.config.services.enabled():
+        return 0
+    done = models.recreate(file, archive.verify(file), stack.engine(timeout=600), output.say)
+    if done.made:
+        click.echo(f"models back: {' '.join(done.made)}")
+    if done.missing:
+        listed = "; ".join(f"{name}: {why}" for name, why in done.missing.items())
+        raise StackctlError(
+            f"models that are not back: {listed}", fix=f"stackctl backup models {file}, to try again"
+        )
     return 0
+
+
+@backup.command("models")
+@FILE
+@click.pass_context
+def models_(context: click.Context, file: Path) -> int:
+    """Pull the models that FILE lists, and make those again that were made from others.
+
+    Weights are not in a backup; what is here already is left alone. `backup restore` does this at its end.
+    """
+    return _models(contexts.stack(context), file)
 
 
 @backup.command("key")

@@ -26,6 +26,9 @@ class BackupTarget(Section):
     sftp: str | None = Field(
         None, description="user@host:/folder or user@host:port:/folder; host key must be known"
     )
+    mount: HostPath | None = Field(
+        None, description="where the disk of the folder is mounted; nothing is written while it is not"
+    )
     identity: HostPath | None = Field(None, description="private key for sftp; default: the agent and ~/.ssh")
     restic: str | None = Field(
         None, description="restic repository; needs restic on the PATH and password_file"
@@ -50,6 +53,8 @@ class BackupTarget(Section):
             raise ValueError("a target is one of path, sftp and restic")
         if self.restic is not None and self.password_file is None:
             raise ValueError("a restic target needs password_file")
+        if self.mount is not None and self.sftp is not None:
+            raise ValueError("mount is for a folder of this host")
         return self
 
 

@@ -27,6 +27,14 @@ class Loaded:
     files: tuple[Path, ...]
     origins: Mapping[KeyPath, Origin]
 
+    @property
+    def overlay(self) -> str | None:
+        """The name of the overlay that was laid over the stack file."""
+        if len(self.files) < 2:
+            return None
+        main, extra = self.files[:2]
+        return extra.name.removeprefix(f"{main.stem}.").removesuffix(main.suffix)
+
 
 def find(stack_file: str | None) -> Path:
     """`-f FILE`, else `STACKCTL_FILE`, else ./stack.yaml; a folder means the stack.yaml in it."""

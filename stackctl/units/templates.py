@@ -75,7 +75,7 @@ JOBS = (
         "90s",
         "1",
     ),
-    Job("backup", "backup", ("run", "backup"), "*-*-* 03:20", "20 3 * * *", True, "2h"),
+    Job("backup", "backup", ("run", "backup"), "*-*-* 03:20", "20 3 * * *", True, "31h"),
     Job("models", "model refresh", ("run", "model-refresh"), "Sun *-*-* 04:40", "40 4 * * 0", True, "6h"),
 )
 

@@ -70,6 +70,12 @@ def outdated(stack: Stack) -> tuple[list[Outdated], list[str]]:
     return found, unknown
 
 
+def image_size(pin: str) -> int:
+    """In bytes; 0 for one that is not here."""
+    asked = run(["docker", "image", "inspect", "--format", "{{.Size}}", pin], timeout=60, check=False)
+    return int(asked.stdout) if asked.returncode == 0 else 0
+
+
 def protect(stack: Stack, generation: Generation) -> None:
     if generation.runtime != "docker":
         return

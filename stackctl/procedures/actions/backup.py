@@ -9,7 +9,7 @@ import socket
 from pathlib import Path
 from typing import Any
 
-from stackctl.backup import archive, create, restore, retention, targets
+from stackctl.backup import archive, create, mounts, restore, retention, targets
 from stackctl.config.section import format_size
 from stackctl.errors import PreflightError, StackctlError
 from stackctl.operations.context import Stack, open_stack
@@ -59,10 +59,13 @@ def backup_verify(_context: Context, args: FileArgs) -> Outcome:
 def backup_send(context: Context, args: FileArgs) -> Outcome:
     """Copies a backup to every place of the stack file; all are tried, failures are told together."""
     sent, failed = [], []
-    for place in _stack(context).config.backup.to:
-        target = targets.of(place)
+    config = _stack(context).config
+    for place in config.backup.to:
+        target = targets.of(place, context.remaining)
         try:
+            mounts.refuse_unmounted(place, config.state_path)
             target.send(Path(args.file))
+            mounts.remember(place, config.state_path)
             sent.append(target.label)
         except StackctlError as error:
             failed.append(error.what)
@@ -78,7 +81,7 @@ def backup_prune(context: Context, _args: Args) -> Outcome:
     """Removes the backups that no retention rule wants, everywhere."""
     stack = _stack(context)
     removed = 0
-    for target in targets.places(stack):
+    for target in targets.places(stack, context.remaining):
         times = {name: at for name in target.names(stack.name) if (at := targets.time_of(name, stack.name))}
         kept = retention.kept(times.values(), stack.config.backup.keep)
         for name, at in times.items():

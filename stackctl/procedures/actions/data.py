@@ -6,11 +6,15 @@ import shutil
 
 from stackctl.backup import snapshot
 from stackctl.backup.create import free_space
+from stackctl.config import StackConfig
 from stackctl.config.section import Size, format_size
 from stackctl.errors import PreflightError
-from stackctl.operations import underway
+from stackctl.operations import room, underway
+from stackctl.operations.room import Need
 from stackctl.procedures.context import Context
 from stackctl.procedures.registry import Args, Outcome, action
+
+SPARE = 32 << 20
 
 
 class SnapshotArgs(Args):
@@ -22,15 +26,19 @@ class ReplacedArgs(Args):
     room: Size | None = None
 
 
-@action("data.room", reads_only=True, gives=("free", "needed"))
+def data_needs(config: StackConfig) -> list[Need]:
+    """A copy made ahead, the copy that counts, and one more beside the live data to go back by."""
+    size = snapshot.size(config) + SPARE
+    place = snapshot.root(config)
+    return [Need(place, 2 * size, "copies of the data"), Need(config.data_path, size, "putting a copy back")]
+
+
+@action("data.room", reads_only=True)
 def data_room(context: Context, _args: Args) -> Outcome:
-    """Holds when a snapshot of the data, and one more copy to restore from it, fit on its disk."""
-    config = context.stack.handle.config
-    needed = 2 * snapshot.size(config) + (64 << 20)
-    config.state_path.mkdir(parents=True, exist_ok=True)
-    free = shutil.disk_usage(config.state_path).free
-    detail = f"{format_size(free)} free, {format_size(needed)} wanted under {config.state_path}"
-    return Outcome(free >= needed, detail, {"free": free, "needed": needed})
+    """Holds when a snapshot of the data fits, and one more copy to restore from it where the data is."""
+    disks = room.disks(data_needs(context.stack.handle.config))
+    short = [disk for disk in disks if disk.free < disk.wanted]
+    return Outcome(not short, "; ".join(map(str, short or disks)))
 
 
 @action("data.copy-ahead", SnapshotArgs, irreversible=False)

@@ -7,6 +7,8 @@ import shutil
 from pathlib import Path
 
 from stackctl.config.section import Size, format_size
+from stackctl.operations import room
+from stackctl.operations.room import Need
 from stackctl.procedures.context import Context
 from stackctl.procedures.registry import Args, Outcome, action
 
@@ -60,6 +62,21 @@ def file_remove(_context: Context, args: PathArgs) -> Outcome:
         return Outcome(False, f"{path} is a folder")
     path.unlink(missing_ok=True)
     return Outcome(True, f"removed {path}")
+
+
+class RoomArgs(Args):
+    at_least: Size
+
+
+@action("disk.roomy", RoomArgs, reads_only=True)
+def disk_roomy(context: Context, args: RoomArgs) -> Outcome:
+    """Holds when every disk of the stack has that much room: data, state, and the images of Docker."""
+    stack = context.stack.handle
+    needs = [Need(folder, 0, "") for folder in room.of_stack(stack)]
+    found = room.disks(needs)
+    tight = [disk for disk in found if disk.free < args.at_least]
+    shown = ", ".join(f"{format_size(disk.free)} free under {disk.path}" for disk in tight or found)
+    return Outcome(not tight, f"{shown}, {format_size(args.at_least)} wanted")
 
 
 @action("disk.free", DiskArgs, reads_only=True, gives=("free",))

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import contextlib
-import shutil
 from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
 from stackctl.backup import snapshot as snapshots
-from stackctl.config.section import format_size
 from stackctl.errors import PreflightError, StackctlError
 from stackctl.operations import gate, preflight, underway
+from stackctl.operations import room as rooms
 from stackctl.operations.context import Stack
+from stackctl.operations.room import Need
 from stackctl.operations.underway import Underway
+from stackctl.procedures.actions.data import data_needs
 from stackctl.procedures.actions.going_back import change_of
 from stackctl.procedures.context import Context
 from stackctl.procedures.registry import Args, Outcome, action
@@ -66,36 +67,6 @@ def ready(context: Context, _args: Args) -> Outcome:
     return Outcome(True, f"generation {current.number} is healthy", {"generation": current.number})
 
 
-@action("upgrade.room", reads_only=True)
-def room(context: Context, _args: Args) -> Outcome:
-    """Holds when the images of both versions fit on the engine's disk."""
-    stack = _stack(context)
-    if stack.choice.name != "docker":
-        return Outcome(True, "no images on this runtime")
-    import docker
-
-    client = docker.from_env(timeout=30)
-    folder = client.info()["DockerRootDir"]
-    needed = sum(_image_size(client, pin) for pin in set(versions.running_pins(stack).values()) if pin)
-    try:
-        free = shutil.disk_usage(folder).free
-    except OSError:
-        return Outcome(True, f"{folder} cannot be looked at from here")
-    detail = f"{format_size(free)} free in {folder}, {format_size(needed)} wanted for the new images"
-    if free < needed:
-        raise PreflightError(detail, fix="docker image prune")
-    return Outcome(True, detail)
-
-
-def _image_size(client: Any, pin: str) -> int:
-    import docker
-
-    try:
-        return int(client.images.get(pin).attrs["Size"])
-    except docker.errors.ImageNotFound:
-        return 0
-
-
 @contextlib.contextmanager
 def _refused(what: str) -> Iterator[None]:
     """Nothing has been changed yet: whatever fails is a reason not to begin."""
@@ -103,6 +74,18 @@ def _refused(what: str) -> Iterator[None]:
         yield
     except StackctlError as error:
         raise PreflightError(f"{what}: {error.what}", fix=error.fix or "stackctl status") from error
+
+
+@action("upgrade.room", reads_only=True)
+def room(context: Context, _args: Args) -> Outcome:
+    """Holds when the images and the data of both versions fit on the disks that they go to."""
+    stack = _stack(context)
+    needs = data_needs(stack.config)
+    images = rooms.docker_folder(stack)
+    if images is not None:
+        size = sum(versions.image_size(pin) for pin in set(versions.running_pins(stack).values()) if pin)
+        needs.append(Need(images, size, "new images"))
+    return Outcome(True, rooms.refuse_unless_fits(needs, fix="stackctl run disk-full"))
 
 
 @action("upgrade.baseline", irreversible=False, gives=("baseline",))

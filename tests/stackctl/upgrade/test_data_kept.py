@@ -8,9 +8,10 @@ from collections.abc import Callable
 import pytest
 
 from stackctl.procedures import locate
-from tests.stackctl.upgrade.conftest import Stack
+from tests.stackctl.upgrade.conftest import BASE, Stack, docker
 from tests.stackctl.upgrade.test_killed import killed_upgrade, reboot
 from tests.support.ports import free_port
+from tests.support.stacks import wait_for
 
 pytestmark = [pytest.mark.docker, pytest.mark.timeout(300)]
 Make = Callable[..., Stack]
@@ -113,3 +114,40 @@ def test_a_run_that_others_have_overtaken_is_not_gone_on_with(make_stack: Make) 
     assert "generation 2" in stack.stackctl("status").stdout
     done = stack.stackctl("upgrade")
     assert done.returncode == 0, done.stderr
+
+
+def test_a_backup_that_is_killed_leaves_nothing_stopped_or_paused(make_stack: Make) -> None:
+    stack = make_stack("engine", "webui", **QUICK)
+    stack.settings = {"backup": {"consistency": "stop"}}
+    stack.write(**QUICK)
+    stack.up()
+    webui = f"{stack.name}-webui-1"
+
+    def state() -> str:
+        return docker("inspect", "--format", "{{.State.Status}}", webui).stdout.strip()
+
+    assert stack.driven("stackctl.backup.create:_data", "backup", "create").returncode == -signal.SIGKILL
+    wait_for(lambda: state() == "running", "the web UI works again")
+    try:
+        docker("volume", "create", stack.name)
+        mounted = [
+            "run",
+            "-d",
+            "--name",
+            f"{stack.name}-user",
+            "-v",
+            f"{stack.name}:/data",
+            "--entrypoint",
+            "",
+        ]
+        docker(*mounted, BASE, "sleep", "300")
+        saved = ["backup", "volume", "save", stack.name, "volume.tar"]
+        assert stack.driven("stackctl.backup.volumes:_copy", *saved).returncode == -signal.SIGKILL
+        webui = f"{stack.name}-user"
+        wait_for(lambda: state() == "running", "the user of the volume works again")
+        assert stack.stackctl(*saved).returncode == 0 and state() == "running"
+    finally:
+        docker("rm", "-f", f"{stack.name}-user", check=False)
+        made = docker("ps", "-aq", "--filter", f"volume={stack.name}", check=False).stdout.split()
+        docker("rm", "-f", *made, check=False)
+        docker("volume", "rm", "-f", stack.name, check=False)

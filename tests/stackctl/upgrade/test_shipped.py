@@ -70,6 +70,10 @@ def test_a_life_of_a_stack(make_stack: Make) -> None:
     full = stack.stackctl("run", "disk-full", "-i", "room=900t", "--yes")
     assert full.returncode == 1 and "wanted" in full.stderr and not aside.exists(), full.stderr
 
+    again = ["run", "restore", "-i", f"file={backup}", "-i", f"folder={stack.folder}"]
+    under = stack.stackctl(*again, "-i", f"passphrase_file={passphrase}")
+    assert under.returncode == 3 and "is up on this host" in under.stderr, under.stderr
+    assert not list(stack.data.glob("*.replaced-*")) and stack.said() == [(1, "remember me")]
     no = stack.stackctl("run", "tear-down")
     assert no.returncode == 3 and "no terminal" in no.stderr, no.stderr
     passphrase.rename(stack.folder / "away")

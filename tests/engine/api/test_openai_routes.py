@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import struct
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -80,7 +81,7 @@ def test_logprobs_and_bias(client: Client) -> None:
     assert [entry["token"] for entry in content] == ["The", " quick"]
     assert len(content[0]["top_logprobs"]) == 2
     (token,) = client.post("/api/tokenize", {"model": "chat", "content": "z"}).json["tokens"]
-    body = {"model": "chat", "messages": HI, "logit_bias": {str(token): 1000}, "max_tokens": 3}
+    body = {"model": "chat", "messages": HI, "logit_bias": {str(token): 100}, "max_tokens": 3}
     assert client.post(CHAT, body).json["choices"][0]["message"]["content"] == "zzz"
 
 
@@ -182,7 +183,8 @@ def test_completions(client: Client) -> None:
     for prompt in (tokens, [tokens]):
         body = {"model": "chat", "prompt": prompt, "max_tokens": 1, "echo": True, "logprobs": 1}
         choice = client.post("/v1/completions", body).json["choices"][0]
-        assert choice["text"] == "helloThe" and choice["logprobs"]["tokens"] == ["The"]
+        assert choice["text"] == "helloThe" and choice["logprobs"]["tokens"][-1] == "The"
+        assert "".join(choice["logprobs"]["tokens"]) == "helloThe"
     events = chunks(client, {"model": "chat", "prompt": "a", "max_tokens": 2}, "/v1/completions")
     assert "".join(event["choices"][0]["text"] for event in events) == "The quick"
     for wrong in (
@@ -193,6 +195,52 @@ def test_completions(client: Client) -> None:
         {"n": 0},
     ):
         assert client.post("/v1/completions", {"model": "chat", "prompt": "a", **wrong}).status == 400
+
+
+def test_how_likely_a_prompt_is(client: Client) -> None:
+    """As evaluations ask it: `echo` with nothing generated. Each value is what the model gives the token
+    when it comes to its turn, with the tokens before it as the prompt."""
+    text = "Thecatsatonthemat,andmore."
+    body: dict[str, Any] = {"model": "random", "echo": True, "logprobs": 3, "max_tokens": 0}
+    (choice,) = client.post("/v1/completions", {**body, "prompt": text}).json["choices"]
+    told = choice["logprobs"]
+    assert choice["text"] == "".join(told["tokens"]) == text and choice["finish_reason"] == "length"
+    assert [len(values) for values in told.values()] == [len(told["tokens"])] * 4
+    assert told["token_logprobs"][0] is None and told["top_logprobs"][0] is None
+    assert all(value < 0 for value in told["token_logprobs"][1:])
+    assert all(len(top) == 3 for top in told["top_logprobs"][1:])
+    starts = [len("".join(told["tokens"][:at])) for at in range(len(told["tokens"]))]
+    assert told["text_offset"] == starts
+    tokens = client.post("/api/tokenize", {"model": "random", "content": text}).json["tokens"]
+    (choice,) = client.post("/v1/completions", {**body, "prompt": tokens}).json["choices"]
+    ids = choice["logprobs"]
+    assert ids["tokens"] == told["tokens"]
+    for at in (1, 5, len(tokens) - 1):
+        one = {"model": "random", "prompt": tokens[:at], "max_tokens": 1, "logprobs": 20}
+        bias = {"options": {"logit_bias": {str(tokens[at]): 1000}}, "temperature": 0}
+        (forced,) = client.post("/v1/completions", {**one, **bias}).json["choices"]
+        assert forced["logprobs"]["token_logprobs"][0] == pytest.approx(ids["token_logprobs"][at], abs=1e-3)
+    # Again, when every prefix of it is in the cache, beside others, in a stream, and for several choices.
+    again = client.post("/v1/completions", {**body, "prompt": [tokens, tokens[:9]], "n": 2}).json["choices"]
+    for other in again:
+        values = other["logprobs"]["token_logprobs"]
+        assert values[1:] == pytest.approx(ids["token_logprobs"][1 : len(values)], abs=1e-3)
+    streamed = chunks(client, {**body, "prompt": tokens, "max_tokens": 2}, "/v1/completions")
+    first = streamed[0]["choices"][0]
+    assert first["text"] == text
+    assert first["logprobs"]["token_logprobs"][1:] == pytest.approx(ids["token_logprobs"][1:], abs=1e-3)
+    assert streamed[1]["choices"][0]["logprobs"]["text_offset"] == [len(text)]
+
+
+def test_a_long_prompt_is_told_whole(client: Client) -> None:
+    tokens = client.post("/api/tokenize", {"model": "random", "content": "onetwothree" * 14}).json["tokens"]
+    body = {"model": "random", "prompt": tokens, "echo": True, "logprobs": 0, "max_tokens": 1}
+    with ThreadPoolExecutor(3) as pool:
+        answers = list(pool.map(lambda _: client.post("/v1/completions", body).json, range(3)))
+    for answer in answers:
+        values = answer["choices"][0]["logprobs"]["token_logprobs"]
+        assert len(values) == len(tokens) + 1 and values.count(None) == 1
+        assert answer["usage"]["prompt_tokens"] == len(tokens)
 
 
 def test_offsets_of_streamed_logprobs_are_each_choices_own(client: Client) -> None:

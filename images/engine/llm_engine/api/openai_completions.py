@@ -13,7 +13,7 @@ from llm_engine.api.openai_chat import FINGERPRINT, choices_wanted, keep_alive, 
 from llm_engine.api.openai_types import CompletionRequest
 from llm_engine.api.text import check_turn, collect, open_turn, render_tokens
 from llm_engine.api.together import together
-from llm_engine.api.turn import Answer, Begun, Delta, End, Plain, Turn, total_usage
+from llm_engine.api.turn import Answer, Begun, Delta, End, Piece, Plain, Turn, total_usage
 from llm_engine.runner.messages import TokenLogprob
 
 MAX_PROMPTS = 128
@@ -72,8 +72,10 @@ def _turn(request: CompletionRequest, prompt: Prompt, n: int) -> Turn:
     wants_logprobs = request.logprobs
     if n > 1 and wants_logprobs is None and (request.best_of or 0) > (request.n or 1):
         wants_logprobs = 0  # the best is the likeliest, so likelihoods are needed
+    scored = request.echo and request.logprobs is not None
     plain = (
-        Plain(text=prompt, suffix=request.suffix)
+        # Who asks how likely a text is means that text, and no template around it.
+        Plain(text=prompt, suffix=request.suffix, raw=scored and not request.suffix)
         if isinstance(prompt, str)
         else Plain(tokens=prompt, raw=True)
     )
@@ -88,6 +90,7 @@ def _turn(request: CompletionRequest, prompt: Prompt, n: int) -> Turn:
         keep_alive=keep_alive(request.keep_alive),
         n=n,
         logprobs=wants_logprobs,
+        prompt_logprobs=scored,
     )
 
 
@@ -124,8 +127,9 @@ class _Writer:
                 sorted(answers, key=_likelihood, reverse=True)[: self.n] if len(answers) > self.n else answers
             )
             echo = await self._echo(call, prompt)
+            echoed = result[0].echo
             for answer in best:
-                choices.append(self._choice(answer, len(choices), echo))
+                choices.append(self._choice(answer, len(choices), echo, echoed))
         usage = usage_out(total_usage(ends))
         usage["prompt_tokens"] = prompt_tokens
         usage["total_tokens"] = usage["prompt_tokens"] + usage["completion_tokens"]
@@ -136,11 +140,13 @@ class _Writer:
             return ""
         return prompt if isinstance(prompt, str) else await render_tokens(call, self.request.model, prompt)
 
-    def _choice(self, answer: Answer, index: int, echo: str) -> dict[str, Any]:
+    def _choice(
+        self, answer: Answer, index: int, echo: str, echoed: Sequence[TokenLogprob]
+    ) -> dict[str, Any]:
         assert answer.end is not None
         logprobs = None
         if self.request.logprobs is not None:
-            logprobs = _logprobs(answer.logprobs, len(echo))
+            logprobs = _joined(_echoed(echoed, echo), _logprobs(answer.logprobs, len(echo)))
         return {
             "text": echo + answer.content,
             "index": index,
@@ -161,10 +167,16 @@ class _Writer:
         echoes = [await self._echo(call, prompt) for prompt in prompts]
         for base, (turn, echo) in enumerate(zip(turns, echoes, strict=True)):
             async with open_turn(call, turn) as pieces:
+                prompt_read: list[TokenLogprob] = []
+                told = not echo
                 async for piece in pieces:
+                    if isinstance(piece, Delta):
+                        prompt_read.extend(piece.echo)
+                    if not told and (not turn.prompt_logprobs or _says(piece)):
+                        told = True
+                        for chunk in self._echoes(base, echo, prompt_read):
+                            yield chunk
                     if isinstance(piece, Begun):
-                        for index in range(self.n if echo else 0):
-                            yield sse(self._document([_chunk(base * self.n + index, echo)]))
                         continue
                     index = base * self.n + piece.index
                     if isinstance(piece, End):
@@ -183,6 +195,14 @@ class _Writer:
             yield sse(self._document([], usage=usage))
         yield b"data: [DONE]\n\n"
 
+    def _echoes(self, base: int, echo: str, read: Sequence[TokenLogprob]) -> list[bytes]:
+        """The prompt, as the first chunk of each choice."""
+        logprobs = _echoed(read, echo) if read else None
+        return [
+            sse(self._document([{**_chunk(base * self.n + index, echo), "logprobs": logprobs}]))
+            for index in range(self.n)
+        ]
+
     def _delta(self, piece: Delta, index: int, offset: int) -> dict[str, Any]:
         chunk = _chunk(index, piece.content)
         if self.request.logprobs is not None and piece.logprobs:
@@ -200,18 +220,42 @@ def _likelihood(answer: Answer) -> float:
     return sum(values) / len(values) if values else float("-inf")
 
 
+def _says(piece: Piece) -> bool:
+    """Whether the prompt has been read when this comes."""
+    return isinstance(piece, End) or (isinstance(piece, Delta) and not piece.echo)
+
+
+def _echoed(items: Sequence[TokenLogprob], prompt: str) -> dict[str, Any]:
+    """The prompt's tokens; nothing is known of the first."""
+    found = _logprobs(items, 0)
+    if items and "".join(found["tokens"]) == f" {prompt}":  # some tokenizers put a blank before a text
+        found["tokens"][0] = found["tokens"][0][1:]
+        found["text_offset"] = [max(0, offset - 1) for offset in found["text_offset"]]
+    if items:
+        found["token_logprobs"][0] = found["top_logprobs"][0] = None
+    return found
+
+
+def _joined(first: dict[str, Any], second: dict[str, Any]) -> dict[str, Any]:
+    return {name: first[name] + second[name] for name in first}
+
+
+def _text(token: bytes) -> str:
+    """A token's text; one that is part of a character is told by its bytes, so that no two are alike."""
+    try:
+        return token.decode()
+    except UnicodeDecodeError:
+        return "bytes:" + "".join(f"\\x{byte:02x}" for byte in token)
+
+
 def _logprobs(items: Sequence[TokenLogprob], offset: int) -> dict[str, Any]:
-    tokens, offsets = [], []
+    offsets = []
     for item in items:
-        text = item.text.decode("utf-8", "replace")
-        tokens.append(text)
         offsets.append(offset)
-        offset += len(text)
+        offset += len(item.text.decode("utf-8", "replace"))
     return {
-        "tokens": tokens,
+        "tokens": [_text(item.text) for item in items],
         "token_logprobs": [item.logprob for item in items],
-        "top_logprobs": [
-            {text.decode("utf-8", "replace"): value for _, text, value in item.top} for item in items
-        ],
+        "top_logprobs": [{_text(text): value for _, text, value in item.top} for item in items],
         "text_offset": offsets,
     }

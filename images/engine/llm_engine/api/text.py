@@ -26,7 +26,18 @@ from llm_engine.api.lookup import files_of, find_model, options_for
 from llm_engine.api.prepare import Prepared, check_capabilities, prepare
 from llm_engine.api.reading import Reader
 from llm_engine.api.turn import Answer, Begun, Delta, End, Piece, Turn
-from llm_engine.runner.messages import Accepted, Done, Event, Failed, GenerateRequest, Queued, Started, Tokens
+from llm_engine.runner.messages import (
+    Accepted,
+    Done,
+    Event,
+    Failed,
+    GenerateRequest,
+    PromptRead,
+    Queued,
+    Started,
+    TokenLogprob,
+    Tokens,
+)
 from llm_engine.scheduler import Lease
 from llm_engine.scheduler.process import RunnerError
 
@@ -52,6 +63,7 @@ async def open_turn(call: Call, turn: Turn) -> AsyncIterator[AsyncGenerator[Piec
             n=turn.n,
             grammar=forced.grammar,
             logprobs=turn.logprobs,
+            prompt_logprobs=turn.logprobs if turn.prompt_logprobs else None,
             shift=turn.shift,
             keep=options.num_keep,
             add_special=prepared.add_special,
@@ -98,6 +110,7 @@ class _Run:
     prepared: Prepared
     forced: Forced
     silent: bool
+    echoed: bool = False
 
     async def pieces(self, request: GenerateRequest) -> AsyncGenerator[Piece, None]:
         readers = [Reader(self.forced, self.turn) for _ in range(self.turn.n)]
@@ -114,7 +127,9 @@ class _Run:
                         told = True
                         yield begun
                     account.note(event)
-                    if isinstance(event, Accepted | Queued | Started):
+                    if isinstance(event, PromptRead):
+                        yield Delta(0, echo=self._echo(event))
+                    if isinstance(event, Accepted | Queued | Started | PromptRead):
                         continue
                     reader = readers[event.index]
                     if isinstance(event, Tokens):
@@ -134,6 +149,13 @@ class _Run:
         if grammar is not None and not grammar.lazy and marks is not None and request.n == 1:
             return ThinkFirst(runner, request, marks, self.prepared.parser).events()
         return cast(AsyncGenerator[Event, None], runner.generate(request))
+
+    def _echo(self, event: PromptRead) -> Sequence[TokenLogprob]:
+        """Without the token that stands before every text, unless the client wrote it itself."""
+        begun, self.echoed = self.echoed, True
+        plain, items = self.turn.plain, event.logprobs
+        added = not begun and plain is not None and plain.tokens is None
+        return items[1:] if added and items and items[0].id == self.lease.runner.info.bos else items
 
     async def _failure(self, event: Failed) -> ApiError:
         if event.kind == "crashed" and self.call.engine.draining:

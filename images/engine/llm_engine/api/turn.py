@@ -64,6 +64,8 @@ class Turn:
     keep_alive: float | None = None
     n: int = 1
     logprobs: int | None = None
+    prompt_logprobs: bool = False
+    """Whether the tokens of the prompt come with log-probabilities, too: as many as those of the answer."""
     truncate: bool = True
     shift: bool = True
     want_context: bool = False
@@ -109,6 +111,8 @@ class Delta:
     thinking: str = ""
     calls: Sequence[CallMade] = ()
     logprobs: Sequence[TokenLogprob] = ()
+    echo: Sequence[TokenLogprob] = ()
+    """The next tokens of the prompt, where they were asked for; the very first has no probability."""
 
 
 @dataclass(frozen=True)
@@ -135,6 +139,7 @@ class Answer:
     thinking: str = ""
     calls: list[CallMade] = field(default_factory=list)
     logprobs: list[TokenLogprob] = field(default_factory=list)
+    echo: list[TokenLogprob] = field(default_factory=list)
     end: End | None = None
 
     def add(self, piece: Delta | End) -> None:
@@ -145,6 +150,7 @@ class Answer:
         self.thinking += piece.thinking
         self.calls.extend(piece.calls)
         self.logprobs.extend(piece.logprobs)
+        self.echo.extend(piece.echo)
 
 
 def total_usage(ends: Sequence[End]) -> Usage:

@@ -70,6 +70,8 @@ class Branch:
     follow_upto: int = 0
     stops: list[int] = field(default_factory=list)
     """Where the reading halts for a copy of the state; see `checkpoints`."""
+    told_prompt: int = 0
+    """Of how many of the prompt's tokens the client knows how likely they were."""
     begun_again: bool = False
     """Whether a failed batch has spoilt its state once."""
     position_told: int = -1
@@ -99,6 +101,12 @@ class Branch:
     def next_chunk(self) -> Chunk | None:
         """The first medium that is not in the cache yet."""
         return next((chunk for chunk in self.media if chunk.start >= self.computed), None)
+
+    @property
+    def tells_prompt(self) -> bool:
+        """Whether the client still waits to be told of the prompt's tokens, so each must be computed."""
+        wanted = self.request.prompt_logprobs is not None and self.index == 0
+        return wanted and self.told_prompt < len(self.prompt)
 
     def snap(self, length: int) -> int:
         """The longest usable part of a cached prefix: a medium is taken whole or not at all."""

@@ -75,6 +75,19 @@ class Emitter:
         top = [(i, piece(i, special=True), float(values[i])) for i in best(values, count)]
         return TokenLogprob(token, piece(token, special=True), float(values[token]), top)
 
+    def read(self, branch: Branch, rows: Rows, upto: int) -> None:
+        """Tell of the prompt's tokens, given the rows that were computed for those before `upto`."""
+        count = branch.request.prompt_logprobs or 0
+        found = []
+        if branch.told_prompt == 0:
+            first = int(branch.prompt[0])
+            found.append(TokenLogprob(first, self.vocab.piece(first, special=True), 0.0))
+        begin = upto - len(rows) + 1
+        for at in range(max(begin, branch.told_prompt, 1), min(upto + 1, len(branch.prompt))):
+            found.append(self._logprob(int(branch.prompt[at]), rows[at - begin], count))
+        branch.told_prompt = max(branch.told_prompt, min(upto + 1, len(branch.prompt)))
+        self._outbox.read(branch.request_id, found)
+
     def finish(self, branch: Branch, reason: str) -> None:
         """The branch is over: send what text was held back, and why it ended."""
         rest = branch.text.finish()

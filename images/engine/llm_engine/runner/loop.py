@@ -73,6 +73,7 @@ class Loop:
         apart: Apart | None = None,
         *,
         parallel: int,
+        outputs: int,
         n_ctx: int,
     ) -> None:
         self._context = context
@@ -82,6 +83,8 @@ class Loop:
         self._emitter = emitter
         self._speculator = speculator
         self._parallel = parallel
+        self._rows = max(1, outputs - parallel + 1)
+        """Rows of logits that prompts may have beside the one of each branch."""
         self.n_ctx = n_ctx
         self._batch = Batch(context.batch)
         self._pace = pace
@@ -204,7 +207,8 @@ class Loop:
     def _start(self, branch: Branch) -> bool:
         """Give a waiting branch a sequence, if its prompt will fit beside the running ones."""
         tokens = branch.tokens[: branch.count]
-        opened = self.cache.open(tokens, branch.snap)
+        known = tokens[:1] if branch.tells_prompt else tokens
+        opened = self.cache.open(known, branch.snap)
         if opened is None:
             return False
         sequence, cached = opened
@@ -213,7 +217,7 @@ class Loop:
         if need > self.cache.cells and self.running:
             self.cache.close(sequence, keep=True, tokens=tokens[:cached])
             return False
-        cached = self.cache.restore(sequence, tokens, cached, branch.snap)
+        cached = self.cache.restore(sequence, known, cached, branch.snap)
         branch.sequence = sequence
         branch.computed = branch.shared_upto = cached
         branch.stops = [] if branch.media else [at for at in self.cache.places(tokens) if at > cached]
@@ -294,7 +298,7 @@ class Loop:
             last = branch.computed + branch.fed == branch.count
             if branch.proposal:
                 tokens = np.append(tokens, np.array(branch.proposal, dtype=np.int32))
-            rows = (1 + len(branch.proposal)) if last else 0
+            rows = len(tokens) if branch.tells_prompt else (1 + len(branch.proposal)) if last else 0
             start = self._batch.size
             position = branch.position(branch.computed)
             sequence = branch.sequence if branch.apart < 0 else READS
@@ -312,11 +316,15 @@ class Loop:
         room -= len(writing)
         self._speculator.propose(writing, self.n_ctx, room)
         proposed = sum(len(branch.proposal) for branch in writing)
+        rows = self._rows
         for branch in reading:
             branch.proposal = []
             chunk = branch.next_chunk()
             upto = chunk.start if chunk else branch.stops[0] if branch.stops else branch.count
             branch.reach = upto - branch.computed
+            if branch.tells_prompt:
+                branch.reach = min(branch.reach, rows)
+                rows -= branch.reach
         budget = self._pace.budget(len(writing))
         share(reading, budget, self._context.batch, oldest_first=self.counters.turns % 2 == 0)
         return len(writing) + proposed + sum(branch.fed for branch in reading)
@@ -394,6 +402,11 @@ class Loop:
 
     def _sample(self, part: Part, logits: np.ndarray[tuple[int, int], np.dtype[np.float32]]) -> None:
         branch = part.branch
+        if branch.tells_prompt:
+            self._emitter.read(branch, logits, branch.computed)
+            if branch.pending:
+                return
+            logits = logits[-1:]
         if branch.state is State.READING:
             branch.state = State.WRITING
             branch.first_token = branch.first_token or time.monotonic()
@@ -480,7 +493,7 @@ class Loop:
         last = branch.computed + branch.fed == branch.count
         self._batch.clear()
         tokens = branch.tokens[branch.computed : branch.computed + branch.fed]
-        rows = 1 if last else 0
+        rows = len(tokens) if branch.tells_prompt else 1 if last else 0
         position = branch.position(branch.computed)
         self._batch.put(branch.sequence, position, tokens, outputs=rows)
         verdict = self._batch.decode(self._context.handle)

@@ -100,6 +100,7 @@ class Machine:
             self.projector,
             Apart(model, context, cache, cells=spec.apart_cells) if apart else None,
             parallel=parallel,
+            outputs=outputs,
             n_ctx=min(spec.num_ctx, context.cells),
         )
 

@@ -182,6 +182,8 @@ class GenerateRequest:
     grammar: Grammar | None = None
     logprobs: int | None = None
     """None: none; k: the chosen token's log-probability and the k best beside it."""
+    prompt_logprobs: int | None = None
+    """The same of the prompt's own tokens, which are then all computed: none is taken from the cache."""
     shift: bool = True
     """When the context is full: forget the oldest half and go on, or stop."""
     keep: int = 4
@@ -275,6 +277,13 @@ class Started:
 
 
 @dataclass(frozen=True)
+class PromptRead:
+    """The next tokens of the prompt and how likely they were; the first of all has no value (0)."""
+
+    logprobs: Sequence[TokenLogprob]
+
+
+@dataclass(frozen=True)
 class Tokens:
     index: int
     text: str
@@ -302,7 +311,7 @@ class Failed:
     text: str
 
 
-Event = Accepted | Queued | Started | Tokens | Done | Failed
+Event = Accepted | Queued | Started | PromptRead | Tokens | Done | Failed
 
 
 @dataclass(frozen=True)

@@ -29,7 +29,7 @@ class Outbox:
     def tokens(self, branch: Branch, text: str, ids: list[int], logprobs: list[TokenLogprob]) -> None:
         count = branch.generated - branch.counted
         branch.counted = branch.generated
-        packed = [(lp.id, lp.text, lp.logprob, lp.top) for lp in logprobs]
+        packed = _packed(logprobs)
         key = (branch.request_id, branch.index)
         at = self._texts.get(key)
         if at is not None:
@@ -46,6 +46,9 @@ class Outbox:
         """No hurry: it may travel with the first token."""
         said = (branch.request_id, protocol.STARTED, branch.index, len(branch.prompt), branch.cached)
         self._events.append(said)
+
+    def read(self, request_id: int, logprobs: list[TokenLogprob]) -> None:
+        self._events.append((request_id, protocol.READ, _packed(logprobs)))
 
     def done(self, branch: Branch, reason: str) -> None:
         self._say(
@@ -81,3 +84,7 @@ class Outbox:
         self._texts = {}
         self._urgent = False
         self._sent = now
+
+
+def _packed(logprobs: list[TokenLogprob]) -> list[tuple[Any, ...]]:
+    return [(lp.id, lp.text, lp.logprob, lp.top) for lp in logprobs]

@@ -117,24 +117,29 @@ def load_spec(fields: dict[str, Any]) -> m.LoadSpec:
 
 
 # Events of a turn are tuples, not maps: they are the hot path. `(request id, code, ...)`.
-TOKENS, DONE, FAILED, QUEUED, ACCEPTED, STARTED = 0, 1, 2, 3, 4, 5
+TOKENS, DONE, FAILED, QUEUED, ACCEPTED, STARTED, READ = 0, 1, 2, 3, 4, 5, 6
 
 
 def event(item: Sequence[Any]) -> m.Event:
     """One event of a `turn` frame, without its request id."""
     code = item[1]
     if code == TOKENS:
-        logprobs = tuple(m.TokenLogprob(lp[0], lp[1], lp[2], tuple(map(tuple, lp[3]))) for lp in item[5])
-        return m.Tokens(item[2], item[3], item[4], logprobs, item[6])
+        return m.Tokens(item[2], item[3], item[4], _logprobs(item[5]), item[6])
     if code == DONE:
         return m.Done(item[2], item[3], m.Usage(**item[4]), item[5])
     if code == QUEUED:
         return m.Queued(item[2])
+    if code == READ:
+        return m.PromptRead(_logprobs(item[2]))
     if code == ACCEPTED:
         return m.Accepted()
     if code == STARTED:
         return m.Started(item[2], item[3], item[4])
     return m.Failed(item[2], item[3])
+
+
+def _logprobs(packed: Sequence[Any]) -> tuple[m.TokenLogprob, ...]:
+    return tuple(m.TokenLogprob(lp[0], lp[1], lp[2], tuple(map(tuple, lp[3]))) for lp in packed)
 
 
 def vectors(result: m.EmbedResult) -> list[list[float]]:

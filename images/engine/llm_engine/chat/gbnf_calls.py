@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import functools
+import json
 import re
 from collections.abc import Mapping, Sequence
+from itertools import groupby
 from typing import Any
 
 from llm_engine.chat.gbnf import literal, renamed, up_to
@@ -28,20 +31,48 @@ class Calls:
         self.rules = _RULES
         for number, tool in enumerate(tools):
             try:
-                self.rules += renamed(_arguments(tool, tags=tags), _prefix(number))
+                self.rules += _rules(json.dumps(tool.parameters or {}), number, tags)
             except ValueError:
                 if not lenient:
                     raise
-                self.rules += renamed(_arguments(Tool(tool.name), tags=tags), _prefix(number))
+                self.rules += _rules("{}", number, tags)
 
     def any_of(self, ways: Sequence[Around], *, loose: bool) -> str:
-        """A call of any tool, written in any of the `ways`: what stands before and behind its arguments."""
-        choices = [
-            f"{spelled(before, tool.name, loose=loose)} {_prefix(number)}root {spelled(after, loose=loose)}"
-            for number, tool in enumerate(self._tools)
-            for before, after in ways
+        """A call of any tool, written in any of the `ways`: what stands before and behind its arguments.
+
+        What all calls begin with is said once, and so is what several names begin with: llama.cpp compares
+        the whole vocabulary with each choice that is still open, which took seconds with hundreds of tools.
+        """
+        return " | ".join(self._way(before, after, loose) for before, after in ways)
+
+    def _way(self, before: str, after: str, loose: bool) -> str:
+        lead, _, rest = before.partition("{name}")
+        behind = spelled(rest, loose=loose)
+        names = [
+            (tool.name, f"{behind} {_prefix(number)}root".strip()) for number, tool in enumerate(self._tools)
         ]
-        return " | ".join(choice.strip() for choice in choices)
+        parts = (spelled(lead, loose=loose), f"({_told_apart(names)})", spelled(after, loose=loose))
+        return " ".join(part for part in parts if part)
+
+
+def _told_apart(names: Sequence[tuple[str, str]]) -> str:
+    """Any of the names, each with what follows it, as a tree of their letters."""
+    choices = []
+    for begins, group in groupby(sorted(names), key=lambda item: item[0][:1]):
+        items = list(group)
+        if not begins:
+            choices += [then for _, then in items]
+            continue
+        shared = _beginning(items[0][0], items[-1][0])  # they are sorted
+        inner = _told_apart([(name[len(shared) :], then) for name, then in items])
+        choices.append(f"{literal(shared)} {inner if len(items) == 1 else f'({inner})'}")
+    return " | ".join(choices)
+
+
+def _beginning(one: str, other: str) -> str:
+    """What both begin with."""
+    same = next((at for at, (a, b) in enumerate(zip(one, other, strict=False)) if a != b), None)
+    return one[: min(len(one), len(other)) if same is None else same]
 
 
 def spelled(text: str, name: str = "", *, loose: bool) -> str:
@@ -64,9 +95,14 @@ def _prefix(number: int) -> str:
     return f"tool-{number}-"
 
 
-def _arguments(tool: Tool, *, tags: bool) -> str:
+@functools.lru_cache(maxsize=512)
+def _rules(parameters: str, number: int, tags: bool) -> str:
+    """Kept: an agent sends the same tools with each of its requests."""
+    return renamed(_arguments(json.loads(parameters), tags=tags), _prefix(number))
+
+
+def _arguments(schema: dict[str, Any], *, tags: bool) -> str:
     """The grammar of a tool's arguments; it starts at `root`."""
-    schema = dict(tool.parameters or {})
     if not (schema.get("type") or "$ref" in schema):
         schema = {"type": "object", **schema}
     return _tagged(schema) if tags else schema_to_gbnf(schema)

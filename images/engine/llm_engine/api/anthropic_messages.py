@@ -9,6 +9,7 @@ from typing import Any, cast
 from llm_engine.api import base64text
 from llm_engine.api.anthropic_types import CountTokensRequest, MessagesRequest
 from llm_engine.api.errors import bad_request
+from llm_engine.api.ranges import check_anthropic
 from llm_engine.api.turn import JsonFormat, ToolChoice, Turn
 from llm_engine.chat.messages import Call, Message, Tool
 
@@ -55,6 +56,7 @@ def _overrides(request: MessagesRequest | CountTokensRequest) -> dict[str, Any]:
         "top_k": request.top_k,
         "stop": list(request.stop_sequences) or None,
     }
+    check_anthropic(given)
     return {name: value for name, value in given.items() if value is not None}
 
 

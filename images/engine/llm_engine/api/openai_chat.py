@@ -14,6 +14,7 @@ from llm_engine.api.errors import bad_request
 from llm_engine.api.gojson import GoDecodeError
 from llm_engine.api.ollama_types import KeepAlive
 from llm_engine.api.openai_types import ChatCompletionRequest, CompletionRequest, UsageOut
+from llm_engine.api.ranges import check_openai
 from llm_engine.api.text import collect, debug_render, open_turn
 from llm_engine.api.turn import Answer, Begun, CallMade, Delta, End, Turn, total_usage
 from llm_engine.chat.documents import Document
@@ -69,6 +70,7 @@ def sampling_overrides(request: ChatCompletionRequest | CompletionRequest) -> di
         "logit_bias": request.logit_bias,
         "stop": wire.stop(request.stop) or None,
     }
+    check_openai(given)
     return {name: value for name, value in given.items() if value is not None}
 
 

@@ -7,6 +7,7 @@ from typing import Any
 
 from llm_engine.api import openai_messages as wire
 from llm_engine.api.errors import bad_request
+from llm_engine.api.ranges import check_openai
 from llm_engine.api.responses_types import ResponsesRequest
 from llm_engine.api.turn import JsonFormat, Turn
 from llm_engine.chat.messages import Call, Message, Tool
@@ -32,6 +33,7 @@ def to_turn(request: ResponsesRequest) -> Turn:
         overrides["temperature"] = request.temperature
     if request.top_p is not None:
         overrides["top_p"] = request.top_p
+    check_openai(overrides)
     reasoning = request.reasoning.get("effort") if isinstance(request.reasoning, dict) else None
     return Turn(
         model=request.model,

@@ -92,3 +92,10 @@ def test_the_operators_shares_and_the_main_gpu_are_honoured() -> None:
 
 def test_a_lost_gpu_keeps_the_places_of_the_others() -> None:
     assert placed(gpus(40 * GIB, 40 * GIB)[1:]).tensor_split == (0.0, 33.0)
+
+
+def test_one_gpu_alone_where_models_are_not_to_be_split() -> None:
+    half = room_for(4 * GIB)
+    place_ = placed(gpus(half, half), single=True)
+    assert not place_.whole and list(place_.vram) == [0]
+    assert list(placed(gpus(half, half), single=True, main_gpu=1).vram) == [1]

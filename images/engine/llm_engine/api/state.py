@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 
 # How long a runner may take to tell of itself: it answers between two batch turns.
 STATS_SECONDS = 1.0
+# How the runner begins when a computation itself failed, and not what a request asked of it.
+_COMPUTING = "llama.cpp failed"
 
 
 @dataclass
@@ -104,6 +106,9 @@ class Engine:
         """What a runner said went wrong, as the client's error; a GPU that is gone is named as the cause."""
         if kind == "busy":
             return QueueFull(self.settings.max_queue + self.scheduler.waiting, self.scheduler.retry_after())
+        if kind == "internal" and runner.info.size_vram and _COMPUTING in text:
+            # An error of the driver stays with the process, also when the GPU is back.
+            self.scheduler.distrust(runner)
         if kind in ("crashed", "internal") and (lost := await self.lost_gpu()):
             self.scheduler.distrust(runner)
             return ApiError(500, f"gpu lost: {lost}; {text}", code="gpu_lost")

@@ -107,7 +107,14 @@ def _placement(plan: Plan, spec: LoadSpec, machine: Machine) -> Placement:
         flash=spec.flash_attn != "off",
     )
     options = plan.options
-    wishes = Wishes(options.num_gpu, options.main_gpu, machine.reserve, machine.spread, spec.tensor_split)
+    wishes = Wishes(
+        options.num_gpu,
+        options.main_gpu,
+        machine.reserve,
+        machine.spread,
+        spec.tensor_split,
+        single=spec.split_mode == "none",
+    )
     return place(shape, wanted, machine.gpus, wishes)
 
 

@@ -29,6 +29,8 @@ class Wishes:
     """Use all GPUs also where one would do."""
     shares: Sequence[float] = ()
     """How much of the model each GPU gets, by its index."""
+    single: bool = False
+    """Never more than one GPU."""
 
 
 @dataclass(frozen=True)
@@ -80,11 +82,13 @@ def _parts(shape: Shape, wanted: Need) -> list[int]:
 
 def _groups(rooms: Mapping[int, int], wishes: Wishes) -> list[list[int]]:
     """The sets of GPUs to try, each in the order of their indices."""
+    order = sorted(rooms, key=lambda index: (index != wishes.main_gpu, -rooms[index], index))
+    if wishes.single:
+        return [order[:1]]
     if wishes.shares:
         return [[i for i in sorted(rooms) if i < len(wishes.shares) and wishes.shares[i]] or sorted(rooms)]
     if wishes.spread:
         return [sorted(rooms)]
-    order = sorted(rooms, key=lambda index: (index != wishes.main_gpu, -rooms[index], index))
     return [sorted(order[: count + 1]) for count in range(len(order))]
 
 

@@ -199,6 +199,7 @@ class Residency:
     # -- the owner ----------------------------------------------------------------------------------------
 
     async def _own(self) -> None:
+        over: SchedulerError = ShuttingDown()
         try:
             while True:
                 self._wake.clear()
@@ -208,10 +209,11 @@ class Residency:
                 await self._sleep()
         except Exception as error:
             log.exception("the scheduler failed", extra={"data": {"model": self.name}})
-            self._fail_all(LoadError(f"the scheduler failed: {error!r}"))
+            over = LoadError(f"the scheduler failed: {error!r}")
             if self.process is not None:
                 await self.process.stop(STOP_GRACE)
         finally:
+            self._fail_all(over)  # nobody is responsible for them any more
             self.unloaded.set()
             self.landlord.gone(self)
 

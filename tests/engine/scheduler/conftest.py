@@ -74,12 +74,13 @@ class GpuMachine:
         self.gate = asyncio.Event()
         self.gate.set()
 
-    def model(self, name: str, layer: int = 100 * MIB) -> ModelFiles:
+    def model(self, name: str, layer: int = 100 * MIB, width: int = 64) -> ModelFiles:
+        """`width` is how many elements of cache each layer has per token."""
         path = self.folder / f"{name}.gguf"
         if not path.exists():
             path.symlink_to(self.weights)
         shape = Shape(
-            layers=(layer,) * LAYERS, kv_elements=(64,) * LAYERS, n_embd=64, n_vocab=300, n_ctx_train=4096
+            layers=(layer,) * LAYERS, kv_elements=(width,) * LAYERS, n_embd=64, n_vocab=300, n_ctx_train=32768
         )
         return ModelFiles(name=name, path=str(path), shape=shape)
 
@@ -115,10 +116,12 @@ async def gpu_machine(
 ) -> AsyncIterator[Build]:
     made: list[GpuMachine] = []
 
-    def build(total: int, **limits: object) -> GpuMachine:
+    def build(total: int, automatic: int = 0, **limits: object) -> GpuMachine:
         card = Card(total)
         monkeypatch.setattr("llm_engine.scheduler.devices._open_nvml", lambda: card)
-        defaults = Defaults(context_length=CONTEXT, num_parallel=1)
+        defaults = Defaults(
+            context_length=automatic or CONTEXT, automatic_context=automatic > 0, num_parallel=1
+        )
 
         async def start(spec: LoadSpec, on_progress: Callable[[float], None]) -> RunnerProcess:
             return await machine.start(spec, on_progress)

@@ -127,3 +127,15 @@ async def test_a_gpu_with_less_room_than_was_reckoned_gets_less(gpu_machine: Bui
     with pytest.raises(LoadError, match="unknown model architecture"):
         await use(machine, machine.model("b"))
     assert len(machine.loads) == 3, "nothing else is tried twice"
+
+
+async def test_an_automatic_context_leaves_room_for_the_layers(gpu_machine: Build) -> None:
+    """What it came to is what the runner has, and serves whoever asks for no other."""
+    machine = gpu_machine(2 << 30, automatic=32768)
+    model = machine.model("a", width=4096)
+    async with machine.scheduler.use(model) as lease:
+        assert lease.spec.num_gpu == ALL and lease.runner.info.n_ctx == 8192
+    assert await use(machine, model, num_ctx=4096) == ALL
+    assert await use(machine, model) == ALL and len(machine.loads) == 1
+    assert await use(machine, model, num_ctx=16384) < ALL, "asked for, so it stays"
+    assert await use(machine, model) < ALL and len(machine.loads) == 2, "it would come to less"

@@ -2,7 +2,15 @@
 
 from __future__ import annotations
 
-from llm_engine.scheduler.memory import Shape, need, shape_of
+from pathlib import Path
+
+import pytest
+from llm_engine.runner.messages import LoadSpec
+from llm_engine.scheduler.memory import FIXED_OVERHEAD, Shape, need, shape_of
+from llm_engine.scheduler.process import RunnerProcess
+
+from tests.support import random_gguf
+from tests.support.model_headers import shape
 
 GIB = 1 << 30
 LLAMA = Shape(
@@ -26,12 +34,12 @@ def test_shape_is_read_from_the_header() -> None:
         ("blk.1.ffn_up.weight", 7),
         ("output.weight", 3),
     ]
-    shape = shape_of(metadata, tensors, extra=4)
-    assert shape.layers == (5, 7) and shape.other == 13 and shape.weights == 29
-    assert shape.input == 10  # it stays in main memory, as there is an output of its own
+    found = shape_of(metadata, tensors, extra=4)
+    assert found.layers == (5, 7) and found.other == 13 and found.weights == 29
+    assert found.input == 10  # it stays in main memory, as there is an output of its own
     assert shape_of(metadata, tensors[:-1]).input == 0
-    assert shape.kv_elements == (128, 64)  # two times the width of a head, times the heads
-    assert (shape.n_ctx_train, shape.n_vocab) == (2048, 100)
+    assert found.kv_elements == (128, 64)  # two times the width of a head, times the heads
+    assert (found.n_ctx_train, found.n_vocab) == (2048, 100)
 
 
 def test_cache_grows_with_the_context_and_shrinks_with_its_type() -> None:
@@ -46,3 +54,14 @@ def test_attention_without_flash_keeps_scores_for_every_head() -> None:
     flash = need(LLAMA, cells=8192, num_batch=512, kv_type="f16")
     plain = need(LLAMA, cells=8192, num_batch=512, kv_type="f16", flash=False)
     assert plain.compute - flash.compute == 512 * 8192 * 4 * 32
+
+
+@pytest.mark.parametrize(("flash", "kv"), [("auto", "f16"), ("off", "f16"), ("auto", "q8_0")])
+async def test_it_is_what_llama_cpp_takes_and_a_little_more(tmp_path: Path, flash: str, kv: str) -> None:
+    path = random_gguf.build(tmp_path / "m.gguf", width=512, layers=4, heads=8, context=16384)
+    spec = LoadSpec(str(path), num_ctx=16384, cells=16384, flash_attn=flash, kv_type=kv, threads=1)
+    runner = await RunnerProcess.start(spec)
+    taken = runner.info.size
+    await runner.stop()
+    wanted = need(shape(path), cells=16384, num_batch=spec.num_batch, kv_type=kv, flash=flash != "off")
+    assert taken <= wanted.total <= 1.2 * taken + 2 * FIXED_OVERHEAD

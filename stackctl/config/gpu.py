@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import BeforeValidator, Field
 
 from stackctl.config.section import Section
 
 GpuMode = Literal["auto", "nvidia", "nvidia-runtime", "cdi", "rocm", "none"]
+
+
+def _index(value: Any) -> Any:
+    """`devices: [0, 1]` is how people write it."""
+    return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
+
+
+Device = Annotated[str, BeforeValidator(_index, json_schema_input_type=str | int)]
 
 
 class GpuConfig(Section):
@@ -21,6 +29,6 @@ class GpuConfig(Section):
         False,
         description="refuse the CPU instead of warning, and a written mode that this host shows no sign of",
     )
-    devices: tuple[str, ...] = Field(
+    devices: tuple[Device, ...] = Field(
         (), description="GPU indexes or UUIDs, which must be there; empty is all of them"
     )

@@ -21,6 +21,8 @@ class WantedModel(Section):
     @model_validator(mode="before")
     @classmethod
     def _bare_name(cls, value: Any) -> Any:
+        if not isinstance(value, str | dict | WantedModel):
+            raise ValueError(f"must be a name or {{name: …}}, not {value!r}")
         return {"name": value} if isinstance(value, str) else value
 
     @property

@@ -10,6 +10,13 @@ from pydantic import BaseModel, ValidationError
 
 from stackctl.config.yaml_source import KeyPath, Origin
 
+# What people mean by the patterns that the model has for names.
+_PATTERNS = {
+    r"^[a-z0-9][a-z0-9-]{0,39}$": "lower-case letters, digits and '-', 40 at most",
+    r"^[a-z][a-z0-9_]{0,62}$": "lower-case letters, digits and '_', with a letter first",
+    r"^/": "a path that begins with '/'",
+}
+
 
 def explain(error: ValidationError, model: Any, origins: Mapping[KeyPath, Origin]) -> list[str]:
     """One line for each finding, in the order of the file."""
@@ -45,9 +52,12 @@ def _text(item: dict[str, Any], location: KeyPath, model: Any) -> str:
         )
         hint = f" (did you mean '{close[0]}'?)" if close else ""
         return f"{value!r} is not one of {choices}{hint}"
-    if kind == "value_error" or isinstance(value, dict | list):
+    if kind == "value_error":
         return message
-    return f"{message[0].lower()}{message[1:]}, not {value!r}"
+    if kind == "string_pattern_mismatch" and (meant := _PATTERNS.get(item["ctx"]["pattern"])):
+        return f"must be {meant}, not {value!r}"
+    shown = f"{value!r}" if not isinstance(value, dict | list) or len(repr(value)) < 40 else "what is there"
+    return f"{message[0].lower()}{message[1:]}, not {shown}"
 
 
 def _origin(location: KeyPath, origins: Mapping[KeyPath, Origin]) -> Origin | None:

@@ -81,9 +81,30 @@ def read(path: Path) -> Source:
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark
         where = f"{path.name}:{mark.line + 1}" if mark else path.name
-        raise ConfigError(f"{path} is not valid", problems=[f"{where}: {error.problem}"]) from error
+        line = f": {shown}" if mark and (shown := _line(text, mark.line)) else ""
+        raise ConfigError(
+            f"{path} is not valid", problems=[f"{where}: {error.problem}{line}"], fix=_hint(error)
+        ) from error
     finally:
         loader.dispose()
+
+
+def _line(text: str, number: int) -> str:
+    lines = text.splitlines()
+    return lines[number].strip() if number < len(lines) else ""
+
+
+def _hint(error: yaml.MarkedYAMLError) -> str:
+    said = f"{error.context or ''} {error.problem or ''}"
+    if "block mapping" in said or "block collection" in said:
+        return "give all keys of one section the same indentation"
+    if "simple key" in said or "mapping values" in said:
+        return "write `key: value`, and quote a value that holds ': '"
+    if "flow" in said:
+        return "close every [ and {"
+    if "cannot start any token" in said:
+        return "indent with spaces, not tabs, and quote a value that begins with a sign"
+    return "compare with stackctl config docs"
 
 
 def _walk(

@@ -86,6 +86,57 @@ def test_wrong_files_are_named_by_their_line(tmp_path: Path, text: str, says: st
     assert says in "\n".join(problems(write(tmp_path, text)))
 
 
+@pytest.mark.parametrize(
+    ("text", "says", "fix"),
+    [
+        (
+            "name: a\n services: {}\n",
+            "stack.yaml:2: mapping values are not allowed here: services: {}",
+            "quote",
+        ),
+        ("services:\n  engine: {}\n webui: {}\n", "stack.yaml:3: expected <block end>", "indentation"),
+        ("services: {engine: {port: 1}\nname: a\n", "stack.yaml:2: expected ',' or '}'", "close every"),
+        ("services:\n\tengine: {}\n", "stack.yaml:2: found character", "not tabs"),
+    ],
+)
+def test_yaml_that_cannot_be_read_shows_the_line_and_what_to_do(
+    tmp_path: Path, text: str, says: str, fix: str
+) -> None:
+    with pytest.raises(ConfigError) as caught:
+        load(write(tmp_path, text))
+    assert says in caught.value.problems[0]
+    assert fix in str(caught.value.fix)
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        (
+            "name: Wrong Name",
+            "name: must be lower-case letters, digits and '-', 40 at most, not 'Wrong Name'",
+        ),
+        ("models: [7]", "models.0: must be a name or {name: …}, not 7"),
+        (
+            "services: {engine: {environment: {A: [1]}}}",
+            "services.engine.environment.A: input should be a valid string, not [1]",
+        ),
+        (
+            "services: {webui: {secrets: [Bad-Name]}}",
+            "secrets.0: must be lower-case letters, digits and '_', with a letter first, not 'Bad-Name'",
+        ),
+    ],
+)
+def test_a_wrong_value_is_shown_with_what_would_be_right(tmp_path: Path, text: str, says: str) -> None:
+    (found,) = problems(write(tmp_path, text))
+    assert says in found
+
+
+def test_devices_may_be_written_as_numbers(tmp_path: Path) -> None:
+    config = load(write(tmp_path, "gpu: {devices: [0, GPU-1]}"))
+    assert config.gpu.devices == ("0", "GPU-1")
+    assert "gpu.devices.0" in problems(write(tmp_path, "gpu: {devices: [true]}"))[0]
+
+
 def test_a_file_that_is_not_utf8(tmp_path: Path) -> None:
     (tmp_path / "stack.yaml").write_bytes(b"name: \xff\xfe")
     assert "not UTF-8" in problems(str(tmp_path / "stack.yaml"))[0]

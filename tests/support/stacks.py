@@ -175,13 +175,22 @@ def standin_image(tmp_path_factory: pytest.TempPathFactory) -> str:
         context = tmp_path_factory.mktemp("standin")
         (context / "engine.py").write_text(text)
         (context / "Dockerfile").write_text(
-            f'FROM {BASE}\nCOPY engine.py /engine.py\nCMD ["python3", "-u", "/engine.py"]\n'
+            f"FROM {BASE}\nLABEL stackctl.test=engine\nCOPY engine.py /engine.py\n"
+            'CMD ["python3", "-u", "/engine.py"]\n'
         )
         done = subprocess.run(
             ["docker", "build", "-q", "-t", tag, str(context)], capture_output=True, text=True, check=False
         )
         assert done.returncode == 0, done.stderr
+        remove_stale_images()
     return tag
+
+
+def remove_stale_images() -> None:
+    """Of older stand-ins: they are kept for the next run, and go a day after they were last built."""
+    rules = ("--filter", "label=stackctl.test", "--filter", "until=24h")
+    command = ["docker", "image", "prune", "--all", "--force", *rules]
+    subprocess.run(command, capture_output=True, timeout=120, check=False)
 
 
 def _quiet(*argv: str) -> int:

@@ -24,7 +24,8 @@ def prometheus_image(standin_image: str, tmp_path_factory: pytest.TempPathFactor
     context, tag = tmp_path_factory.mktemp("prometheus-image"), "stackctl-test-prometheus:1"
     shutil.copy(need_program("prometheus"), context / "prometheus")
     (context / "Dockerfile").write_text(
-        f'FROM {BASE}\nCOPY prometheus /bin/\nENTRYPOINT ["/bin/prometheus"]\n'
+        f"FROM {BASE}\nLABEL stackctl.test=prometheus\nCOPY prometheus /bin/\n"
+        'ENTRYPOINT ["/bin/prometheus"]\n'
     )
     subprocess.run(["docker", "build", "-q", "-t", tag, str(context)], capture_output=True, check=True)
     return tag

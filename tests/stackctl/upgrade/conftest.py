@@ -19,7 +19,7 @@ import yaml
 
 from tests.support.gates import refuse
 from tests.support.ports import free_port
-from tests.support.stacks import remove_images
+from tests.support.stacks import remove_images, remove_stale_images
 
 BASE = os.environ.get("STACKCTL_BASE_IMAGE", "stackctl-base:bookworm")
 STANDIN = Path(__file__).parent / "standin"
@@ -49,6 +49,7 @@ def image(mode: str, variant: int) -> str:
         ["docker", "build", "-q", "-t", tag, "-f", "-", str(STANDIN)],
         input=text, capture_output=True, text=True, timeout=120, check=True,
     )  # fmt: skip
+    remove_stale_images()
     return tag
 
 

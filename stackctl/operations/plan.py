@@ -40,8 +40,9 @@ def make_plan(stack: Stack) -> Plan:
         )
     )
     services = _actions(stack, rendered)
-    changes = bool(diff) or any(action != "keep" for action in services.values())
-    return Plan(changes, diff, services, tuple(_images(stack, rendered)))
+    images = tuple(_images(stack, rendered))
+    changes = bool(diff or images) or any(action != "keep" for action in services.values())
+    return Plan(changes, diff, services, images)
 
 
 def _actions(stack: Stack, rendered: Rendered) -> dict[str, str]:

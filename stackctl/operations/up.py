@@ -135,6 +135,7 @@ def switch(
     try:
         start(stack, generation)
         version, published, seconds = passes_gate(stack, rendered.services, deadline)
+        gate.settle(stack, rendered.services, stack.runtime.watch())
     except StackctlError as error:
         show_evidence(stack, error, rendered.services)
         go_back(stack, generation, before, error)
@@ -175,7 +176,6 @@ def passes_gate(
     except StackctlError:
         gate.look(stack, services, before)  # that it crashed is the better reason
         raise
-    gate.settle(stack, services, before)
     return version, published, seconds
 
 

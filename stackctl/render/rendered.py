@@ -38,7 +38,11 @@ class Rendered:
         return tuple(self.document["services"])
 
     def same_as(self, generation: Generation | None) -> bool:
-        return generation is not None and generation.meta.get("digest") == self.digest
+        """Also by the names of its images: stack.lock goes by them, and two may stand for the same one."""
+        if generation is None:
+            return False
+        about = generation.meta
+        return about.get("digest") == self.digest and about.get("images") == dict(self.images)
 
     def write(self, store: GenerationStore, **meta: Any) -> Generation:
         """As a numbered generation; the one in force is returned unchanged when it says the same."""

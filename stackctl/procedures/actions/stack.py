@@ -118,7 +118,7 @@ def stack_go_back(context: Context, args: GoBackArgs) -> Outcome:
 
 @action("stack.gate", GateArgs, irreversible=False, gives=("version", "token_seconds"))
 def stack_gate(context: Context, args: GateArgs) -> Outcome:
-    """Waits until every service is healthy and stays so, then asks the engine for one token of a model."""
+    """Waits until every service is healthy, then asks the engine for one token of a model."""
     stack = context.stack.handle
     services = tuple(switch.generation(stack, args.generation).meta["services"])
     try:
@@ -128,6 +128,19 @@ def stack_gate(context: Context, args: GateArgs) -> Outcome:
         raise
     data = {"version": version, "token_seconds": seconds}
     return Outcome(True, f"healthy; published: {', '.join(published) or 'nothing'}", data)
+
+
+@action("stack.settled", GenerationArgs, irreversible=False)
+def stack_settled(context: Context, args: GenerationArgs) -> Outcome:
+    """Holds when every service has run for its `stable_for`, and none ended since it was started."""
+    stack = context.stack.handle
+    services = tuple(switch.generation(stack, args.generation).meta["services"])
+    try:
+        gate.settle(stack, services, stack.runtime.watch())
+    except StackctlError as error:
+        show_evidence(stack, error, services)
+        raise
+    return Outcome(True, f"still running: {', '.join(services)}")
 
 
 @action("stack.in-force", GenerationArgs, reads_only=True)

@@ -222,6 +222,11 @@ def test_plan_and_render_know_tags_and_the_lock(docker_folder: Folder, standin_i
         )
         (said,) = docker_folder.ok("plan", "--json").json["images"]
         assert said == f"engine: {first} -> {second} ({short} -> {short})"
+        assert docker_folder.run("plan", "--detailed-exitcode").code == 7
+        docker_folder.ok("up")
+        status = docker_folder.ok("status", "--json").json
+        assert (status["generation"], status["drift"]) == (2, [])
+        assert docker_folder.run("plan", "--detailed-exitcode").code == 0
         docker_folder.write(engine(f"{docker_folder.name}-a:3", port))
         assert "not here yet" in docker_folder.ok("plan").out
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from stackctl.doctor.finding import Finding, error, ok, skipped, warning
 from stackctl.doctor.host import Host, version_numbers
 from stackctl.errors import PreflightError
-from stackctl.render.gpu import CDI_OFF, choose_gpu, lacking
+from stackctl.render.gpu import CDI_OFF, choose_gpu, choose_local, lacking
 from stackctl.runtime.gpu_probe import missing_file
 
 
@@ -18,7 +18,8 @@ def gpu(host: Host) -> Finding:
         seen = host.gpu.nvidia_devices or host.gpu.rocm_devices
         return ok("gpu", ", ".join(seen)) if seen else Finding("gpu", "info", "no GPU seen")
     try:
-        choice = choose_gpu(host.config.gpu, host.gpu)
+        choose = choose_gpu if host.uses_docker else choose_local
+        choice = choose(host.config.gpu, host.gpu)
     except PreflightError as refusal:
         fix = "install the driver, or set gpu.require_gpu: false"
         return error("gpu", refusal.what, fix if host.config.gpu.require_gpu else str(refusal.fix))

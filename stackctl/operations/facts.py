@@ -10,20 +10,25 @@ from pathlib import Path
 
 from stackctl.config import StackConfig
 from stackctl.render.facts import Facts
-from stackctl.render.gpu import CPU, choose_gpu
+from stackctl.render.gpu import GpuEvidence, choose_gpu, choose_local
 
 PROGRAMS = ("llm-engine", "open-webui", "caddy", "prometheus")
 
 
 def gather(config: StackConfig, runtime: str, locked: Mapping[str, str] | None = None) -> Facts:
     """`locked` holds what stack.lock says an image reference means; others mean what they mean now."""
+    from stackctl.runtime import gpu_probe
+
     if runtime == "local":
         programs = {name: path for name in PROGRAMS if (path := find_program(name))}
-        return Facts("local", memory=host_memory(), programs=programs)
-    from stackctl.runtime import gpu_probe
+        off = config.gpu.mode == "none"
+        seen = GpuEvidence() if off else gpu_probe.probe(containers=False)
+        gpu = choose_local(config.gpu, seen)
+        return Facts("local", gpu=gpu, memory=host_memory(), programs=programs)
     from stackctl.runtime.docker import images
 
-    gpu = CPU if config.gpu.mode == "none" else choose_gpu(config.gpu, gpu_probe.probe())
+    seen = GpuEvidence() if config.gpu.mode == "none" else gpu_probe.probe()
+    gpu = choose_gpu(config.gpu, seen)
     references = {service.image for service in config.services.enabled().values()}
     locked = {reference: pin for reference, pin in (locked or {}).items() if reference in references}
     pins = {**images.pins(reference for reference in references if not locked.get(reference)), **locked}

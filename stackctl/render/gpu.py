@@ -62,6 +62,26 @@ def choose_gpu(config: GpuConfig, evidence: GpuEvidence) -> GpuChoice:
     return choice
 
 
+def choose_local(config: GpuConfig, evidence: GpuEvidence) -> GpuChoice:
+    """For processes of this host: nothing has to be handed to them, so what is there decides."""
+    if config.mode == "none":
+        choice = CPU
+    elif config.mode != "rocm" and evidence.nvidia_devices:
+        choice = GpuChoice("nvidia", evidence.nvidia_devices[0], visible=config.devices)
+    elif config.mode in ("auto", "rocm") and _has_kfd(evidence):
+        choice = GpuChoice("rocm", ", ".join(evidence.rocm_devices), visible=config.devices)
+    else:
+        notes = f" ({'; '.join(evidence.notes)})" if evidence.notes else ""
+        choice = GpuChoice("none", f"no answer from nvidia-smi, no /dev/kfd{notes}", fell_back=True)
+    if config.require_gpu and choice.mode == "none":
+        raise PreflightError(
+            f"gpu.require_gpu is true, but there is no GPU to use: {choice.reason}",
+            fix="stackctl doctor --only gpu",
+        )
+    _check_devices(choice, config, evidence)
+    return choice
+
+
 def lacking(mode: ChosenMode, evidence: GpuEvidence) -> str | None:
     """What this way to the GPU needs and was not seen; None when nothing is amiss."""
     notes = f" ({'; '.join(evidence.notes)})" if evidence.notes else ""

@@ -78,10 +78,24 @@ def render_processes(config: StackConfig, facts: Facts) -> Rendered:
         {},
         secrets,
         tuple(sorted({folder for body in services.values() for folder in body.pop("folders", [])})),
-        notes=("services listen on every address of this host (expose: lan)",)
-        if config.expose == "lan"
-        else (),
+        notes=tuple(_notes(config, facts)),
     )
+
+
+def _notes(config: StackConfig, facts: Facts) -> list[str]:
+    notes = []
+    if facts.gpu.fell_back:
+        notes.append(f"no GPU: the engine runs on the CPU ({facts.gpu.reason})")
+    if config.expose == "lan":
+        notes.append("services listen on every address of this host (expose: lan)")
+    return notes
+
+
+def _gpu_environment(facts: Facts) -> dict[str, str]:
+    if not facts.gpu.visible:
+        return {}
+    variable = "ROCR_VISIBLE_DEVICES" if facts.gpu.mode == "rocm" else "CUDA_VISIBLE_DEVICES"
+    return {variable: ",".join(facts.gpu.visible)}
 
 
 def service_hash(body: dict[str, Any]) -> str:
@@ -108,7 +122,11 @@ def _engine(config: StackConfig, facts: Facts) -> dict[str, Any]:
     argv = [facts.programs["llm-engine"], "serve", "--host", config.bind_address, "--port", str(engine.port)]
     return {
         "argv": [*argv, "--models", str(models)],
-        "environment": {"OLLAMA_MODELS": str(models), "OLLAMA_HOST": f"{config.bind_address}:{engine.port}"},
+        "environment": {
+            "OLLAMA_MODELS": str(models),
+            "OLLAMA_HOST": f"{config.bind_address}:{engine.port}",
+            **_gpu_environment(facts),
+        },
         "health": {"http": f"http://127.0.0.1:{engine.port}/api/version"},
         "folders": [] if engine.models_dir else [str(models)],
     }

@@ -17,7 +17,8 @@ CDI_FOLDERS = ("/etc/cdi", "/var/run/cdi")
 DRM = Path("/sys/class/drm")
 
 
-def probe() -> GpuEvidence:
+def probe(*, containers: bool = True) -> GpuEvidence:
+    """`containers`: look at the ways of the Docker Engine to the GPU, too."""
     notes: list[str] = []
     smi = run(["nvidia-smi", "-L"], timeout=20, check=False)
     devices = (
@@ -29,8 +30,8 @@ def probe() -> GpuEvidence:
         notes.append(f"nvidia-smi: exit {smi.returncode}: {(smi.stdout or smi.stderr).strip()[:120]}")
     rocm = tuple(path for path in ("/dev/kfd", *_amd_nodes()) if os.path.exists(path))
     groups = tuple(sorted({os.stat(path).st_gid for path in rocm}))
-    runtimes, folders = _engine()
-    specs = _cdi_specs(folders or CDI_FOLDERS)
+    runtimes, folders = _engine() if containers else ((), ())
+    specs = _cdi_specs(folders or CDI_FOLDERS) if containers else []
     stale = tuple(spec for spec in specs if missing_file(Path(spec)))
     return GpuEvidence(devices, runtimes, tuple(specs), stale, folders, rocm, groups, tuple(notes))
 

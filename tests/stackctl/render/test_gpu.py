@@ -8,7 +8,7 @@ import pytest
 
 from stackctl.config.gpu import GpuConfig, GpuMode
 from stackctl.errors import PreflightError
-from stackctl.render.gpu import GpuEvidence, choose_gpu
+from stackctl.render.gpu import GpuEvidence, choose_gpu, choose_local
 
 CARD = "GPU 0: NVIDIA H100 (UUID: GPU-1)"
 NVIDIA = GpuEvidence((CARD,), ("nvidia", "runc"))
@@ -109,3 +109,25 @@ def test_devices_that_are_there_or_not_ours_to_judge() -> None:
     for device in ("0", "GPU-1", "MIG-1"):
         assert choose_gpu(GpuConfig(devices=(device,)), NVIDIA).devices == (device,)
     assert choose_gpu(GpuConfig(mode="none", devices=("7",)), NVIDIA).mode == "none"
+
+
+@pytest.mark.parametrize(
+    ("mode", "evidence", "chosen"),
+    [
+        ("auto", NVIDIA, "nvidia"),
+        ("cdi", NVIDIA, "nvidia"),
+        ("rocm", NVIDIA, "none"),
+        ("auto", AMD, "rocm"),
+        ("nvidia", AMD, "none"),
+        ("auto", SPEC, "none"),
+        ("none", NVIDIA, "none"),
+    ],
+)
+def test_local_processes_take_what_is_there(mode: GpuMode, evidence: GpuEvidence, chosen: str) -> None:
+    choice = choose_local(GpuConfig(mode=mode), evidence)
+    assert (choice.mode, choice.fell_back) == (chosen, chosen == "none" and mode != "none")
+    if chosen == "none":
+        with pytest.raises(PreflightError, match="require_gpu is true"):
+            choose_local(GpuConfig(mode=mode, require_gpu=True), evidence)
+    else:
+        assert choose_local(GpuConfig(mode=mode, devices=("0",)), evidence).visible == ("0",)

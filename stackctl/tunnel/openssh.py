@@ -1,9 +1,5 @@
 """The OpenSSH link: a supervised `ssh -N` child, for what the in-process transport cannot do.
 
-ssh listens on sockets in a private folder, one for each forward; the loopback ports stay ours, so they keep
-their promises (bound at all times, a quick reset while SSH is away, counted bytes) with this transport as
-well.
-
 The forwards are asked for over a control socket in that folder, once ssh has logged in. On its command line
 they would come on top of each LocalForward of the user's configuration, which may well name the ports that
 this tunnel has bound; clearing those (ClearAllForwardings) would clear ours as well.
@@ -13,25 +9,18 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
-import errno
 import re
-import shutil
 import signal
-import socket
 import subprocess
-import threading
 import time
-from collections import deque
 from pathlib import Path
 
-from stackctl.tunnel.contract import Tally
 from stackctl.tunnel.destination import Destination
 from stackctl.tunnel.errors import AuthError, ForwardRefused, HostKeyError, PermanentTunnelError, TunnelError
-from stackctl.tunnel.forwarder import Address, Forward
-from stackctl.tunnel.loop import Loop
-from stackctl.tunnel.sockets import private_folder
-from stackctl.tunnel.splice import Splice
+from stackctl.tunnel.forwarder import Forward
+from stackctl.tunnel.socketlink import SocketLink, listens
 from stackctl.tunnel.sshconfig import SshSettings, ssh_argv
+from stackctl.tunnel.words import Words
 
 READY_TIMEOUT = 60.0
 _PR_SET_PDEATHSIG = 1
@@ -70,15 +59,6 @@ def command(
     return [*argv, "--", destination.host]
 
 
-def forward_command(control: Path, forwards: list[tuple[Path, Forward]]) -> list[str]:
-    """Asks a connected ssh for the forwards; no configuration is read, for none is needed."""
-    argv = ["ssh", "-F", "none", "-o", f"ControlPath={str(control).replace('%', '%%')}", "-O", "forward"]
-    for path, forward in forwards:
-        host = f"[{forward.remote_host}]" if ":" in forward.remote_host else forward.remote_host
-        argv += ["-L", f"{path}:{host}:{forward.remote_port}"]
-    return [*argv, "--", "connected"]
-
-
 def classify(lines: list[str]) -> TunnelError:
     """The error that ssh's last words stand for."""
     text = "\n".join(lines)
@@ -90,8 +70,7 @@ def classify(lines: list[str]) -> TunnelError:
     return TunnelError(f"ssh stopped: {last}")
 
 
-class OpensshLink:
-    transport_name = "openssh"
+class OpensshLink(SocketLink):
     detail = "ssh -N"
 
     def __init__(
@@ -102,34 +81,24 @@ class OpensshLink:
         forwards: list[Forward],
         interval: float,
     ) -> None:
+        super().__init__(forwards)
         self.settings = settings
-        self._folder = private_folder()
-        self._sockets = {forward: self._folder / str(number) for number, forward in enumerate(forwards)}
-        self._said: deque[str] = deque(maxlen=50)
-        self._control = control = self._folder / "control"
+        self._control = control = self.folder / "control"
         self._child = subprocess.Popen(
             command(destination, settings, config_file, interval, control),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,
-            text=True,
-            errors="replace",
             start_new_session=True,
             preexec_fn=_end_with_us,
         )
-        self._reader = threading.Thread(target=self._listen, name="ssh-stderr", daemon=True)
-        self._reader.start()
+        assert self._child.stderr is not None
+        self._words = Words(self._child.stderr)
         try:
             self._wait_ready(control)
         except BaseException:
             self.close()
             raise
-
-    def _listen(self) -> None:
-        assert self._child.stderr is not None
-        for line in self._child.stderr:
-            if line.strip():
-                self._said.append(line.rstrip())
 
     def _wait_ready(self, control: Path) -> None:
         deadline = time.monotonic() + READY_TIMEOUT
@@ -138,84 +107,48 @@ class OpensshLink:
             if time.monotonic() > deadline:
                 raise TunnelError(f"ssh did not connect to {self.settings.address} in {READY_TIMEOUT:.0f} s")
             time.sleep(0.02)
-        pairs = [(path, forward) for forward, path in self._sockets.items()]
         try:
-            done = subprocess.run(
-                forward_command(control, pairs),
-                stdin=subprocess.DEVNULL,
-                capture_output=True,
-                text=True,
-                errors="replace",
-                timeout=10,
-            )
-        except subprocess.TimeoutExpired:
-            raise TunnelError("ssh did not take the forwards in 10 s") from None
-        if done.returncode != 0:
+            self.ask(control, "forward")
+        except TunnelError:
             self._check_child()
-            said = done.stderr.strip().splitlines() or [f"exit {done.returncode}"]
-            raise TunnelError(f"ssh did not take the forwards: {said[-1]}")
+            raise
 
     def _check_child(self) -> None:
         if self._child.poll() is not None:
-            self._reader.join(5)
-            raise classify(list(self._said))
+            self._words.finish()
+            raise classify(list(self._words.lines))
 
-    def open(self, loop: Loop, forward: Forward, sock: socket.socket, origin: Address, tally: Tally) -> None:
-        far = self._connect(forward)
-        far.setblocking(False)
-        Splice(loop, sock, far, tally, self._lives)
-
-    def _lives(self) -> bool:
-        """False once ssh ends: whoever has seen a socket end learns here whether that was the peer's wish or
-        ssh's.
-
-        An ssh that lost its server closes its channels in the order of their numbers, of which the control
+    def lives(self) -> bool:
+        """An ssh that lost its server closes its channels in the order of their numbers, of which the control
         socket has the first, and says nothing until all are closed. One that is killed leaves the closing to
         the kernel.
         """
-        return not _exiting(self._child.pid) and _listens(self._control)
+        return not _exiting(self._child.pid) and listens(self._control)
 
-    def _connect(self, forward: Forward) -> socket.socket:
-        path = next(p for f, p in self._sockets.items() if _same_target(f, forward))
-        far = socket.socket(socket.AF_UNIX)
-        try:
-            far.connect(str(path))
-        except OSError:
-            far.close()
-            raise
-        return far
+    def refusal(self, since: float) -> str | None:
+        return self._words.refusal(since)
 
     def check_forwards(self, forwards: list[Forward]) -> list[str]:
         """ssh accepts first, then asks the server: a refusal shows as an early end and a line on stderr."""
         notes = []
         for forward in forwards:
-            before = len(self._said)
-            with contextlib.closing(self._connect(forward)) as far:
+            began = time.monotonic()
+            with contextlib.closing(self.connect(forward)) as far:
                 far.settimeout(0.5)
                 with contextlib.suppress(TimeoutError, ConnectionError):
                     if far.recv(1) == b"":
-                        error = classify(self._said_about_open(before))
+                        error = classify([self.refusal(began) or ""])
                         if isinstance(error, ForwardRefused):
                             raise error
                         target = f"{forward.remote_host}:{forward.remote_port}"
                         notes.append(f"{forward.service}: nothing answers at {target} on the server")
         return notes
 
-    def _said_about_open(self, before: int) -> list[str]:
-        """ssh writes its reason before it ends the connection, but another thread reads it."""
-        deadline = time.monotonic() + 1.0
-        while time.monotonic() < deadline:
-            if said := [line for line in list(self._said)[before:] if "open failed" in line]:
-                return said
-            time.sleep(0.01)
-        return []
-
     def trouble(self) -> str | None:
         if self._child.poll() is None:
             return None
-        self._reader.join(5)
-        error = classify(list(self._said))
-        return error.what
+        self._words.finish()
+        return classify(list(self._words.lines)).what
 
     def close(self) -> None:
         if self._child.poll() is None:
@@ -225,10 +158,8 @@ class OpensshLink:
             except subprocess.TimeoutExpired:
                 self._child.kill()
                 self._child.wait()
-        self._reader.join(5)
-        if self._child.stderr is not None:
-            self._child.stderr.close()
-        shutil.rmtree(self._folder, ignore_errors=True)
+        self._words.close()
+        self.remove_folder()
 
 
 def _end_with_us() -> None:
@@ -244,22 +175,3 @@ def _exiting(pid: int) -> bool:
         return bool(int(fields[6]) & _PF_EXITING)
     except (OSError, IndexError, ValueError):
         return False  # no Linux
-
-
-def _listens(path: Path) -> bool:
-    """Whether the socket is listened on, without making a connection: a datagram is the wrong kind for a
-    listener, while an abandoned path refuses every kind."""
-    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sock:
-        try:
-            sock.connect(str(path))
-        except OSError as error:
-            return error.errno == errno.EPROTOTYPE
-    return True
-
-
-def _same_target(one: Forward, other: Forward) -> bool:
-    return (one.service, one.remote_host, one.remote_port) == (
-        other.service,
-        other.remote_host,
-        other.remote_port,
-    )

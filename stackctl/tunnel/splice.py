@@ -1,7 +1,7 @@
 """Two local sockets joined: what a forward is when OpenSSH carries it (see openssh.py).
 
-The same promises as relay.py: directions close on their own, memory is bounded, and a broken far side is a
-reset.
+The same promises as relay.py: directions close on their own, memory is bounded, and a far side that is
+broken, or was never there, is a reset.
 """
 
 from __future__ import annotations
@@ -11,13 +11,20 @@ import errno
 import selectors
 import socket
 import time
-from collections.abc import Callable
+from typing import Protocol
 
 from stackctl.tunnel.contract import Tally, reset
 from stackctl.tunnel.loop import Loop
 
 READ, WRITE = selectors.EVENT_READ, selectors.EVENT_WRITE
 LIMIT = 256 * 1024
+
+
+class FarSide(Protocol):
+    """Who made the far socket, and knows what its end means."""
+
+    def lives(self) -> bool: ...
+    def refusal(self, since: float) -> str | None: ...
 
 
 class _Side:
@@ -44,12 +51,13 @@ class Splice:
         local: socket.socket,
         far: socket.socket,
         tally: Tally,
-        far_lives: Callable[[], bool],
+        link: FarSide,
     ) -> None:
-        self.loop, self.tally, self._far_lives = loop, tally, far_lives
+        self.loop, self.tally, self._link = loop, tally, link
         self.started = time.monotonic()
         self.is_open = True
         self.done = False
+        self._answered = False
         self.local, self.far = _Side(self, local), _Side(self, far)
         self.local.other, self.far.other = self.far, self.local
         tally.relay_started(self)
@@ -67,14 +75,22 @@ class Splice:
             pass
         except OSError as error:
             if error.errno != errno.ENOTCONN:
+                self._refused()
                 self.abandon()
                 return
         self._update()
 
+    def _refused(self) -> bool:
+        """Whether the server could not reach the service; ssh itself ends such a connection politely."""
+        reason = None if self._answered else self._link.refusal(self.started)
+        if reason is not None:
+            self.tally.relay_refused(self, 2, reason)
+        return reason is not None
+
     def _read(self, side: _Side) -> None:
         data = side.sock.recv(LIMIT)
         if not data:
-            if side is self.far and not self._far_lives():
+            if side is self.far and (self._refused() or not self._link.lives()):
                 raise ConnectionResetError  # an end that nobody meant: it must not pass for a whole answer
             side.read_ended = True
             return
@@ -82,6 +98,7 @@ class Splice:
             self.tally.bytes_up += len(data)
         else:
             self.tally.bytes_down += len(data)
+            self._answered = True
         side.other.waiting += data
         with contextlib.suppress(BlockingIOError):
             self._flush(side.other)

@@ -44,6 +44,7 @@ class SshSettings:
     connect_timeout: float
     address_family: str  # any | inet | inet6
     bind_address: str | None
+    control_path: Path | None  # where an ssh of the user shares its connection, if it does
     overrides: tuple[str, ...]  # `-o` for calls of ssh that must do what they are told and nothing else
     needs_openssh: tuple[str, ...]  # what the in-process transport cannot do, in the user's words
 
@@ -92,6 +93,7 @@ def resolve(destination: Destination, config_file: Path | None = None) -> SshSet
         connect_timeout=_seconds(one("connecttimeout"), 10.0),
         address_family=one("addressfamily", "any"),
         bind_address=one("bindaddress") or None,
+        control_path=next(iter(paths([one("controlpath", "none")])), None),
         overrides=(f"StrictHostKeyChecking={_strict(raw)}", *_quiet(raw)),
         needs_openssh=tuple(_beyond_us(raw, tokens)),
     )
@@ -226,8 +228,8 @@ def _beyond_us(raw: dict[str, list[str]], tokens: dict[str, str]) -> list[str]:
     cache = Path(f"/tmp/krb5cc_{os.getuid()}")
     if last("gssapiauthentication") == "yes" and ("KRB5CCNAME" in os.environ or cache.exists()):
         found.append("GSSAPIAuthentication with a Kerberos ticket")
-    path = _expand(last("controlpath"), tokens)
-    if path != "none" and (last("controlmaster") in ("auto", "true", "yes") or Path(path).exists()):
+    path = last("controlpath")
+    if path != "none" and (last("controlmaster") in ("auto", "true", "yes") or _path(path, tokens).exists()):
         found.append(f"ControlPath {path}")
     for key, name in (("knownhostscommand", "KnownHostsCommand"), ("pkcs11provider", "PKCS11Provider")):
         if last(key) != "none":

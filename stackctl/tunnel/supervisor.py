@@ -25,13 +25,15 @@ from stackctl.tunnel.destination import Destination
 from stackctl.tunnel.errors import PermanentTunnelError, TunnelError
 from stackctl.tunnel.forwarder import Forward, Forwarder
 from stackctl.tunnel.link import ParamikoLink
+from stackctl.tunnel.master import MasterLink
 from stackctl.tunnel.needs import openssh_needs
 from stackctl.tunnel.openssh import OpensshLink
+from stackctl.tunnel.socketlink import listens
 from stackctl.tunnel.sshconfig import SshSettings
 
 log = logging.getLogger("stackctl.tunnel")
 
-AnyLink = ParamikoLink | OpensshLink
+AnyLink = ParamikoLink | OpensshLink | MasterLink
 FIRST_DELAY, LONGEST_DELAY, STABLE_AFTER = 0.5, 60.0, 60.0
 
 
@@ -82,12 +84,23 @@ def connector(spec: TunnelSpec, ask: Ask | None) -> Callable[[], AnyLink]:
         if spec.transport == "openssh" or needs:
             if needs:
                 log.info("using OpenSSH: %s", ", ".join(needs))
-            return OpensshLink(
-                spec.destination, settings, spec.config_file, list(spec.forwards), spec.interval
-            )
+            return _over_openssh(spec, settings)
         return ParamikoLink(made.connect(), spec.interval)
 
     return make
+
+
+def _over_openssh(spec: TunnelSpec, settings: SshSettings) -> AnyLink:
+    """The connection that the user's ssh shares, if it does and it works; or else one of our own."""
+    control = settings.control_path
+    if control is not None and listens(control):
+        try:
+            return MasterLink(control, list(spec.forwards), spec.interval)
+        except PermanentTunnelError:
+            raise
+        except TunnelError as error:
+            log.warning("making a connection of our own: %s", error.what)
+    return OpensshLink(spec.destination, settings, spec.config_file, list(spec.forwards), spec.interval)
 
 
 class Stopped(BaseException):

@@ -187,6 +187,31 @@ def test_an_unreachable_server_ends_a_first_start_but_not_a_persistent_one(
     persistent.wait("up")
 
 
+@TRANSPORTS
+def test_a_service_that_is_not_there_is_a_reset(
+    sshd: Sshd, tunnel: MakeTunnel, service: MakeService, transport: str
+) -> None:
+    """Not an end of file, which would look like an empty answer; also to a client that says nothing."""
+    made = tunnel(free_port(), transport=transport)
+    for said in (b"", b"GET / HTTP/1.0\r\n\r\n", b""):
+        with made.connect() as sock, pytest.raises(ConnectionResetError):
+            sock.sendall(said)
+            assert sock.recv(1) is None
+    assert "refused" in made.forwarder.last_refusal
+    assert made.state == "up"
+
+
+@TRANSPORTS
+def test_an_empty_answer_is_not_a_reset(
+    sshd: Sshd, tunnel: MakeTunnel, service: MakeService, transport: str
+) -> None:
+    made = tunnel(service(lambda sock: None).port, transport=transport)
+    for _ in range(3):
+        with made.connect() as sock:
+            assert sock.recv(1) == b""
+    assert made.forwarder.counters.refused == 0
+
+
 def test_no_sessions_are_needed(sshd: Sshd, tunnel: MakeTunnel, service: MakeService) -> None:
     """MaxSessions 0 forbids shells and allows forwards; the tunnel asks for nothing else."""
     sshd.stop()
@@ -203,7 +228,7 @@ def test_the_ssh_child_does_not_outlive_the_tunnel(
     os.kill(child.pid, signal.SIGKILL)
     eventually(lambda: made.supervisor.progress.reconnects == 1 and made.state == "up")
     second = made.supervisor._link._child  # type: ignore[union-attr]
-    folder = made.supervisor._link._folder  # type: ignore[union-attr]
+    folder = made.supervisor._link.folder  # type: ignore[union-attr]
     made.stop()
     assert second.poll() is not None
     assert not folder.exists()

@@ -2,8 +2,8 @@
 
 Order, as ssh does it: keys of the agent that the configuration names, other keys of the agent (not with
 IdentitiesOnly), key files with their certificates, encrypted key files (asks for the passphrase), then
-keyboard-interactive and password. Questions are asked on a terminal only. Loaded keys are kept by the
-`Login` so that a reconnect asks nothing again.
+keyboard-interactive and password; again for each further factor that the server wants. Questions are asked
+on a terminal only. Loaded keys are kept by the `Login` so that a reconnect asks nothing again.
 """
 
 from __future__ import annotations
@@ -23,6 +23,8 @@ from stackctl.tunnel.sshconfig import SshSettings
 
 #: Asks one question on the terminal; None where there is none.
 Ask = Callable[[str, bool], str]
+#: Factors that a server may ask for, one after the other.
+MAX_STEPS = 5
 _KINDS: tuple[Any, ...] = (paramiko.Ed25519Key, paramiko.ECDSAKey, paramiko.RSAKey)
 
 
@@ -56,24 +58,32 @@ class Login:
         self.ask = ask
         self._keys: dict[Path, Any] = {}
         self._tried: list[str] = []
+        self._remaining: list[str] = []  # what the server wants beside the factor that it took last
 
     def perform(self, transport: Any) -> None:
         self._tried = []
         user = self.settings.user
         allowed = self._offered(transport, user)
-        if transport.is_authenticated():
-            return
-        if "publickey" in allowed and self._with_keys(transport, user):
-            return
-        allowed = self._remaining or allowed
-        if self.ask is not None and "keyboard-interactive" in allowed and self._interactive(transport, user):
-            return
-        if self.ask is not None and "password" in allowed and self._password(transport, user):
-            return
+        for _ in range(MAX_STEPS):
+            if transport.is_authenticated() or self._step(transport, user, allowed):
+                return
+            if not self._remaining:
+                break
+            allowed = self._remaining  # one of several factors is done
         raise self._refusal(allowed)
 
+    def _step(self, transport: Any, user: str, allowed: list[str]) -> bool:
+        """Try each way that the server accepts, up to the first that it takes; whether that was all of it."""
+        self._remaining = []
+        ways = [("publickey", self._with_keys)]
+        if self.ask is not None:
+            ways += [("keyboard-interactive", self._interactive), ("password", self._password)]
+        for name, way in ways:
+            if name in allowed and way(transport, user):
+                return not self._remaining
+        return False
+
     def _offered(self, transport: Any, user: str) -> list[str]:
-        self._remaining: list[str] = []
         try:
             transport.auth_none(user)
         except paramiko.BadAuthenticationType as error:
@@ -107,7 +117,7 @@ class Login:
                 if not transport.is_active():
                     raise self._too_many() from None
                 continue
-            return bool(transport.is_authenticated())  # False: accepted, and a second factor is wanted
+            return True
         return False
 
     def _candidates(self) -> Iterator[tuple[str, Callable[[], Any]]]:
@@ -174,19 +184,20 @@ class Login:
 
         self._tried.append("keyboard-interactive")
         try:
-            transport.auth_interactive(user, answer)
+            self._remaining = list(transport.auth_interactive(user, answer))
         except paramiko.SSHException:
             return False
-        return bool(transport.is_authenticated())
+        return True
 
     def _password(self, transport: Any, user: str) -> bool:
         assert self.ask is not None
         self._tried.append("password")
         try:
-            transport.auth_password(user, self.ask(f"{user}@{self.settings.alias}'s password: ", False))
+            said = self.ask(f"{user}@{self.settings.alias}'s password: ", False)
+            self._remaining = list(transport.auth_password(user, said, fallback=False))
         except paramiko.SSHException:
             return False
-        return bool(transport.is_authenticated())
+        return True
 
     # --- reasons ---
 

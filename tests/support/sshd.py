@@ -41,6 +41,7 @@ class Sshd:
     options: dict[str, str] = field(default_factory=dict)
     key_types: tuple[str, ...] = ("ed25519",)
     netns: str | None = None
+    program: str | None = SSHD  # its name is the name of its PAM service
     process: subprocess.Popen[bytes] | None = None
 
     def __post_init__(self) -> None:
@@ -105,11 +106,11 @@ class Sshd:
         return path
 
     def start(self) -> Sshd:
-        assert SSHD, "openssh-server is not installed"
+        assert self.program, "openssh-server is not installed"
         Path("/run/sshd").mkdir(
             exist_ok=True
         )  # the privilege separation folder a packaged service would make
-        argv = [SSHD, "-D", "-e", "-f", str(self.write_config())]
+        argv = [self.program, "-D", "-e", "-f", str(self.write_config())]
         if self.netns:
             argv = ["ip", "netns", "exec", self.netns, *argv]
         with open(self.folder / "sshd.log", "ab") as log:

@@ -8,6 +8,7 @@ import pty
 import socket
 import subprocess
 import threading
+import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -22,7 +23,7 @@ from stackctl.tunnel.errors import AuthError, HostKeyError, PermanentTunnelError
 from stackctl.tunnel.needs import openssh_needs
 from stackctl.tunnel.sshconfig import resolve
 from tests.stackctl.tunnel.conftest import MakeTunnel, Service, echo
-from tests.support.sshd import Sshd, keygen, public
+from tests.support.sshd import SSHD, Sshd, keygen, public
 
 pytestmark = pytest.mark.peer
 
@@ -169,7 +170,7 @@ class AsksTwice(paramiko.ServerInterface):
 
 @pytest.fixture
 def asking(tmp_path: Path) -> Iterator[Path]:
-    """A server that knows keyboard-interactive alone (OpenSSH's needs PAM); its client configuration."""
+    """A server that asks two questions at once; its client configuration."""
     key = keygen(tmp_path / "host")
     listener = socket.create_server(("127.0.0.1", 0))
     port = listener.getsockname()[1]
@@ -213,6 +214,53 @@ def test_keyboard_interactive_asks_what_the_server_asks(asking: Path) -> None:
         connect(asking, ask=lambda question, echo: "wrong")
     with pytest.raises(AuthError, match="accepts keyboard-interactive; tried nothing"):
         connect(asking)
+
+
+@pytest.fixture
+def with_pam(tmp_path: Path) -> Iterator[Sshd]:
+    """OpenSSH's server with a PAM service of its own, whose password is `secret`."""
+    name = f"stackctl-test-{uuid.uuid4().hex[:8]}"
+    service = Path("/etc/pam.d") / name
+    if not os.access(service.parent, os.W_OK):
+        pytest.skip("a PAM service cannot be made here: needs root")
+    check = tmp_path / "check"
+    check.write_text("#!/bin/sh\n[ \"$(tr -d '\\0')\" = secret ]\n")
+    check.chmod(0o755)
+    (tmp_path / name).symlink_to(str(SSHD))
+    server = Sshd(tmp_path / "pam", program=str(tmp_path / name))
+    server.options |= {"UsePAM": "yes", "KbdInteractiveAuthentication": "yes"}
+    stack = (
+        f"auth required pam_exec.so quiet expose_authtok {check}",
+        "auth required pam_permit.so",  # for the credentials, of which pam_exec knows nothing
+        "account required pam_permit.so",
+        "session required pam_permit.so",
+    )
+    service.write_text("\n".join(stack) + "\n")
+    try:
+        yield server
+        server.stop()
+    finally:
+        service.unlink()
+
+
+@pytest.mark.parametrize(
+    "methods", ["keyboard-interactive", "publickey,keyboard-interactive", "keyboard-interactive,publickey"]
+)
+def test_openssh_and_pam_ask_and_are_answered(with_pam: Sshd, methods: str) -> None:
+    with_pam.options["AuthenticationMethods"] = methods
+    config = with_pam.start().ssh_config()
+    asked: list[tuple[str, bool]] = []
+
+    def answer(question: str, echo: bool) -> str:
+        asked.append((question, echo))
+        return "secret"
+
+    connect(config, ask=answer)
+    assert asked == [("Password: ", False)]
+    with pytest.raises(AuthError, match="keyboard-interactive"):
+        connect(config, ask=lambda question, echo: "wrong")
+    with pytest.raises(AuthError, match="accepts keyboard-interactive"):
+        connect(config)  # without a terminal
 
 
 # --- host keys ---

@@ -66,10 +66,11 @@ def cut_for(namespace: netns.Namespace, seconds: float) -> Iterator[None]:
     timer.join()
 
 
+@TRANSPORTS
 def test_a_short_cut_in_a_gigabyte_download_is_survived(
-    tunnel: MakeTunnel, transfers: int, namespace: netns.Namespace
+    tunnel: MakeTunnel, transfers: int, namespace: netns.Namespace, transport: str
 ) -> None:
-    made = tunnel(transfers)
+    made = tunnel(transfers, transport=transport)
     before, files = resident(), len(os.listdir("/proc/self/fd"))
     digest, received, highest = hashlib.sha256(), 0, 0
     with contextlib.ExitStack() as stack, made.connect(60) as sock:
@@ -89,10 +90,11 @@ def test_a_short_cut_in_a_gigabyte_download_is_survived(
     eventually(lambda: len(os.listdir("/proc/self/fd")) <= files)
 
 
+@TRANSPORTS
 def test_a_short_cut_in_a_gigabyte_upload_is_survived(
-    tunnel: MakeTunnel, transfers: int, namespace: netns.Namespace
+    tunnel: MakeTunnel, transfers: int, namespace: netns.Namespace, transport: str
 ) -> None:
-    made = tunnel(transfers)
+    made = tunnel(transfers, transport=transport)
     before, sent, highest = resident(), 0, 0
     with contextlib.ExitStack() as stack, made.connect(60) as sock:
         sock.sendall(b"U")

@@ -27,6 +27,13 @@ def stack(context: click.Context) -> Stack:
     return open_stack(load(context))
 
 
+def running_stack(context: click.Context) -> Stack:
+    """For commands that look at what runs: on the runtime that it runs on."""
+    from stackctl.operations.moving import where_it_runs
+
+    return where_it_runs(stack(context))
+
+
 def show_commands() -> None:
     """`-v`: each outside command on stderr, as it would be typed."""
     handler = logging.StreamHandler(sys.stderr)

@@ -44,7 +44,7 @@ def restart(context: click.Context, services: tuple[str, ...]) -> None:
     """
     from stackctl.operations.down import restart as restart_services
 
-    stack = contexts.stack(context)
+    stack = contexts.running_stack(context)
     chosen = contexts.known_services(services, list(stack.config.services.enabled()))
     restart_services(stack, chosen)
     output.say(f"restarted {', '.join(chosen)}")

@@ -40,7 +40,7 @@ def logs(
     """
     import json
 
-    stack = contexts.stack(context)
+    stack = contexts.running_stack(context)
     known = [service.name for service in stack.runtime.status().services]
     chosen = contexts.known_services(services, known or list(stack.config.services.enabled()))
     if follow is None:
@@ -70,6 +70,6 @@ def exec_(context: click.Context, service: str, command: tuple[str, ...]) -> int
       stackctl exec engine llm-engine list
       stackctl exec engine nvidia-smi -L
     """
-    stack = contexts.stack(context)
+    stack = contexts.running_stack(context)
     contexts.known_services((service,), list(stack.config.services.enabled()))
     return stack.runtime.exec_interactive(service, command)

@@ -110,6 +110,6 @@ def rotate(context: click.Context, name: str) -> None:
     """
     from stackctl.operations.rotation import rotate as rotate_secret
 
-    stack = contexts.stack(context)
+    stack = contexts.running_stack(context)
     restarted = rotate_secret(stack, name)
     output.say(f"rotated {name}" + (f"; restarted {', '.join(restarted)}" if restarted else ""))

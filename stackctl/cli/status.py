@@ -28,7 +28,7 @@ def status(context: click.Context, as_json: bool) -> None:
     """
     from stackctl.operations.status import collect
 
-    found = collect(contexts.stack(context))
+    found = collect(contexts.running_stack(context))
     if as_json:
         output.emit_json("stackctl.status/1", found.document())
         return

@@ -29,7 +29,7 @@ def top(context: click.Context, interval: float, once: bool, as_json: bool) -> N
     """
     from stackctl.operations import activity
 
-    stack = contexts.stack(context)
+    stack = contexts.running_stack(context)
     before = activity.read(stack)
     if once or as_json or not sys.stdout.isatty():
         time.sleep(min(interval, 1.0))

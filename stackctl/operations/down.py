@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 
 from stackctl.errors import PreflightError, StackctlError
-from stackctl.operations import gate
+from stackctl.operations import gate, moving
 from stackctl.operations.context import Stack
 from stackctl.runtime import audit
 from stackctl.runtime.lock import stack_lock
@@ -50,6 +50,8 @@ def down(stack: Stack, *, volumes: bool = False) -> None:
         try:
             if volumes:
                 refuse_links(stack)
+            stack = moving.where_it_runs(stack)
+            moving.leave(stack)
             stack.runtime.down(volumes)
             stack.store.forget()
             if volumes:

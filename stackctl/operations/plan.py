@@ -8,7 +8,7 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
-from stackctl.operations import lockfile
+from stackctl.operations import lockfile, moving
 from stackctl.operations.context import Stack
 from stackctl.operations.facts import gather
 from stackctl.render import Rendered, render
@@ -58,7 +58,10 @@ def _actions(stack: Stack, rendered: Rendered) -> dict[str, str]:
             actions[name] = "recreate"
         else:
             actions[name] = "keep" if service.state == "running" else "start"
-    return actions | {name: "remove" for name in running if name not in rendered.services}
+    actions |= {name: "remove" for name in running if name not in rendered.services}
+    if (other := moving.left_behind(stack)) is not None:
+        actions |= {f"{one.name} on {other[0].name}": "remove" for one in other[1]}
+    return actions
 
 
 def _hashes(stack: Stack, rendered: Rendered) -> dict[str, str]:

@@ -12,6 +12,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from stackctl.errors import PreflightError
+from stackctl.operations import moving
 from stackctl.operations.context import Stack
 from stackctl.operations.secret_kinds import MADE_HERE
 from stackctl.render import Rendered
@@ -115,10 +116,10 @@ def _models(stack: Stack) -> None:
 
 def _ports(stack: Stack, rendered: Rendered) -> None:
     """A port that another program holds is found before the old container is removed."""
-    status = stack.runtime.status()
-    ours = {
-        port.host_port for service in status.services if service.state != "exited" for port in service.ports
-    }
+    services = [service for service in stack.runtime.status().services if service.state != "exited"]
+    if (other := moving.left_behind(stack)) is not None:
+        services += other[1]  # taken down before this starts
+    ours = {port.host_port for service in services for port in service.ports}
     for name, body in rendered.document["services"].items():
         for port in body.get("ports", []):
             number = int(port.get("published") or port["port"])

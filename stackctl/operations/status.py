@@ -29,6 +29,10 @@ def collect(stack: Stack) -> Overview:
     status = stack.runtime.status()
     running = status.service("engine").state == "running"
     models = tuple(loaded_models(stack)) if running else ()
+    wanted = stack.config.runtime
+    if status.services and wanted not in ("auto", stack.runtime.name):
+        line = f"runs on {stack.runtime.name}, the stack file says {wanted}: stackctl up moves it"
+        status = dataclasses.replace(status, drift=(line, *status.drift))
     return Overview(status, models, gpu_lines(stack), lock.holder(stack.name))
 
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from stackctl.engine_api import EngineError
 from stackctl.errors import PreflightError, RollbackError, StackctlError, UnhealthyError
-from stackctl.operations import gate, lockfile, preflight, underway
+from stackctl.operations import gate, lockfile, moving, preflight, underway
 from stackctl.operations.context import Stack
 from stackctl.operations.evidence import show_evidence
 from stackctl.operations.facts import gather
@@ -152,6 +152,7 @@ def start(stack: Stack, generation: Generation) -> None:
     in_force = current is not None and current.number == generation.number
     verb = "generation {} is in force" if in_force else "starting generation {}"
     services = ", ".join(generation.meta["services"])
+    moving.leave(stack)
     stack.say(f"{verb.format(generation.number)} on {stack.runtime.name}: {services}")
     stack.runtime.up(generation, progress=stack.say)
 
@@ -234,8 +235,11 @@ def return_to(stack: Stack, failed: Generation, before: Generation | None) -> st
         stack.say("nothing ran before: taking the failed stack down (data is kept)")
         stack.runtime.down()
         return "nothing runs, as before"
-    if before.number == failed.number or before.runtime != stack.runtime.name:
+    if before.number == failed.number:
         return ""
+    if before.runtime != stack.runtime.name:
+        stack = moving.on(stack, before)
+        moving.leave(stack)
     stack.say(f"going back to generation {before.number}")
     stack.runtime.up(before, progress=stack.say)
     services = tuple(before.meta["services"])

@@ -9,7 +9,7 @@ from pathlib import Path
 from stackctl.backup import snapshot as snapshots
 from stackctl.backup import sources
 from stackctl.backup.snapshot import Snapshot
-from stackctl.errors import UsageError
+from stackctl.errors import PreflightError, UsageError
 from stackctl.operations import underway
 from stackctl.operations.context import Stack
 from stackctl.operations.underway import Underway
@@ -65,6 +65,11 @@ def writers(stack: Stack, old: Generation, new: Generation) -> list[str]:
 
 
 def to(stack: Stack, wanted: Generation) -> None:
+    if wanted.runtime != stack.runtime.name:
+        raise PreflightError(
+            f"generation {wanted.number} is for runtime {wanted.runtime}, not {stack.runtime.name}",
+            fix=f"set runtime: {wanted.runtime}, then stackctl up",
+        )
     stack.say(f"switching to generation {wanted.number}")
     stack.runtime.up(wanted, progress=stack.say)
 

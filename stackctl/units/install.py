@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 
 from stackctl.errors import StackctlError
 from stackctl.runtime.command import run
-from stackctl.units import templates
+from stackctl.units import environment, templates
 from stackctl.units.templates import Installation
 
 SYSTEM = Path("/etc/systemd/system")
@@ -39,13 +40,21 @@ def verify(here: Installation) -> list[str]:
     ]
 
 
-def install(here: Installation, *, target: Path | None = None, enable: bool = True) -> list[Path]:
-    """Only files that differ are written; the folder's other files are not touched."""
+def install(
+    here: Installation,
+    values: Mapping[str, str],
+    *,
+    target: Path | None = None,
+    enable: bool = True,
+) -> list[Path]:
+    """Only files that differ are written; the folder's other files are not touched. `values` are what the
+    units find in their environment."""
     problems = verify(here)
     if problems:
         raise StackctlError(f"systemd refuses the units: {problems[0]}", fix="stackctl install-units --print")
     place = target or folder(here)
     place.mkdir(parents=True, exist_ok=True)
+    environment.write(here.environment, values)
     written = []
     for name, text in templates.units(here).items():
         path = place / name

@@ -6,6 +6,7 @@ and those that must not be missed catch up after a time without power.
 
 from __future__ import annotations
 
+import re
 import shlex
 from dataclasses import dataclass
 from pathlib import Path
@@ -37,10 +38,25 @@ class Installation:
     stack_file: Path
     runtime: str
     data: Path
+    state: Path = Path("/var/lib/stackctl")
     data_mount: Path | None = None
+    overlay: str | None = None
+    mounts: tuple[Path, ...] = ()  # more folders whose disks must be there: models, volumes
+    owner: str = "root"  # whom cron runs the lines as
     user: bool = False  # for `systemctl --user`
     tunnels: tuple[str, ...] = ()
     procedures: frozenset[str] = frozenset({"backup", "model-refresh"})  # those that there are
+
+    @property
+    def environment(self) -> Path:
+        """Written at the installation: see `environment`."""
+        return self.state / "units.env"
+
+    @property
+    def folders(self) -> list[Path]:
+        """Every one whose file system must be mounted first, each once."""
+        first = [self.data_mount] if self.data_mount else []
+        return list(dict.fromkeys([*first, self.data, *self.mounts, self.state, self.stack_file.parent]))
 
     @property
     def jobs(self) -> tuple[Job, ...]:
@@ -102,32 +118,62 @@ def enabled(here: Installation) -> list[str]:
 def cron(here: Installation) -> str:
     """For /etc/cron.d; `flock -n` keeps a slow run from meeting the next one."""
     lines = ["SHELL=/bin/sh", "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"]
-    user = "" if here.user else "root "
+    user = "" if here.user else f"{here.owner} "
+    # The state folder is the owner's: in /tmp another user could hold the lock, or put a link in its place.
     for job in here.jobs:
-        lock = f"/tmp/stackctl-{here.stack}-{job.name}.lock"
-        lines.append(f"{job.cron} {user}flock -n {lock} {_command(here, *job.arguments)}")
-    lines.append(f"@reboot {user}{_command(here, *AT_BOOT)}")
+        lock = shlex.quote(str(here.state / f"cron-{job.name}.lock"))
+        lines.append(f"{job.cron} {user}{_cron_command(here, f'flock -n {lock} ', *job.arguments)}")
+    lines.append(f"@reboot {user}{_cron_command(here, '', 'up', '--wait', '300')}")
     return "\n".join(lines) + "\n"
 
 
+def _arguments(here: Installation, *arguments: str) -> list[str]:
+    overlay = ["--overlay", here.overlay] if here.overlay else []
+    return [str(here.program), "-f", str(here.stack_file), *overlay, *arguments]
+
+
+def _cron_command(here: Installation, prefix: str, *arguments: str) -> str:
+    line = (
+        f"set -a; . {shlex.quote(str(here.environment))}; {prefix}{shlex.join(_arguments(here, *arguments))}"
+    )
+    return line.replace("%", r"\%")  # cron ends the command there
+
+
 def _command(here: Installation, *arguments: str) -> str:
-    return shlex.join([str(here.program), "-f", str(here.stack_file), *arguments])
+    """As systemd reads it: `%` and `$` stand for something else there, and a backslash in quotes, too."""
+    return " ".join(
+        _quoted(word).replace("%", "%%").replace("$", "$$") for word in _arguments(here, *arguments)
+    )
+
+
+def _quoted(word: str) -> str:
+    if re.fullmatch(r"[\w@%+=:,./$-]+", word):
+        return word
+    return "'" + word.replace("\\", "\\\\").replace("'", "\\'") + "'"
+
+
+def _mounts(here: Installation) -> str:
+    return "RequiresMountsFor=" + " ".join(_quoted(str(one)).replace("%", "%%") for one in here.folders)
+
+
+def _environment(here: Installation) -> str:
+    return "EnvironmentFile=" + str(here.environment).replace("%", "%%")
 
 
 def _stack_unit(here: Installation) -> str:
     docker = here.runtime == "docker" and not here.user
-    mounts = [str(here.data_mount)] if here.data_mount else []
     lines = [
         "[Unit]",
         f"Description=LLM stack {here.stack}",
         "After=network-online.target" + (" docker.service" if docker else ""),
         "Wants=network-online.target",
         *(["Requires=docker.service"] if docker else []),
-        *([f"RequiresMountsFor={' '.join(mounts)}"] if mounts else []),
+        _mounts(here),
         "",
         "[Service]",
         "Type=oneshot",
         "RemainAfterExit=yes",
+        _environment(here),
         f"ExecStart={_command(here, *AT_BOOT)}",
         f"ExecStop={_command(here, 'down')}",
         "TimeoutStartSec=1h",
@@ -146,9 +192,11 @@ def _job_unit(here: Installation, job: Job) -> str:
         "[Unit]",
         f"Description=LLM stack {here.stack}: {job.description}",
         f"After=stackctl-{here.stack}.service",
+        _mounts(here),
         "",
         "[Service]",
         "Type=oneshot",
+        _environment(here),
         f"ExecStart={_command(here, *job.arguments)}",
         f"TimeoutStartSec={job.timeout}",
         *([f"SuccessExitStatus={job.harmless}"] if job.harmless else []),

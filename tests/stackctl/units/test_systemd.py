@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import hashlib
+import json
 import os
 import subprocess
 import sys
@@ -92,15 +93,29 @@ def told(machine: str, *command: str) -> str:
     return done.stdout + done.stderr
 
 
+OVERLAY = """services:
+  engine:
+    port: "${ENGINE_PORT}"
+    environment: {NOTE: "${NOTE}"}
+"""
+NOTE = """it's "5" $HOME `id` \\ %d"""
+
+
 def test_installed_units_start_the_stack_and_fire_the_health_check(machine: str) -> None:
-    said = told(machine, PROGRAM, "-f", FILE, "install-units", "--yes")
+    put = ["docker", "exec", "-i", machine, "tee", FILE.replace(".yaml", ".night.yaml")]
+    subprocess.run(put, input=OVERLAY, text=True, check=True, capture_output=True)
+    here = ["env", "ENGINE_PORT=12345", f"NOTE={NOTE}", PROGRAM, "-f", FILE, "--overlay", "night"]
+    said = told(machine, *here, "install-units", "--yes")
     assert "wrote /etc/systemd/system/stackctl-t.service" in said, said
     for unit in ("stackctl-t.service", "stackctl-t-health.timer", "stackctl-t-backup.timer"):
         assert told(machine, "systemctl", "is-enabled", unit).strip() == "enabled"
     assert told(machine, "systemctl", "is-active", "stackctl-t-health.timer").strip() == "active"
 
     assert told(machine, "systemctl", "start", "stackctl-t.service") == ""
-    assert '"health": "healthy"' in told(machine, PROGRAM, "-f", FILE, "status", "--json")
+    status = json.loads(told(machine, PROGRAM, "-f", FILE, "status", "--json"))["services"][0]
+    # With the overlay and the variables of the installation, which systemd itself knows nothing of.
+    assert (status["health"], status["ports"][0]["host_port"]) == ("healthy", 12345)
+    assert told(machine, PROGRAM, "-f", FILE, "exec", "engine", "printenv", "NOTE") == NOTE + "\n"
 
     assert told(machine, "sh", "-c", SOON) == ""
     log = wait_for(

@@ -40,12 +40,12 @@ def request(prompt: str) -> GenerateRequest:
     return GenerateRequest(prompt, max_tokens=LENGTH, logprobs=2, sampling=GREEDY)
 
 
-def same(ours: list[TokenLogprob], theirs: list[TokenLogprob]) -> bool:
+def same(ours: list[TokenLogprob], theirs: list[TokenLogprob], tolerance: float = TOLERANCE) -> bool:
     """Equal, or different only from a place on where the two best tokens were as good as equal."""
     for a, b in zip(ours, theirs, strict=True):
         if a.id != b.id:
-            return abs(b.top[0][2] - b.top[1][2]) < TOLERANCE
-        if abs(a.logprob - b.logprob) > TOLERANCE:
+            return abs(b.top[0][2] - b.top[1][2]) < tolerance
+        if abs(a.logprob - b.logprob) > tolerance:
             return False
     return True
 

@@ -11,8 +11,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from llm_engine.runner.cells import Cells
 from llm_engine.runner.checkpoints import Checkpoints
-from llm_engine.runner.library import lib
 from llm_engine.runner.model import Context
 from llm_engine.runner.parking import WORTH_PARKING, Parking
 from llm_engine.runner.prefix import Cut, PrefixTree
@@ -36,15 +36,17 @@ class Cache:
         parking: int = 0,
         idle: int | None = None,
         scratch: bool = False,
+        twins: bool = False,
     ) -> None:
         self._states = States() if stateful else None
         self.checkpoints = Checkpoints(parking) if stateful and parking > 0 else None
         self._handle = context.handle
-        self._memory = context.memory
         self.cells = context.cells
         self.sharing = sharing
         self.tree = PrefixTree()
-        self._free = list(range(context.sequences - 1, -1, -1))
+        sequences = context.sequences // 2 if twins else context.sequences
+        self._cells = Cells(context.memory, sequences if twins else 0)
+        self._free = list(range(sequences - 1, -1, -1))
         self.parking = Parking(parking) if parking > 0 and sharing else None
         self._scratch = self._free.pop(0) if self.parking is not None or scratch else -1
         """A sequence that holds cells only while they are copied out or in."""
@@ -69,7 +71,7 @@ class Cache:
 
     @property
     def can_shift(self) -> bool:
-        return self.sharing and bool(lib.llama_memory_can_shift(self._memory))
+        return self.sharing and self._cells.can_shift
 
     @property
     def sequences(self) -> int:
@@ -111,7 +113,7 @@ class Cache:
         length = snap(found.length) if found else 0
         if found is None or length == 0:
             return sequence, 0
-        lib.llama_memory_seq_cp(self._memory, found.source, sequence, 0, length)
+        self._cells.copy(found.source, sequence, 0, length)
         self.tree.extend(sequence, tokens[:length])
         return sequence, length
 
@@ -122,8 +124,10 @@ class Cache:
         if not self._free:
             return None
         sequence = self._free.pop()
-        if not write_state(self._handle, sequence, data):
-            lib.llama_memory_seq_rm(self._memory, sequence, -1, -1)
+        if not self.make_room(length):
+            length = 0
+        elif not write_state(self._handle, sequence, data):
+            self._cells.remove(sequence)
             length = 0
         self.tree.add(sequence, running=True)
         self._private[sequence] = length
@@ -179,9 +183,9 @@ class Cache:
 
     def lift(self, sequence: int, start: int, end: int) -> Bytes | None:
         """A copy of what the cells of tokens [start, end) hold; None where llama.cpp could not make one."""
-        lib.llama_memory_seq_cp(self._memory, sequence, self._scratch, start, end)
+        self._cells.copy(sequence, self._scratch, start, end)
         data = read_state(self._handle, self._scratch)
-        lib.llama_memory_seq_rm(self._memory, self._scratch, -1, -1)
+        self._cells.remove(self._scratch)
         return data
 
     def lay(self, sequence: int, start: int, end: int, data: Bytes) -> bool:
@@ -190,8 +194,8 @@ class Cache:
         """
         done = write_state(self._handle, self._scratch, data)
         if done:
-            lib.llama_memory_seq_cp(self._memory, self._scratch, sequence, start, end)
-        lib.llama_memory_seq_rm(self._memory, self._scratch, -1, -1)
+            self._cells.copy(self._scratch, sequence, start, end)
+        self._cells.remove(self._scratch)
         return done
 
     @property
@@ -216,7 +220,7 @@ class Cache:
 
     def _drop_one(self, protect: int) -> None:
         if self._states is not None and (oldest := self._states.drop()) is not None:
-            lib.llama_memory_seq_rm(self._memory, oldest, -1, -1)
+            self._cells.remove(oldest)
             self._free.append(oldest)
             self.evictions += 1
             return
@@ -234,6 +238,7 @@ class Cache:
     def wrote(self, sequence: int, count: int) -> None:
         """`count` more cells of a sequence are filled, unknown to the tree."""
         self._private[sequence] += count
+        self._cells.filled(sequence)
 
     def publish(self, sequence: int, tokens: TokenArray) -> None:
         """Let others share `tokens`, which are the next that this sequence has computed."""
@@ -242,12 +247,12 @@ class Cache:
         self._private[sequence] -= len(tokens)
         for overlap in self.tree.extend(sequence, tokens):
             # Somebody else stored the same tokens: use theirs, free ours.
-            lib.llama_memory_seq_rm(self._memory, sequence, overlap.start, overlap.end)
-            lib.llama_memory_seq_cp(self._memory, overlap.source, sequence, overlap.start, overlap.end)
+            self._cells.remove(sequence, overlap.start, overlap.end)
+            self._cells.copy(overlap.source, sequence, overlap.start, overlap.end)
 
     def rewind(self, sequence: int, length: int, dropped: int) -> bool:
         """Forget the last `dropped` private cells, leaving `length`."""
-        if not lib.llama_memory_seq_rm(self._memory, sequence, length, -1):
+        if not self._cells.remove(sequence, length):
             return False
         self._private[sequence] -= dropped
         return True
@@ -257,7 +262,7 @@ class Cache:
 
         False where the memory is a state that has gone on already.
         """
-        return bool(lib.llama_memory_seq_rm(self._memory, sequence, length, -1))
+        return self._cells.remove(sequence, length)
 
     def shift(self, sequence: int, keep: int, dropped: int) -> bool:
         """Forget `dropped` tokens after the first `keep` and move the rest down; False where it cannot be.
@@ -271,8 +276,8 @@ class Cache:
             if not self.tree.truncate(sequence, keep):
                 return False
             self._private[sequence] += known - keep
-        lib.llama_memory_seq_rm(self._memory, sequence, keep, keep + dropped)
-        lib.llama_memory_seq_add(self._memory, sequence, keep + dropped, -1, -dropped)
+        self._cells.remove(sequence, keep, keep + dropped)
+        self._cells.shift(sequence, keep + dropped, -dropped)
         self._private[sequence] -= dropped
         return True
 
@@ -290,14 +295,14 @@ class Cache:
         known = self.tree.length(sequence)
         if self._private.pop(sequence):
             if known:
-                lib.llama_memory_seq_rm(self._memory, sequence, known, -1)
+                self._cells.remove(sequence, known)
             else:
-                lib.llama_memory_seq_rm(self._memory, sequence, -1, -1)
+                self._cells.remove(sequence)
         if keep and self.sharing and self.tree.retire(sequence):
             return
         if sequence in self.tree.tails:
             self.tree.remove(sequence)
-        lib.llama_memory_seq_rm(self._memory, sequence, -1, -1)
+        self._cells.remove(sequence)
         self._free.append(sequence)
 
     def make_room(self, cells: int) -> bool:
@@ -323,7 +328,7 @@ class Cache:
     def _apply(self, cut: Cut) -> None:
         self.evictions += 1
         if cut.gone:
-            lib.llama_memory_seq_rm(self._memory, cut.sequence, -1, -1)
+            self._cells.remove(cut.sequence)
             self._free.append(cut.sequence)
         else:
-            lib.llama_memory_seq_rm(self._memory, cut.sequence, cut.start, -1)
+            self._cells.remove(cut.sequence, cut.start)

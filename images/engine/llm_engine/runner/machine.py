@@ -60,35 +60,41 @@ class Machine:
         spec, model = self.spec, self.model
         parallel = max(1, spec.num_parallel)
         cells = spec.cells or spec.num_ctx * parallel
-        # llama.cpp reuses cells that have left a window, so nothing of such a sequence can be counted on once
-        # another one has run.
-        caches = spec.prefix_cache and model.sliding_window <= 0
+        caches = spec.prefix_cache and not model.forgets
         whole = caches and model.stateful
+        # Of a window's cells llama.cpp copies out only those still in it, so nothing of them is parked.
+        window = caches and not whole and model.sliding_window > 0
         sharing = caches and not whole
         if sharing:
-            sequences = min(MAX_SEQUENCES, parallel + IDLE_SEQUENCES)
+            sequences = min(MAX_SEQUENCES // 2 if window else MAX_SEQUENCES, parallel + IDLE_SEQUENCES)
         else:
             sequences = min(MAX_SEQUENCES, parallel + (SPARE_STATES if whole else 0))
         parallel = min(parallel, sequences)
-        parking = spec.park_bytes if caches else 0
+        parking = spec.park_bytes if caches and not window else 0
         parking = default_budget() if parking is None else parking
         # Elsewhere than on a processor the cells of others cost next to nothing.
         on_gpu = memory_by_device()[2] > 0
-        apart = sharing and not on_gpu and spec.apart_cells > 0
+        apart = sharing and not window and not on_gpu and spec.apart_cells > 0
+        spare = apart or (sharing and parking > 0)
         outputs = parallel * (1 + max(spec.lookup, spec.draft_max))
+        batch = min(max(spec.num_batch, outputs), max(cells, 1))
         context = Context(
             model,
             cells=cells,
-            batch=min(max(spec.num_batch, outputs), max(cells, 1)),
-            sequences=min(MAX_SEQUENCES, sequences + (apart or (sharing and parking > 0))),
+            batch=batch,
+            sequences=2 * sequences if window else min(MAX_SEQUENCES, sequences + spare),
             outputs=outputs,
+            # In a window's cache each part of a batch must be known to be kept before the next one comes.
+            ubatch=batch if window else 512,
         )
         idle = spec.idle_cells
         if idle is None:
             idle = context.cells if on_gpu else IDLE_CELLS
         outbox = Outbox(self._writer.send)
         chunk = min(context.batch, max(1, spec.num_batch))
-        cache = Cache(context, sharing=sharing, stateful=whole, parking=parking, idle=idle, scratch=apart)
+        cache = Cache(
+            context, sharing=sharing, stateful=whole, parking=parking, idle=idle, scratch=apart, twins=window
+        )
         return Loop(
             context,
             cache,

@@ -35,6 +35,8 @@ MAX_SEQUENCES = 256
 IDLE_SEQUENCES = 56
 # A processor's attention looks at every cell in use, in steps of 256: so many idle ones cost next to nothing.
 IDLE_CELLS = 256
+# Architectures whose memory sums up what has left the window.
+COMPRESSED = ("deepseek4", "hy_v4", "dots3note")
 # Models that keep one state per sequence pay for every sequence there could be, so they get few.
 SPARE_STATES = 4
 
@@ -157,6 +159,11 @@ class Model:
     @property
     def sliding_window(self) -> int:
         return int(lib.llama_model_n_swa(self.handle))
+
+    @property
+    def forgets(self) -> bool:
+        """Whether its memory loses parts of a sequence by itself, in ways that twins do not prevent."""
+        return self.architecture in COMPRESSED or (self.sliding_window > 0 and self.stateful)
 
     @property
     def encoder_only(self) -> bool:

@@ -17,6 +17,7 @@ from llm_engine.runner.apart import READS, Apart
 from llm_engine.runner.batch import Batch, logits_matrix
 from llm_engine.runner.branch import Branch, State
 from llm_engine.runner.cache import Cache
+from llm_engine.runner.counters import Counters, tell
 from llm_engine.runner.emit import Emitter
 from llm_engine.runner.media import Projector
 from llm_engine.runner.messages import Stats
@@ -40,21 +41,6 @@ class Part:
     end: int
     row: int
     rows: int
-
-
-@dataclass
-class Counters:
-    turns: int = 0
-    prompt_tokens: int = 0
-    cached_tokens: int = 0
-    generated_tokens: int = 0
-    drafted_tokens: int = 0
-    accepted_tokens: int = 0
-    preemptions: int = 0
-    cancelled: int = 0
-    decode_failures: int = 0
-    decode_seconds: float = 0.0
-    busy_seconds: float = 0.0
 
 
 class Loop:
@@ -511,30 +497,4 @@ class Loop:
             self._sample(alone, logits)
 
     def stats(self) -> Stats:
-        c = self.counters
-        active = self.cache.active_cells
-        parked_tokens, parked_bytes = self.cache.parked
-        return Stats(
-            running=sum(1 for b in self.running if b.state is State.WRITING),
-            prefilling=sum(1 for b in self.running if b.state is State.READING),
-            queued=len(self.queue),
-            cells=self.cache.cells,
-            cells_active=active,
-            cells_cached=self.cache.used - active,
-            sequences=self.cache.sequences,
-            turns=c.turns,
-            prompt_tokens=c.prompt_tokens,
-            cached_tokens=c.cached_tokens,
-            generated_tokens=c.generated_tokens,
-            drafted_tokens=c.drafted_tokens,
-            accepted_tokens=c.accepted_tokens,
-            evictions=self.cache.evictions,
-            parked_tokens=parked_tokens,
-            parked_bytes=parked_bytes,
-            restored_tokens=self.cache.restored,
-            preemptions=c.preemptions,
-            cancelled=c.cancelled,
-            decode_failures=c.decode_failures,
-            decode_seconds=c.decode_seconds,
-            busy_seconds=c.busy_seconds,
-        )
+        return tell(self.counters, self.running, self.cache, len(self.queue))

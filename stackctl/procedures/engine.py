@@ -70,6 +70,7 @@ class Engine:
         self._runs = runs
         self._person = replace(person, say=whoever_listens(person.say))
         self._records: dict[str, StepRecord] = {}
+        self._again = False
         self._secrets = inputs.secrets(procedure.front, values)
         self._withheld = Withheld(procedure.front, values)
         self._outputs_wanted = {
@@ -292,7 +293,8 @@ class Engine:
             return
         if before is not None and before.state in ("done", "skipped"):
             holds = stepper.still_holds(step)
-            if holds.ok:
+            # What rests on a step that had to be done again, and cannot itself be asked, is done again, too.
+            if holds.ok and (not self._again or spec.check or spec.verify or spec.manual):
                 # Its state is the journal's: what an earlier life of this run changed is still there to undo.
                 move(before.state, holds.detail, data=record.data, changed=record.changed)
                 self._person.say(f"[{spec.id}] {spec.title}: still {before.state}")
@@ -313,6 +315,7 @@ class Engine:
         if spec.confirm is not None:
             self._asking.confirm(step)
         self._person.say(f"[{spec.id}] {spec.title}")
+        self._again = True
         began = time.monotonic()
         record.changed = record.changed or _changes_something(step)
         move("running", changed=record.changed)

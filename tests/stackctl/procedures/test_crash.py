@@ -115,6 +115,27 @@ def test_torn_last_line_is_ignored_and_not_glued_to(tmp_path: Path) -> None:
     assert json.loads(lines[-1])["event"] == "run.finished"
 
 
+def test_what_rests_on_a_step_that_is_done_again_is_done_again(bench: Bench) -> None:
+    """A gate that held for what is no longer there says nothing of what was put in its place."""
+    there, log, go = bench.file("there"), bench.file("log"), bench.file("go")
+    front = "id: demo\ntitle: T\nrequires: {stack: false}\nlock: none\non_failure: stop\n"
+    note = "id: {0}\ntitle: T\nrun: {{command: 'echo {0} >> {1}', shell: true}}"
+    procedure = page(
+        note.format("before", log),
+        f"id: switch\ntitle: T\ncheck: {{file.exists: {{path: {there}}}}}\nrun: [touch, {there}]",
+        note.format("gate", log),
+        f"id: last\ntitle: T\nrun: [test, -e, {go}]",
+        front=front,
+    )
+    assert use.start(procedure, {}, None, bench.runs, bench.person()).result == "stopped"
+    assert use.go_on(procedure, {}, None, bench.runs, bench.person()).result == "stopped"
+    assert log.read_text().split() == ["before", "gate"], "nothing had to be done again"
+    there.unlink()
+    go.touch()
+    assert use.go_on(procedure, {}, None, bench.runs, bench.person()).result == "done"
+    assert log.read_text().split() == ["before", "gate", "gate"]
+
+
 def test_resume_is_refused_when_the_page_changed(bench: Bench) -> None:
     page_file = write_page(bench.root, "run: ['true']")
     drive(page_file, "start", 6)

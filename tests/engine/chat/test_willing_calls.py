@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -66,6 +65,15 @@ CALLS = {
     "command-r7b": [
         '<|START_ACTION|>[\n    {"tool_call_id": "0", "tool_name": "move", "parameters": '
         f"{JSON}}}\n]<|END_ACTION|>"
+    ],
+    "command-r": [f'Action: ```json\n[\n    {{"tool_name": "move", "parameters": {JSON}}}\n]\n```'],
+    "gemma4": [
+        '<|tool_call>call:move{how:<|"|>slow<|"|>,note:<|"|>a <b> }<|"|>,x:2}<tool_call|>',
+        'Well.<|tool_call>call:move{x: 2, how: <|"|>slow<|"|>, note: <|"|>a <b> }<|"|>}<tool_call|>',
+    ],
+    "functiongemma": [
+        "<start_function_call>call:move{how:<escape>slow<escape>,note:<escape>a <b> }<escape>,x:2}"
+        "<end_function_call>"
     ],
     "nemotron": [f"<TOOLCALL>[{NAMED}]</TOOLCALL>"],
     "firefunction": [f"functools[{NAMED}]"],
@@ -178,7 +186,7 @@ def test_a_second_call_passes_where_the_client_takes_several(vocab: Vocab, name:
     start = text.index(NAMED[:8]) if NAMED in text and form.end else None
     if start is not None:
         twice = text.replace(NAMED, NAMED + ", " + NAMED)
-    elif name == "command-r7b":
+    elif name in ("command-r7b", "command-r"):
         body = text[text.index("{") : text.rindex("}") + 1]
         twice = text.replace(body, body + ", " + body)
     elif form.end:
@@ -187,7 +195,15 @@ def test_a_second_call_passes_where_the_client_takes_several(vocab: Vocab, name:
     else:
         mark = next(
             tag
-            for tag in ("<tool_call>", "<seed:tool_call>", "[TOOL", "<function=", "<|tool", "{")
+            for tag in (
+                "<start_function_call>",
+                "<tool_call>",
+                "<seed:tool_call>",
+                "[TOOL",
+                "<function=",
+                "<|tool",
+                "{",
+            )
             if tag in text
         )
         body = text[text.index(mark) :]
@@ -254,11 +270,8 @@ def refused_in(vocab: Vocab, tools: Sequence[Tool]) -> float:
     for byte in b'<tool_call>\n{"name": "tool_':
         candidates = np.zeros(vocab.size, dtype=CANDIDATE)
         candidates["id"] = np.arange(vocab.size)
-        array = library.lib.llama_token_data_array(
-            candidates.ctypes.data_as(library.lib.llama_token_data_p), len(candidates), -1, False
-        )
         started = time.thread_time()
-        constraint.apply(ctypes.byref(array))
+        constraint.strike(candidates)
         spent += time.thread_time() - started
         constraint.accept(FIRST_BYTE + byte)
     constraint.close()

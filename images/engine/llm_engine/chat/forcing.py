@@ -63,7 +63,7 @@ def willing_call(built: BuiltPrompt, tools: Sequence[Tool], *, several: bool) ->
     form = built.family.form
     if form is None or not form.wakes or not tools:
         return None
-    calls = Calls(tools, tags=form.tags, lenient=True)
+    calls = Calls(tools, tags=form.tags, quote=form.quote, lenient=True)
     opening, closing = built.family.thinking
     names, opens = (
         "|".join(map(re.escape, texts)) for texts in ([t.name for t in tools], built.family.opens)

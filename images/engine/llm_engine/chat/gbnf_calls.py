@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from itertools import groupby
 from typing import Any
 
+from llm_engine.chat import gbnf_gemma
 from llm_engine.chat.gbnf import literal, renamed, up_to
 from llm_engine.chat.messages import Tool
 from llm_engine.runner.json_schema import schema_to_gbnf
@@ -25,17 +26,21 @@ Around = tuple[str, str]
 class Calls:
     """The rules for the arguments of each tool, and expressions for calls that use them."""
 
-    def __init__(self, tools: Sequence[Tool], *, tags: bool = False, lenient: bool = False) -> None:
-        """`lenient`: a schema that makes no sense holds its tool to any object, and is no error."""
+    def __init__(
+        self, tools: Sequence[Tool], *, tags: bool = False, quote: str = "", lenient: bool = False
+    ) -> None:
+        """`quote`: arguments are in Gemma's notation. `lenient`: a schema that makes no sense holds its tool
+        to any object, and is no error.
+        """
         self._tools = tools
         self.rules = _RULES
         for number, tool in enumerate(tools):
             try:
-                self.rules += _rules(json.dumps(tool.parameters or {}), number, tags)
+                self.rules += _rules(json.dumps(tool.parameters or {}), number, tags, quote)
             except ValueError:
                 if not lenient:
                     raise
-                self.rules += _rules("{}", number, tags)
+                self.rules += _rules("{}", number, tags, quote)
 
     def any_of(self, ways: Sequence[Around], *, loose: bool) -> str:
         """A call of any tool, written in any of the `ways`: what stands before and behind its arguments.
@@ -96,9 +101,11 @@ def _prefix(number: int) -> str:
 
 
 @functools.lru_cache(maxsize=512)
-def _rules(parameters: str, number: int, tags: bool) -> str:
+def _rules(parameters: str, number: int, tags: bool, quote: str) -> str:
     """Kept: an agent sends the same tools with each of its requests."""
-    return renamed(_arguments(json.loads(parameters), tags=tags), _prefix(number))
+    schema = json.loads(parameters)
+    found = gbnf_gemma.arguments(schema, quote) if quote else _arguments(schema, tags=tags)
+    return renamed(found, _prefix(number))
 
 
 def _arguments(schema: dict[str, Any], *, tags: bool) -> str:

@@ -119,6 +119,7 @@ FAMILIES: tuple[Family, ...] = (
         opens=("<start_function_call>",),
         closes=("<end_function_call>",),
         body=bodies.gemma_body,
+        form=forms.FUNCTIONGEMMA,
         noise=("<start_function_response>",),
         special=True,
     ),
@@ -189,6 +190,7 @@ FAMILIES: tuple[Family, ...] = (
         marks=[("Action:", "<|CHATBOT_TOKEN|>")],
         opens=("Action: ```json", "Action:```json"),
         closes=("```",),
+        form=forms.COMMAND_R,
     ),
     Family(
         "minimax",

@@ -36,6 +36,8 @@ class Form:
     """What stands behind the last of those."""
     tags: bool = False
     """Whether the arguments of those are `<parameter=key>` tags, and not JSON."""
+    quote: str = ""
+    """Where the arguments of those are in Gemma's notation, what stands around a text."""
 
 
 def _free(lead: str, *keys: str, tail: str = "") -> tuple[tuple[str, str], ...]:
@@ -76,7 +78,22 @@ HARMONY = Form(
         )
     ),
 )
-GEMMA4 = Form("<|tool_call>call:{name}", "<tool_call|>", between="")
+GEMMA4 = Form(
+    "<|tool_call>call:{name}",
+    "<tool_call|>",
+    between="",
+    wakes=r"<\|tool_call>",
+    free=(("<|tool_call>call:{name}", "<tool_call|>"),),
+    quote='<|"|>',
+)
+FUNCTIONGEMMA = Form(
+    "<start_function_call>call:{name}",
+    "<end_function_call>",
+    between="",
+    wakes="<start_function_call>",
+    free=(("<start_function_call>call:{name}", "<end_function_call>"),),
+    quote="<escape>",
+)
 _DEEPSEEK_END = "<｜tool▁call▁end｜>"
 DEEPSEEK = Form(
     "<｜tool▁call▁begin｜>{name}<｜tool▁sep｜>",
@@ -137,6 +154,17 @@ COMMAND_R7B = Form(
     free=(('{ "tool_call_id" : "{number}" , "tool_name" : "{name}" , "parameters" : ', " }"),),
     separator=" , ",
     end=" ]<|END_ACTION|>",
+)
+COMMAND_R = Form(
+    '{"tool_name": "{name}", "parameters": ',
+    "}",
+    open="Action: ```json\n[",
+    close="]\n```",
+    between=", ",
+    wakes=rf"Action: ?```json{_BLANKS}\[{_BLANKS}(\{{)",
+    free=(('{ "tool_name" : "{name}" , "parameters" : ', " }"),),
+    separator=" , ",
+    end=" ] ```",
 )
 FUNCTIONARY = Form(
     "<function={name}>",

@@ -27,6 +27,9 @@ from llm_engine.templates.errors import TemplateError
 IMAGE_TOKENS = 768
 """What a picture is taken to cost before it is encoded."""
 TRUNCATED = "X-Context-Truncated"
+KEEP = 4
+"""Tokens that stay at the front of a prompt that is cut, unless `num_keep` says how many; the
+beginning-of-text token comes on top."""
 
 Pieces = str | Sequence[int] | Sequence[str | Media]
 
@@ -72,9 +75,11 @@ def chat_supports_tools(chat: ChatModel) -> bool:
     return chat.supports_tools or parsing.family_of(chat).name not in ("generic", "plain")
 
 
-async def prepare(call: Call, model: Model, turn: Turn, lease: Lease, *, check: bool = True) -> Prepared:
+async def prepare(
+    call: Call, model: Model, turn: Turn, lease: Lease, *, check: bool = True, keep: int = KEEP
+) -> Prepared:
     chat = chat_model(call, model, lease.runner.info)
-    builder = _Builder(chat, model, turn, lease)
+    builder = _Builder(chat, model, turn, lease, keep)
     try:
         prepared = await builder.build(check=check)
     except TemplateError as error:
@@ -89,7 +94,8 @@ async def prepare(call: Call, model: Model, turn: Turn, lease: Lease, *, check: 
 class _Builder:
     """Builds the prompt, and shortens the conversation until it fits."""
 
-    def __init__(self, chat: ChatModel, model: Model, turn: Turn, lease: Lease) -> None:
+    def __init__(self, chat: ChatModel, model: Model, turn: Turn, lease: Lease, keep: int) -> None:
+        self.keep = keep
         self.chat = chat
         self.model = model
         self.turn = turn
@@ -212,7 +218,7 @@ class _Builder:
             return True
         measured = await self._measured(prepared)
         assert measured.tokens is not None
-        return measured.tokens <= self.n_ctx
+        return measured.tokens < self.n_ctx  # else there is no room for an answer
 
     async def _fit(self, prepared: Prepared, check: bool) -> Prepared:
         """Cut to the context, or refuse, as the turn says."""
@@ -229,18 +235,16 @@ class _Builder:
             )
         if not self.turn.shift or prepared.images:
             raise ApiError(400, TOO_LONG, code="context_length_exceeded")
-        ids = _cut(prepared.token_ids, self.n_ctx)
+        added = int(self.runner.info.add_bos)
+        keep = len(prepared.token_ids) if self.keep < 0 else self.keep + added
+        ids = _cut(prepared.token_ids, self.n_ctx, keep)
         return replace(
             prepared, prompt=ids, token_ids=ids, tokens=len(ids), add_special=False, truncated=True
         )
 
 
-KEEP = 5
-"""The beginning-of-text token and the four after it stay at the front of a prompt that is cut."""
-
-
-def _cut(ids: Sequence[int], n_ctx: int) -> list[int]:
-    """The first few tokens and the last ones, so that half of the context stays free."""
-    keep = min(KEEP, n_ctx // 2)
-    tail = max((n_ctx - keep) // 2, 1)
-    return [*ids[:keep], *ids[-tail:]]
+def _cut(ids: Sequence[int], n_ctx: int, keep: int) -> list[int]:
+    """The first tokens and the last ones, so that half of the context behind the first stays free."""
+    keep = min(keep, n_ctx - 1)
+    tail = n_ctx - keep - max((n_ctx - keep) // 2, 1)
+    return [*ids[:keep], *ids[len(ids) - tail :]]

@@ -51,7 +51,7 @@ async def open_turn(call: Call, turn: Turn) -> AsyncIterator[AsyncGenerator[Piec
     await asyncio.to_thread(check_capabilities, call, model, turn)
     options = options_for(model, turn.options, overrides=turn.overrides, fallbacks=turn.fallbacks)
     async with call.engine.use(call, files_of(model), options.runner, turn.keep_alive) as lease:
-        prepared = await prepare(call, model, turn, lease)
+        prepared = await prepare(call, model, turn, lease, keep=options.num_keep)
         forced = await _forced(turn, options.grammar, prepared)
         limit = _limit(options.num_predict, turn, lease)
         request = GenerateRequest(

@@ -1,7 +1,11 @@
-"""The OpenAPI description is accurate: requests made from it find no 5xx and no answer that breaks it."""
+"""The OpenAPI description is accurate: requests made from it find no 5xx and no answer that breaks it.
+
+`DESCRIPTION_EXAMPLES` sets how many requests are made for each route: more for a long run.
+"""
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -24,6 +28,7 @@ MODELS = ("chat", "embed", "fim", "think", "tool")
 # They answer 5xx by design: there is no account, and the registry that is asked for does not answer.
 FAR = ("/api/me", "/api/pull", "/api/push")
 ROUTES = sorted((endpoint.path, method) for endpoint in ENDPOINTS for method in endpoint.methods)
+EXAMPLES = int(os.environ.get("DESCRIPTION_EXAMPLES", "25"))
 NOWHERE = "127.0.0.1:1/nobody/"
 
 
@@ -64,7 +69,7 @@ def test_every_route_keeps_its_word(server: EngineServer, description: Any, path
 
     @given(case=description[path][method].as_strategy())
     @settings(
-        max_examples=6,
+        max_examples=EXAMPLES,
         deadline=None,
         derandomize=True,
         database=None,

@@ -125,8 +125,12 @@ def _greet(session_id: str, out_from: int, err_from: int) -> tuple[int, int]:
 
 @session.command()
 @click.argument("session_id", metavar="ID")
-@click.option("--out", "out_from", default=0, help="Bytes of standard output to leave out.")
-@click.option("--err", "err_from", default=0, help="Bytes of standard error to leave out.")
+@click.option(
+    "--out", "out_from", default=0, type=click.IntRange(min=0), help="Bytes of standard output to leave out."
+)
+@click.option(
+    "--err", "err_from", default=0, type=click.IntRange(min=0), help="Bytes of standard error to leave out."
+)
 @_mark
 @click.argument("words", nargs=-1, required=True, type=click.UNPROCESSED)
 @click.pass_context
@@ -147,8 +151,12 @@ def run(
 
 @session.command()
 @click.argument("session_id", metavar="ID")
-@click.option("--out", "out_from", default=0, help="Bytes of standard output to leave out.")
-@click.option("--err", "err_from", default=0, help="Bytes of standard error to leave out.")
+@click.option(
+    "--out", "out_from", default=0, type=click.IntRange(min=0), help="Bytes of standard output to leave out."
+)
+@click.option(
+    "--err", "err_from", default=0, type=click.IntRange(min=0), help="Bytes of standard error to leave out."
+)
 @_mark
 def attach(session_id: str, out_from: int, err_from: int, mark: bool) -> int:
     """Follow a run from the given place, and end as it ends."""

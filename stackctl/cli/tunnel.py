@@ -99,7 +99,7 @@ def _ports(words: tuple[str, ...]) -> dict[str, int]:
     found = {}
     for word in words:
         service, _, number = word.partition("=")
-        if not number.isdigit() or not 0 <= int(number) < 65536:
+        if not (number.isascii() and number.isdigit()) or not 0 <= int(number) < 65536:
             raise UsageError(f"--port {word}: write it as SERVICE=PORT, with a port from 0 to 65535")
         found[service] = int(number)
     return found

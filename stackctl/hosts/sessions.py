@@ -69,7 +69,13 @@ def _no_such(session_id: str) -> StackctlError:
 def start(session_id: str, argv: Sequence[str]) -> None:
     """Begin the run, unless one of this id has begun already: starting twice is attaching."""
     folder = _folder(session_id)
-    lock = _place(folder, argv)
+    try:
+        lock = _place(folder, argv)
+    except OSError as error:
+        raise StackctlError(
+            f"this host cannot keep what the run says in {root()}: {(error.strerror or str(error)).lower()}",
+            fix=f"df -h {root()}",
+        ) from None
     if lock is None:
         return
     _prune()
@@ -95,15 +101,15 @@ def _place(folder: Path, argv: Sequence[str], ended: int | None = None, err: str
     if folder.is_dir():
         return None
     made = Path(tempfile.mkdtemp(prefix=".new-", dir=root()))
-    (made / "out").touch(mode=0o600)
-    (made / "err").write_text(err)
-    meta = {"argv": list(argv), "started_at": datetime.now(UTC).isoformat(timespec="seconds")}
-    (made / "meta.json").write_text(json.dumps(meta))
-    if ended is not None:
-        (made / "exit").write_text(str(ended))
     lock = os.open(made / "lock", os.O_CREAT | os.O_RDWR, 0o600)
-    fcntl.flock(lock, fcntl.LOCK_EX)
     try:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        (made / "out").touch(mode=0o600)
+        (made / "err").write_text(err)
+        meta = {"argv": list(argv), "started_at": datetime.now(UTC).isoformat(timespec="seconds")}
+        (made / "meta.json").write_text(json.dumps(meta))
+        if ended is not None:
+            (made / "exit").write_text(str(ended))
         made.rename(folder)
     except OSError as error:
         os.close(lock)

@@ -127,6 +127,11 @@ def _child(spec: TunnelSpec, ask: Ask | None, writing: int) -> None:
     except StackctlError as error:
         code = error.exit_code
         fail(error.what, error.fix, code)
+    except OSError as error:
+        # Its network errors are told as errors of the tunnel; what is left is its own folder.
+        log.exception("the tunnel ended")
+        folder = state.folder(spec.name)
+        fail(f"cannot run from {folder}: {(error.strerror or str(error)).lower()}", f"df -h {folder}", 1)
     except BaseException as error:
         log.exception("the tunnel ended")
         fail(f"unexpected {type(error).__name__}: {error}", None, 1)
@@ -135,6 +140,7 @@ def _child(spec: TunnelSpec, ask: Ask | None, writing: int) -> None:
 
 
 def log_to_file(name: str) -> None:
+    logging.raiseExceptions = False  # a disk that is full must not speak in the middle of our own words
     path = state.folder(name) / "log"
     path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     handler = logging.handlers.RotatingFileHandler(path, maxBytes=1_000_000, backupCount=2)

@@ -4,7 +4,8 @@ Client, service, server and both tunnels are processes of their own, as they are
 shared its interpreter with the client would wait for it at each step.
 
 Throughput is a ratio to OpenSSH's. Latency is what a tunnel adds to the direct connection, as a ratio to
-what OpenSSH adds: for a request on an open connection, and for one that makes its connection first.
+what OpenSSH adds: for a request on an open connection, and for one that makes its connection first; the
+median and the slowest twentieth (p95), each the median of the rounds.
 """
 
 from __future__ import annotations
@@ -57,8 +58,8 @@ def upload(port: int) -> float:
         return SIZE / (time.perf_counter() - began) / 1e6
 
 
-def request(port: int) -> float:
-    """Median microseconds of a 200-byte request on an open connection."""
+def request(port: int) -> tuple[float, float]:
+    """Microseconds of a 200-byte request on an open connection: median, p95."""
     times = []
     with connect(port) as sock:
         sock.sendall(b"P")
@@ -67,11 +68,11 @@ def request(port: int) -> float:
             sock.sendall(b"x" * 200)
             sock.recv(4096)
             times.append(time.perf_counter() - began)
-    return statistics.median(times) * 1e6
+    return middle_and_slow(times)
 
 
-def connection(port: int) -> float:
-    """Median microseconds of connecting, one request, one answer."""
+def connection(port: int) -> tuple[float, float]:
+    """Microseconds of connecting, one request, one answer: median, p95."""
     times = []
     for _ in range(100):
         began = time.perf_counter()
@@ -79,16 +80,30 @@ def connection(port: int) -> float:
             sock.sendall(b"Px")
             sock.recv(10)
             times.append(time.perf_counter() - began)
-    return statistics.median(times) * 1e6
+    return middle_and_slow(times)
 
 
-def measure(name: str, work: Callable[[int], float], ports: tuple[int, int, int], added: bool) -> None:
-    rounds = [tuple(work(port) for port in ports) for _ in range(ROUNDS)]
+def middle_and_slow(times: list[float]) -> tuple[float, float]:
+    parts = statistics.quantiles(times, n=20)
+    return parts[9] * 1e6, parts[18] * 1e6
+
+
+def throughput(name: str, work: Callable[[int], float], ports: tuple[int, int, int]) -> None:
+    show(name, [tuple(work(port) for port in ports) for _ in range(ROUNDS)], added=False)
+
+
+def latency(name: str, work: Callable[[int], tuple[float, float]], ports: tuple[int, int, int]) -> None:
+    rounds = [tuple(work(port) for port in ports) for _ in range(3 * ROUNDS)]
+    for number, which in enumerate(("", ", p95")):
+        show(name + which, [tuple(each[number] for each in row) for row in rounds], added=True)
+
+
+def show(name: str, rounds: list[tuple[float, ...]], added: bool) -> None:
     direct, peer, ours = (statistics.median(column) for column in zip(*rounds, strict=True))
     ratio = (ours - direct) / (peer - direct) if added else ours / peer
     unit = "us" if added else "MB/s"
     figures = f"direct {direct:8.0f}  openssh {peer:8.0f}  stackctl {ours:8.0f} {unit:<5}"
-    print(f"{name:<28} {figures} ratio {ratio:.2f}", flush=True)
+    print(f"{name:<33} {figures} ratio {ratio:.2f}", flush=True)
 
 
 def tunnel(folder: Path, ssh_config: Path, remote: int) -> tuple[subprocess.Popen[str], int]:
@@ -120,10 +135,10 @@ def main() -> None:
                 if sock.connect_ex(("127.0.0.1", peer)) == 0:
                     break
         ports = (direct, peer, port)
-        measure("download", download, ports, added=False)
-        measure("upload", upload, ports, added=False)
-        measure("request added", request, ports, added=True)
-        measure("connection + request added", connection, ports, added=True)
+        throughput("download", download, ports)
+        throughput("upload", upload, ports)
+        latency("request added", request, ports)
+        latency("connection + request added", connection, ports)
         ours.terminate()
         ours.wait()
         openssh.terminate()

@@ -444,3 +444,30 @@ def test_bootstrap_installs_what_then_brings_a_stack_up(far: Far) -> None:
     finally:
         far.stackctl("tunnel", "down", "--all")
         assert far.stackctl("--host", "box", "down").returncode == 0
+
+
+def test_a_full_disk_is_said_to_be_one(far: Far) -> None:
+    small = far.folder / "small"
+    small.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=64k", "none", str(small)]
+    if subprocess.run(mount, capture_output=True, check=False).returncode:
+        pytest.skip("nothing can be mounted here: needs root")
+    try:
+        with contextlib.suppress(OSError), (small / "fill").open("wb", buffering=0) as file:
+            while True:
+                file.write(bytes(4096))
+        far.program.write_text(f'#!/bin/sh\nXDG_STATE_HOME={small} exec {STACKCTL} "$@"\n')
+        done = far.stackctl("--host", "box", "status")
+        assert done.returncode == 1
+        place = small / "stackctl/sessions"
+        assert done.stderr == (
+            f"error: this host cannot keep what the run says in {place}: no space left on device\n"
+            f"fix: df -h {place}\n"
+        )
+        far.near["XDG_STATE_HOME"] = str(small)
+        done = far.stackctl("tunnel", "up", "box")
+        assert done.returncode == 1
+        assert f"cannot run from {small}/stackctl/tunnels/box: no space left on device" in done.stderr
+        assert "Traceback" not in done.stderr
+    finally:
+        subprocess.run(["umount", str(small)], check=True)

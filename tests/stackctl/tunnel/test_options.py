@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from stackctl.cli.tunnel import _ports
+from stackctl.errors import UsageError
 from stackctl.tunnel import sockets
 from stackctl.tunnel.errors import PermanentTunnelError
 from tests.stackctl.tunnel.conftest import MakeTunnel, echo, eventually
@@ -205,3 +207,9 @@ def test_open_brings_the_tunnel_up_and_starts_the_browser(laptop: Laptop) -> Non
     laptop.entry(forward={"engine": {"remote": laptop.page}})
     other = laptop.stackctl("tunnel", "open", "box", code=1)
     assert "does not forward webui" in other.stderr
+
+
+@pytest.mark.parametrize("word", ["webui", "webui=", "webui=²", "webui=-1", "webui=65536", "webui=80a"])
+def test_what_is_no_port_is_refused(word: str) -> None:
+    with pytest.raises(UsageError, match="write it as SERVICE=PORT"):
+        _ports((word,))

@@ -97,6 +97,7 @@ def test_wrong_files_are_named_by_their_line(tmp_path: Path, text: str, says: st
         ("services:\n  engine: {}\n webui: {}\n", "stack.yaml:3: expected <block end>", "indentation"),
         ("services: {engine: {port: 1}\nname: a\n", "stack.yaml:2: expected ',' or '}'", "close every"),
         ("services:\n\tengine: {}\n", "stack.yaml:2: found character", "not tabs"),
+        ('name: a\ndata_dir: "\x01"\n', "stack.yaml:2: the character U+0001 may not be", "take it out"),
     ],
 )
 def test_yaml_that_cannot_be_read_shows_the_line_and_what_to_do(

@@ -76,11 +76,18 @@ def _hashes(stack: Stack, rendered: Rendered) -> dict[str, str]:
 
 
 def _images(stack: Stack, rendered: Rendered) -> list[str]:
-    """By service, so that a tag that was changed in the stack file shows as well as one that moved."""
-    current = stack.store.current()
-    if rendered.runtime != "docker" or current is None or current.runtime != "docker":
+    """By service, so that a tag that was changed in the stack file shows as well as one that moved; and what
+    `up` would fetch first, of which nobody can tell yet what it will be."""
+    if rendered.runtime != "docker":
         return []
-    references, pins = current.meta.get("images", {}), current.lock
+    from stackctl.operations.up import missing_images
+    from stackctl.runtime.docker.images import kind_of
+
+    current = stack.store.current()
+    docker = current if current is not None and current.runtime == "docker" else None
+    references: dict[str, str] = docker.meta.get("images", {}) if docker else {}
+    pins = docker.lock if docker else {}
+    missing = missing_images(stack)
     lines = []
     for service, reference in rendered.images.items():
         before = references.get(service)
@@ -88,6 +95,10 @@ def _images(stack: Stack, rendered: Rendered) -> list[str]:
         if before is not None and (before, old) != (reference, new):
             name = reference if before == reference else f"{before} -> {reference}"
             lines.append(f"{service}: {name} ({_short(old)} -> {_short(new)})")
+        if reference in missing:
+            state = "behind its sources" if new else "not here"
+            how = "build" if kind_of(reference) else "pull"
+            lines.append(f"{service}: {reference} is {state}, up would {how} it")
     return lines
 
 

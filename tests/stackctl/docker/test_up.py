@@ -228,7 +228,9 @@ def test_plan_and_render_know_tags_and_the_lock(docker_folder: Folder, standin_i
         assert (status["generation"], status["drift"]) == (2, [])
         assert docker_folder.run("plan", "--detailed-exitcode").code == 0
         docker_folder.write(engine(f"{docker_folder.name}-a:3", port))
-        assert "not here yet" in docker_folder.ok("plan").out
+        assert f"image engine: {docker_folder.name}-a:3 is not here, up would pull it" in (
+            docker_folder.ok("plan").out
+        )
 
         locked = f"registry.example/a@sha256:{'ab' * 32}"
         (docker_folder.path / "stack.lock").write_text(f"images:\n  {second}: {locked}\n")

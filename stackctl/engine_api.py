@@ -142,7 +142,9 @@ class EngineClient:
         )
         response = connection.getresponse()
         if response.status >= 400:
-            raise EngineError(_message(response.read(), response.status), response.status)
+            said = _message(response.read(), response.status)
+            fix = "stackctl models list" if response.status == 404 and "model" in said else None
+            raise EngineError(said, response.status, fix=fix)
         return response
 
     def _document(self, raw: bytes, path: str) -> dict[str, Any]:

@@ -37,7 +37,12 @@ def backup() -> None:
 @backup.command("create")
 @click.pass_context
 def create_(context: click.Context) -> int:
-    """Make a backup, verify it, send it to every place of the stack file, and prune old ones."""
+    """Make a backup, verify it, send it to every place of the stack file, and prune old ones.
+
+    \b
+    Examples:
+      stackctl backup create
+    """
     from stackctl.cli.upgrade import run_procedure
 
     return run_procedure(context, "backup", {}, yes=True)
@@ -47,7 +52,13 @@ def create_(context: click.Context) -> int:
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @click.pass_context
 def list_(context: click.Context, as_json: bool) -> None:
-    """List the backups of this stack, in every place."""
+    """List the backups of this stack, in every place.
+
+    \b
+    Examples:
+      stackctl backup list
+      stackctl backup list --json
+    """
     from stackctl.backup import targets
     from stackctl.errors import StackctlError
 
@@ -69,7 +80,12 @@ def list_(context: click.Context, as_json: bool) -> None:
 @FILE
 @click.option("--json", "as_json", is_flag=True, help="Print the manifest as JSON.")
 def verify(file: Path, as_json: bool) -> None:
-    """Read every byte of a backup; name what is damaged. Exit code: 0 whole; 1 damaged."""
+    """Read every byte of a backup; name what is damaged. Exit code: 0 whole; 1 damaged.
+
+    \b
+    Examples:
+      stackctl backup verify ai-20260131T032000Z.backup
+    """
     from stackctl.backup import archive
 
     manifest = archive.verify(file)
@@ -136,6 +152,10 @@ def restore_(
     """Restore a stack from FILE, also onto an empty host: bring it up, and get its models again.
 
     The whole file is verified first. Data that is in the way is moved aside, never overwritten.
+
+    \b
+    Examples:
+      stackctl backup restore ai-20260131T032000Z.backup --identity backup-key.txt
     """
     from stackctl.backup import archive, create
     from stackctl.backup import restore as restoring
@@ -192,13 +212,22 @@ def models_(context: click.Context, file: Path) -> int:
     """Pull the models that FILE lists, and make those again that were made from others.
 
     Weights are not in a backup; what is here already is left alone. `backup restore` does this at its end.
+
+    \b
+    Examples:
+      stackctl backup models models.json
     """
     return _models(contexts.stack(context), file)
 
 
 @backup.command("key")
 def key() -> None:
-    """Make an age key pair: the secret key to stdout (keep it off this host), the public key to stderr."""
+    """Make an age key pair: the secret key to stdout (keep it off this host), the public key to stderr.
+
+    \b
+    Examples:
+      stackctl backup key > backup-key.txt
+    """
     from stackctl.backup import age
 
     secret, public = age.new_identity()
@@ -229,7 +258,12 @@ def _image(context: click.Context) -> str:
 @click.option("--image", help="An image that is here; nothing of it is run.")
 @click.pass_context
 def volume_save(context: click.Context, name: str, file: Path, image: str | None) -> None:
-    """Write volume NAME into the tar file FILE; its containers are paused meanwhile."""
+    """Write volume NAME into the tar file FILE; its containers are paused meanwhile.
+
+    \b
+    Examples:
+      stackctl backup volume save myvolume myvolume.tar
+    """
     from stackctl.backup import volumes
 
     volumes.save(name, file, image or _image(context))
@@ -242,7 +276,12 @@ def volume_save(context: click.Context, name: str, file: Path, image: str | None
 @click.option("--image", help="An image that is here; nothing of it is run.")
 @click.pass_context
 def volume_load(context: click.Context, name: str, file: Path, image: str | None) -> None:
-    """Fill the new or empty volume NAME from the tar file FILE."""
+    """Fill the new or empty volume NAME from the tar file FILE.
+
+    \b
+    Examples:
+      stackctl backup volume load myvolume myvolume.tar
+    """
     from stackctl.backup import volumes
 
     volumes.load(name, file, image or _image(context))

@@ -58,6 +58,11 @@ def validate(context: click.Context, as_json: bool) -> int:
     """Check the stack file; every problem at once, each with file, line, key and value.
 
     Exit code: 0 valid, 2 not.
+
+    \b
+    Examples:
+      stackctl config validate
+      stackctl --overlay nightly config validate --json
     """
     from stackctl.errors import ConfigError
 

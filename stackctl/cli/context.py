@@ -87,5 +87,8 @@ def known_services(chosen: tuple[str, ...], known: list[str]) -> list[str]:
         if name not in known:
             close = difflib.get_close_matches(name, known, n=1)
             hint = f" (did you mean '{close[0]}'?)" if close else ""
-            raise UsageError(f"no service '{name}' in this stack{hint}; there are: {', '.join(known)}")
+            raise UsageError(
+                f"no service '{name}' in this stack{hint}; there are: {', '.join(known)}",
+                fix="stackctl status",
+            )
     return list(chosen) or known

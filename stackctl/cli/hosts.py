@@ -47,6 +47,10 @@ def bootstrap(ctx: click.Context, host: str) -> int:
     """Install stackctl on HOST over SSH, then run doctor there.
 
     HOST needs Python 3.11 with venv, and no network: everything is copied from here.
+
+    \b
+    Examples:
+      stackctl host bootstrap me@gpu-box
     """
     from stackctl.hosts import bootstrap as installing
     from stackctl.hosts import runs
@@ -67,7 +71,13 @@ def hosts() -> None:
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @click.pass_context
 def status(ctx: click.Context, timeout: float, as_json: bool) -> int:
-    """Ask every host at once how it is. Exit 4 when one is not well."""
+    """Ask every host at once how it is. Exit 4 when one is not well.
+
+    \b
+    Examples:
+      stackctl hosts status
+      stackctl hosts status --json
+    """
     from stackctl.hosts import overview
     from stackctl.tunnel import hosts as known
 
@@ -91,7 +101,12 @@ def status(ctx: click.Context, timeout: float, as_json: bool) -> int:
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @click.pass_context
 def list_(ctx: click.Context, as_json: bool) -> None:
-    """List the hosts that have an entry."""
+    """List the hosts that have an entry.
+
+    \b
+    Examples:
+      stackctl hosts list
+    """
     from stackctl.tunnel import hosts as known
 
     found = known.all_hosts(ctx.obj["stack_file"])
@@ -137,7 +152,12 @@ def _greet(session_id: str, out_from: int, err_from: int) -> tuple[int, int]:
 def run(
     ctx: click.Context, session_id: str, out_from: int, err_from: int, mark: bool, words: tuple[str, ...]
 ) -> int:
-    """Run `stackctl WORDS…` apart from this connection, and follow it; an ID that runs is only followed."""
+    """Run `stackctl WORDS…` apart from this connection, and follow it; an ID that runs is only followed.
+
+    \b
+    Examples:
+      stackctl session run 9f3c2a7e1b04 up
+    """
     from stackctl.hosts import sessions
 
     program = [sys.executable, "-c", "from stackctl.cli.main import main; main()"]
@@ -159,7 +179,12 @@ def run(
 )
 @_mark
 def attach(session_id: str, out_from: int, err_from: int, mark: bool) -> int:
-    """Follow a run from the given place, and end as it ends."""
+    """Follow a run from the given place, and end as it ends.
+
+    \b
+    Examples:
+      stackctl session attach 9f3c2a7e1b04
+    """
     if mark:
         out_from, err_from = _greet(session_id, out_from, err_from)
     return _follow(session_id, out_from, err_from, skip=not mark)
@@ -177,7 +202,12 @@ def _follow(session_id: str, out_from: int, err_from: int, *, skip: bool) -> int
 @click.argument("session_id", metavar="ID")
 @click.option("--ahead", is_flag=True, help="An ID that has not begun never will.")
 def interrupt(session_id: str, ahead: bool) -> None:
-    """Send the run what Ctrl-C would send."""
+    """Send the run what Ctrl-C would send.
+
+    \b
+    Examples:
+      stackctl session interrupt 9f3c2a7e1b04
+    """
     from stackctl.hosts import sessions
 
     sessions.interrupt(session_id, ahead=ahead)
@@ -185,7 +215,12 @@ def interrupt(session_id: str, ahead: bool) -> None:
 
 @session.command()
 def latest() -> None:
-    """Print the id of the run that runs now, or of the last one."""
+    """Print the id of the run that runs now, or of the last one.
+
+    \b
+    Examples:
+      stackctl session latest
+    """
     from stackctl.hosts import sessions
 
     click.echo(sessions.latest())
@@ -194,7 +229,12 @@ def latest() -> None:
 @session.command("list")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def list_sessions(as_json: bool) -> None:
-    """List the runs on this host, oldest first."""
+    """List the runs on this host, oldest first.
+
+    \b
+    Examples:
+      stackctl session list --json
+    """
     from stackctl.hosts import sessions
 
     found = sessions.sessions()

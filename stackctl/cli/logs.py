@@ -71,5 +71,7 @@ def exec_(context: click.Context, service: str, command: tuple[str, ...]) -> int
       stackctl exec engine nvidia-smi -L
     """
     stack = contexts.running_stack(context)
-    contexts.known_services((service,), list(stack.config.services.enabled()))
+    running = [one.name for one in stack.runtime.status().services]
+    # One that was just taken out of the stack file runs until the next up.
+    contexts.known_services((service,), list(dict.fromkeys([*stack.config.services.enabled(), *running])))
     return stack.runtime.exec_interactive(service, command)

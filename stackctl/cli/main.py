@@ -96,9 +96,10 @@ def cli(
 
 def _usage(error: click.UsageError) -> UsageError:
     """What click has to say of the command line, in the form of every other error."""
-    text = re.sub(r"\. Did you mean (.*)\?$", r" (did you mean \1?)", error.format_message()).removesuffix(
-        "."
+    text = re.sub(
+        r"\.? \(?Did you mean (?:one of: )?(.*?)\?\)?$", r" (did you mean \1?)", error.format_message()
     )
+    text = text.removesuffix(".")
     command = error.ctx.command_path if error.ctx else "stackctl"
     return UsageError(f"{text[:1].lower()}{text[1:]}", fix=f"{command} --help")
 
@@ -135,6 +136,9 @@ def main(argv: list[str] | None = None) -> None:
         sys.exit(code if isinstance(code, int) else 0)
     except click.exceptions.Exit as exit_:
         sys.exit(exit_.exit_code)
+    except click.exceptions.NoArgsIsHelpError as error:
+        error.show()  # the help itself
+        sys.exit(2)
     except click.UsageError as error:
         click.echo(render_error(_usage(error)), err=True)
         sys.exit(2)

@@ -31,7 +31,13 @@ def models() -> None:
 @click.option("--json", "as_json", is_flag=True, help="Print as JSON.")
 @click.pass_context
 def list_(context: click.Context, as_json: bool) -> None:
-    """List the models that the engine has, and those that the stack file wants and it lacks."""
+    """List the models that the engine has, and those that the stack file wants and it lacks.
+
+    \b
+    Examples:
+      stackctl models list
+      stackctl models list --json
+    """
     from stackctl.config.section import format_size
     from stackctl.operations import models as operations
 
@@ -58,7 +64,12 @@ def list_(context: click.Context, as_json: bool) -> None:
 @_NAME
 @click.pass_context
 def pull(context: click.Context, name: str) -> None:
-    """Pull NAME into the engine."""
+    """Pull NAME into the engine.
+
+    \b
+    Examples:
+      stackctl models pull llama3.2:3b
+    """
     from stackctl.operations import models as operations
 
     stack = contexts.stack(context)
@@ -74,7 +85,13 @@ def pull(context: click.Context, name: str) -> None:
 @click.option("-y", "--yes", is_flag=True, help="Do not ask.")
 @click.pass_context
 def rm(context: click.Context, name: str, force: bool, yes: bool) -> None:
-    """Remove NAME from the engine; refused when the stack file wants it."""
+    """Remove NAME from the engine; refused when the stack file wants it.
+
+    \b
+    Examples:
+      stackctl models rm llama3.2:3b
+      stackctl models rm llama3.2:3b --force --yes
+    """
     from stackctl.operations import models as operations
 
     stack = contexts.stack(context)
@@ -91,7 +108,12 @@ def rm(context: click.Context, name: str, force: bool, yes: bool) -> None:
 @click.option("--json", "as_json", is_flag=True, help="Print all that the engine says.")
 @click.pass_context
 def show(context: click.Context, name: str, as_json: bool) -> None:
-    """Show what the engine knows of NAME."""
+    """Show what the engine knows of NAME.
+
+    \b
+    Examples:
+      stackctl models show llama3.2:3b --json
+    """
     found = contexts.stack(context).engine().show(name)
     if as_json:
         output.emit_json("stackctl.model/1", {"name": name, "model": found})
@@ -111,7 +133,13 @@ def show(context: click.Context, name: str, as_json: bool) -> None:
 @click.option("--keep-alive", default="-1", show_default=True, help="How long: 30m, or -1 for good.")
 @click.pass_context
 def load(context: click.Context, name: str, keep_alive: str) -> None:
-    """Load NAME into memory and keep it there."""
+    """Load NAME into memory and keep it there.
+
+    \b
+    Examples:
+      stackctl models load llama3.2:3b
+      stackctl models load llama3.2:3b --keep-alive 30m
+    """
     from stackctl.operations import models as operations
 
     value = int(keep_alive) if keep_alive.lstrip("-").isdigit() else keep_alive
@@ -123,7 +151,12 @@ def load(context: click.Context, name: str, keep_alive: str) -> None:
 @_NAME
 @click.pass_context
 def unload(context: click.Context, name: str) -> None:
-    """Take NAME out of memory."""
+    """Take NAME out of memory.
+
+    \b
+    Examples:
+      stackctl models unload llama3.2:3b
+    """
     from stackctl.operations import models as operations
 
     operations.unload(contexts.stack(context).engine(timeout=60), name)
@@ -136,7 +169,13 @@ def unload(context: click.Context, name: str) -> None:
 @click.option("-y", "--yes", is_flag=True, help="Do not ask.")
 @click.pass_context
 def sync(context: click.Context, prune: bool, dry_run: bool, yes: bool) -> None:
-    """Make the engine's models match models: in the stack file."""
+    """Make the engine's models match models: in the stack file.
+
+    \b
+    Examples:
+      stackctl models sync --dry-run
+      stackctl models sync --prune --yes
+    """
     from stackctl.operations import models as operations
 
     stack = contexts.stack(context)
@@ -161,7 +200,12 @@ def sync(context: click.Context, prune: bool, dry_run: bool, yes: bool) -> None:
 @_NAME
 @click.pass_context
 def pin(context: click.Context, name: str) -> None:
-    """Write the digest that NAME has now into the stack file."""
+    """Write the digest that NAME has now into the stack file.
+
+    \b
+    Examples:
+      stackctl models pin llama3.2:3b
+    """
     from stackctl.operations import models as operations
     from stackctl.operations import pinning
 

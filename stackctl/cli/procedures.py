@@ -206,7 +206,13 @@ def procedures() -> None:
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @click.pass_context
 def list_(ctx: click.Context, actions: bool, as_json: bool) -> None:
-    """List the procedures, shipped and yours."""
+    """List the procedures, shipped and yours.
+
+    \b
+    Examples:
+      stackctl procedures list
+      stackctl procedures list --actions
+    """
     from stackctl.procedures import locate, registry
 
     if actions:
@@ -250,7 +256,12 @@ def list_(ctx: click.Context, actions: bool, as_json: bool) -> None:
 @click.argument("name")
 @click.pass_context
 def show(ctx: click.Context, name: str) -> None:
-    """Print a procedure for reading: why, what is normal, and every step."""
+    """Print a procedure for reading: why, what is normal, and every step.
+
+    \b
+    Examples:
+      stackctl procedures show bring-up
+    """
     from stackctl.procedures import locate, pages
 
     click.echo(pages.terminal(locate.find(name, _stack_folder(ctx))))
@@ -268,7 +279,12 @@ def show(ctx: click.Context, name: str) -> None:
 )
 @click.pass_context
 def docs(ctx: click.Context, html: bool, folder: Path) -> None:
-    """Build a page of each procedure, with its steps as tables."""
+    """Build a page of each procedure, with its steps as tables.
+
+    \b
+    Examples:
+      stackctl procedures docs --html --output site
+    """
     from stackctl.procedures import locate, pages
 
     for path in pages.build(locate.find_all(_stack_folder(ctx)).values(), folder, as_html=html):
@@ -283,7 +299,12 @@ def docs(ctx: click.Context, html: bool, folder: Path) -> None:
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @click.pass_context
 def plan_(ctx: click.Context, name: str, pairs: tuple[str, ...], as_json: bool) -> int:
-    """Ask every check, change nothing, and print what a run would do."""
+    """Ask every check, change nothing, and print what a run would do.
+
+    \b
+    Examples:
+      stackctl procedures plan upgrade
+    """
     from stackctl.procedures import inputs as given
     from stackctl.procedures import locate
 
@@ -296,7 +317,13 @@ def plan_(ctx: click.Context, name: str, pairs: tuple[str, ...], as_json: bool) 
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @click.pass_context
 def lint_(ctx: click.Context, names: tuple[str, ...], as_json: bool) -> int:
-    """Find mistakes in procedures (all of them, or those named). Exit 2 when there are errors."""
+    """Find mistakes in procedures (all of them, or those named). Exit 2 when there are errors.
+
+    \b
+    Examples:
+      stackctl procedures lint
+      stackctl procedures lint mine --json
+    """
     from stackctl.procedures import locate
     from stackctl.procedures.lint import lint_pages
 
@@ -323,7 +350,12 @@ def lint_(ctx: click.Context, names: tuple[str, ...], as_json: bool) -> int:
 @click.option("--last", "-n", default=20, show_default=True, help="How many.")
 @click.pass_context
 def history_(ctx: click.Context, as_json: bool, last: int) -> None:
-    """What was run here, newest last."""
+    """What was run here, newest last.
+
+    \b
+    Examples:
+      stackctl procedures history --last 5
+    """
     from stackctl.procedures import journal, use
 
     records = journal.history(use.runs_of(_host(ctx)))[-last:]
@@ -352,7 +384,13 @@ def history_(ctx: click.Context, as_json: bool, last: int) -> None:
 @click.option("--json", "as_json", is_flag=True, help="Print the records as JSON lines, as they are on disk.")
 @click.pass_context
 def journal_(ctx: click.Context, run_id: str | None, as_json: bool) -> None:
-    """Every transition of a run (default: the last one)."""
+    """Every transition of a run (default: the last one).
+
+    \b
+    Examples:
+      stackctl procedures journal
+      stackctl procedures journal --json
+    """
     from stackctl.procedures import journal, use
 
     record = use.find_run(use.runs_of(_host(ctx)), run_id)

@@ -26,7 +26,13 @@ def secrets() -> None:
 @click.option("--json", "as_json", is_flag=True, help="Print as JSON.")
 @click.pass_context
 def list_(context: click.Context, as_json: bool) -> None:
-    """List the secrets: name, when it changed, where its file is, and what `rotate` would do."""
+    """List the secrets: name, when it changed, where its file is, and what `rotate` would do.
+
+    \b
+    Examples:
+      stackctl secrets list
+      stackctl secrets list --json
+    """
     from stackctl.operations.secret_kinds import on_rotate, rotatable
     from stackctl.runtime.secrets import SecretStore
 

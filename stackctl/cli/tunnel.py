@@ -61,7 +61,13 @@ def up(
     hold: float | None,
     as_json: bool,
 ) -> None:
-    """Bring a tunnel up and keep it up. SERVICES: default is all that the host offers."""
+    """Bring a tunnel up and keep it up. SERVICES: default is all that the host offers.
+
+    \b
+    Examples:
+      stackctl tunnel up lab
+      stackctl tunnel up lab engine --foreground
+    """
     from stackctl.tunnel import auth, daemon, hosts, plan, state
 
     found = hosts.find(host, ctx.obj["stack_file"])
@@ -150,7 +156,13 @@ def _print_up(document: dict[str, Any], as_json: bool) -> None:
 @click.option("--all", "every", is_flag=True, help="All tunnels.")
 @click.pass_context
 def down(ctx: click.Context, host: str | None, every: bool) -> None:
-    """Take a tunnel down."""
+    """Take a tunnel down.
+
+    \b
+    Examples:
+      stackctl tunnel down lab
+      stackctl tunnel down --all
+    """
     from stackctl.tunnel import state
 
     if every == (host is not None):
@@ -173,7 +185,13 @@ def down(ctx: click.Context, host: str | None, every: bool) -> None:
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @click.pass_context
 def status(ctx: click.Context, host: str | None, as_json: bool) -> int:
-    """Show each tunnel, and prove each service with a request through it. Exit 4 when one is not well."""
+    """Show each tunnel, and prove each service with a request through it. Exit 4 when one is not well.
+
+    \b
+    Examples:
+      stackctl tunnel status
+      stackctl tunnel status lab --json
+    """
     from stackctl.tunnel import probe, state
 
     names = [_name(ctx, host)] if host else state.names()
@@ -230,7 +248,13 @@ def _print_status(document: dict[str, Any]) -> None:
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @click.pass_context
 def list_(ctx: click.Context, as_json: bool) -> None:
-    """List the known hosts and the tunnels that exist."""
+    """List the known hosts and the tunnels that exist.
+
+    \b
+    Examples:
+      stackctl tunnel list
+      stackctl tunnel list --json
+    """
     from stackctl.tunnel import hosts, state
 
     known = hosts.all_hosts(ctx.obj["stack_file"])
@@ -261,7 +285,12 @@ def list_(ctx: click.Context, as_json: bool) -> None:
 @click.option("-f", "--follow", is_flag=True, help="Go on as lines are written.")
 @click.pass_context
 def logs(ctx: click.Context, host: str, lines: int, follow: bool) -> None:
-    """Print what a background tunnel has logged."""
+    """Print what a background tunnel has logged.
+
+    \b
+    Examples:
+      stackctl tunnel logs lab -f
+    """
     from stackctl.tunnel import state
 
     path = state.folder(_name(ctx, host)) / "log"
@@ -285,7 +314,12 @@ def logs(ctx: click.Context, host: str, lines: int, follow: bool) -> None:
 @click.option("--fingerprint", metavar="SHA256:…", help="Trust the key only if it has this fingerprint.")
 @click.pass_context
 def trust(ctx: click.Context, host: str, yes: bool, fingerprint: str | None) -> None:
-    """Show a host's key and, after a yes, add it to known_hosts."""
+    """Show a host's key and, after a yes, add it to known_hosts.
+
+    \b
+    Examples:
+      stackctl tunnel trust lab
+    """
     from stackctl.tunnel import hosts
     from stackctl.tunnel import trust as trusting
 
@@ -312,7 +346,12 @@ def trust(ctx: click.Context, host: str, yes: bool, fingerprint: str | None) -> 
 @click.argument("host")
 @click.pass_context
 def open_(ctx: click.Context, host: str) -> None:
-    """Bring the tunnel up if it is down, then open the web UI in the browser."""
+    """Bring the tunnel up if it is down, then open the web UI in the browser.
+
+    \b
+    Examples:
+      stackctl tunnel open lab
+    """
     from stackctl.tunnel import state
 
     document = state.read(_name(ctx, host))
@@ -331,7 +370,12 @@ def open_(ctx: click.Context, host: str) -> None:
 @click.argument("host")
 @click.pass_context
 def env(ctx: click.Context, host: str) -> None:
-    """Print shell lines that point SDKs and the ollama command at the tunnel."""
+    """Print shell lines that point SDKs and the ollama command at the tunnel.
+
+    \b
+    Examples:
+      eval "$(stackctl tunnel env lab)"
+    """
     from stackctl.tunnel import state
 
     document = state.read(_name(ctx, host))
@@ -354,7 +398,12 @@ def env(ctx: click.Context, host: str) -> None:
 @click.option("--print", "only_print", is_flag=True, help="Print the unit, write nothing.")
 @click.pass_context
 def install(ctx: click.Context, host: str, services: tuple[str, ...], only_print: bool) -> None:
-    """Install a systemd user unit that keeps the tunnel up."""
+    """Install a systemd user unit that keeps the tunnel up.
+
+    \b
+    Examples:
+      stackctl tunnel install lab --print
+    """
     from stackctl.tunnel import hosts, unit
 
     stack_file = ctx.obj["stack_file"]

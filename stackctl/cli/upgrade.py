@@ -89,6 +89,11 @@ def rollback(context: click.Context, generation: int | None, data: str, resume: 
     """Go back to GENERATION (default: the one before), with its images and, where needed, its data.
 
     After an upgrade that was cut off it goes back to the version that was in force.
+
+    \b
+    Examples:
+      stackctl rollback
+      stackctl rollback 7 --data
     """
     if resume and undo:
         raise click.UsageError("--resume and --undo exclude each other")
@@ -103,6 +108,11 @@ def outdated(context: click.Context, as_json: bool) -> int:
     """List services for which a newer image exists. Prints nothing, and exits 0, when there is none.
 
     Exit code: 0 everything is current; 7 something is outdated; 1 a registry did not tell.
+
+    \b
+    Examples:
+      stackctl outdated
+      stackctl outdated --json
     """
     from stackctl.upgrade import versions
 
@@ -125,7 +135,13 @@ def outdated(context: click.Context, as_json: bool) -> int:
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @click.pass_context
 def generations(context: click.Context, as_json: bool) -> None:
-    """List the generations of this stack, and which one is in force."""
+    """List the generations of this stack, and which one is in force.
+
+    \b
+    Examples:
+      stackctl generations
+      stackctl generations --json
+    """
     stack = contexts.stack(context)
     current, previous = stack.store.current(), stack.store.previous()
     rows = []

@@ -52,7 +52,7 @@ def watch(ctx: click.Context, patterns: tuple[str, ...], interval: float, count:
 
 def _redraw(found: Plan, report: Report) -> None:
     policies = {row.check.id: registry.policy(row.check, found) for row in report.rows}
-    text = table.table(report, policies, colour="NO_COLOR" not in os.environ)
+    text = table.table(report, policies, colour=not os.environ.get("NO_COLOR"))
     click.clear()
     click.echo(f"{iso(report.at.wall)}  (Ctrl-C ends)\n{text}")
 

@@ -128,7 +128,9 @@ def interactive(argv: Sequence[str], env: Mapping[str, str]) -> int:
         return subprocess.run(argv, env=env, check=False).returncode
     except OSError as error:
         result = CommandResult(tuple(argv), 127, "", error.strerror or str(error), 0.0)
-        raise CommandError(f"cannot run {argv[0]}: {result.stderr}", result) from error
+        failure = CommandError(f"cannot run {argv[0]}: {result.stderr}", result)
+        failure.exit_code = 127  # as a shell has it: the exit code is the command's
+        raise failure from error
 
 
 def _start(

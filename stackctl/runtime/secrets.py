@@ -45,7 +45,11 @@ class SecretStore:
 
     def path(self, name: str) -> Path:
         if not NAME.match(name):
-            raise UsageError(f"'{name}' is not a secret's name: lower case letters, digits and _")
+            near = re.sub(r"[^a-z0-9]+", "_", name.lower()).strip("_0123456789")[:60] or "my_token"
+            raise UsageError(
+                f"'{name}' is not a secret's name: lower case letters, digits and _",
+                fix=f"stackctl secrets set {near}",
+            )
         return self.folder / name
 
     def get(self, name: str) -> Secret:

@@ -54,7 +54,10 @@ def parse_since(since: str | None) -> datetime | None:
     try:
         moment = datetime.fromisoformat(since)
     except ValueError:
-        raise UsageError(f"'{since}' is not a time; write it like 10m, 2h or 2026-01-31T12:00:00") from None
+        raise UsageError(
+            f"'{since}' is not a time; write it like 10m, 2h or 2026-01-31T12:00:00",
+            fix="stackctl logs --since 10m",
+        ) from None
     return moment if moment.tzinfo else moment.astimezone()
 
 

@@ -23,7 +23,7 @@ from llm_engine.api.keys import add, remove
 from llm_engine.api.metrics import MAX_KEYS, Metrics
 
 from tests.engine.api.test_ollama_routes import HI
-from tests.support.engine import EngineServer, start_engine
+from tests.support.engine import EngineServer, add_model, start_engine
 
 ENDLESS = {"model": "endless", "prompt": "go", "options": {"num_predict": 1_000_000}}
 
@@ -309,6 +309,22 @@ def test_preload_and_pin(start: Callable[..., EngineServer]) -> None:
     )
     assert names() == {"chat:latest", "tool:latest"}
     assert server.client.get("/readyz").status == 200
+    stopped = server.client.post("/api/generate", {"model": "tool", "keep_alive": 0})
+    assert stopped.json["done_reason"] == "unload"
+    (pinned,) = server.runners()
+    os.kill(pinned, signal.SIGKILL)
+    wait_for(lambda: set(server.runners()) - {pinned} and names() == {"chat:latest"})
+
+
+def test_a_preloaded_model_is_as_its_first_request_wants_it(chat_gguf: Path, tmp_path: Path) -> None:
+    add_model(tmp_path / "models", "narrow", chat_gguf, params={"num_ctx": 128})
+    server = start_engine(tmp_path / "models", tmp_path / "log", LLM_ENGINE_PRELOAD="narrow")
+    try:
+        wait_for(
+            lambda: [row["context_length"] for row in server.client.get("/api/ps").json["models"]] == [128]
+        )
+    finally:
+        server.stop()
 
 
 def test_requests_are_logged_when_asked_for(start: Callable[..., EngineServer], tmp_path: Path) -> None:

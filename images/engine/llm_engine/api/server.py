@@ -25,9 +25,8 @@ import uvicorn
 from llm_engine import __version__, logs
 from llm_engine.api.app import App, create_app
 from llm_engine.api.keys import KeysFileError
-from llm_engine.api.lookup import files_of
+from llm_engine.api.preload import preload
 from llm_engine.api.watchers import watch_gpus, watch_loop
-from llm_engine.durations import FOREVER
 from llm_engine.errors import EngineError
 from llm_engine.settings import Settings
 
@@ -218,7 +217,7 @@ async def _background(app: App) -> AsyncIterator[None]:
             watch_loop(app.engine.metrics, lambda: bool(app.engine.running)), name="loop watch"
         ),
         asyncio.create_task(watch_gpus(app.engine), name="gpu watch"),
-        asyncio.create_task(_preload(app), name="preload"),
+        asyncio.create_task(preload(app.engine), name="preload"),
         asyncio.create_task(_clean(app), name="clean"),
     ]
     app.engine.ready = True
@@ -240,16 +239,3 @@ async def _clean(app: App) -> None:
         return
     if removed:
         log.info("removed unused files", extra={"data": {"files": list(removed)}})
-
-
-async def _preload(app: App) -> None:
-    settings = app.engine.settings
-    for name in dict.fromkeys((*settings.pin, *settings.preload)):
-        pinned = name in settings.pin
-        try:
-            files = files_of(await app.engine.models.get(name))
-            async with app.engine.scheduler.use(files, None, FOREVER if pinned else None, "preload"):
-                if pinned:
-                    app.engine.scheduler.keep(files)
-        except Exception as error:  # noqa: BLE001 - a missing model must not keep the server from serving
-            log.error("preload failed", extra={"data": {"model": name, "reason": str(error)}})

@@ -20,10 +20,11 @@ from llm_engine.durations import FOREVER
 from llm_engine.runner.messages import GenerateRequest, LoadSpec
 from llm_engine.scheduler import Limits, Scheduler
 from llm_engine.scheduler.errors import Busy, LoadError, ShuttingDown
-from llm_engine.scheduler.memory import Shape
+from llm_engine.scheduler.memory import Shape, need
 from llm_engine.scheduler.options import RunnerOptions
 from llm_engine.scheduler.plan import Defaults, ModelFiles
 from llm_engine.scheduler.process import RunnerProcess
+from llm_engine.scheduler.room import RAM_MARGIN
 from llm_engine.scheduler.scheduler import start_runner
 
 
@@ -168,6 +169,19 @@ async def test_parked_prefixes_make_way_before_a_model_does(
         await _use(scheduler, small)
         assert (await runner.stats()).parked_bytes == 0
     assert loaded(scheduler) == {"a", "b"}
+    await scheduler.close(0)
+
+
+async def test_mapped_weights_are_not_free_memory(gate: Gate, files: Files) -> None:
+    """The system says so, as it could read them again; two models that did so in turn would only read."""
+    shape = Shape(layers=(1 << 20,), kv_elements=(16,))
+    wanted = need(shape, cells=4096, num_batch=512, kv_type="f16").total
+    scheduler = Scheduler(
+        Defaults(context_length=4096, num_parallel=1), start=gate, ram=lambda: wanted + RAM_MARGIN + 1000
+    )
+    await _use(scheduler, files("a"))
+    await _use(scheduler, replace(files("b"), shape=shape))
+    assert loaded(scheduler) == {"b"}
     await scheduler.close(0)
 
 

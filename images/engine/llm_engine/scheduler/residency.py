@@ -104,6 +104,8 @@ class Residency:
         self.load_seconds = 0.0
         self.progress = 0.0
         self.reserved = 0
+        self.maps = True
+        """Whether its weights are mapped from their file."""
         self.vram: Mapping[int, int] = {}
         """Bytes by GPU that it was promised."""
         self.evict = False

@@ -123,12 +123,13 @@ class Room:
         reserve = self.limits.gpu_overhead
         if residency.cautious:
             reserve += max((gpu.total // CAUTION for gpu in gpus), default=0)
-        promised = sum(_still_to_come(other) for other in others)
+        promised = sum(_still_to_come(other) + _mapped(other) for other in others)
         return Machine(gpus, self._ram() - promised - RAM_MARGIN, reserve, self.limits.spread)
 
     def _promise(self, residency: Residency, load: Load, gpus: Sequence[memory.Gpu]) -> None:
         residency.reserved = max(load.placement.ram, 1)
         residency.vram = load.placement.vram
+        residency.maps = load.spec.mmap
         if residency.vram:
             self._ledger.promise(residency, residency.vram, gpus)
 
@@ -165,6 +166,7 @@ class Room:
 
     def loaded(self, residency: Residency) -> None:
         self._ledger.loaded(residency)
+        residency.vram = _measured(residency)
         self._changed.set()
         self.observer.loaded(residency.name, residency.load_seconds)
 
@@ -232,10 +234,29 @@ def _neighbours(others: Sequence[Residency]) -> list[Neighbour]:
     ]
 
 
+def _mapped(other: Residency) -> int:
+    """Weights that are mapped from their file. The system counts their pages as free, as it could read them
+    again; a model that had to do so for every token would not be a loaded one."""
+    info = other.process.info if other.process is not None else None
+    return sum(size for device, size in info.memory.items() if "Mapped" in device) if info else 0
+
+
+def _measured(residency: Residency) -> dict[int, int]:
+    """What it took of each GPU: what llama.cpp says, shared out as was reckoned."""
+    info = residency.process.info if residency.process is not None else None
+    reckoned = sum(residency.vram.values())
+    if info is None or not info.size_vram or not reckoned:
+        return dict(residency.vram)
+    taken = info.size_vram + memory.GPU_RESERVE * len(residency.vram)
+    return {index: size * taken // reckoned for index, size in residency.vram.items()}
+
+
 def _still_to_come(other: Residency) -> int:
     """Memory that a model being loaded beside us will take, but has not yet."""
     if other.state is not State.LOADING:
         return 0
+    if other.maps:  # what is read is not taken, see `_mapped`, and the cache comes last
+        return other.reserved
     return int(other.reserved * (1 - other.progress))
 
 

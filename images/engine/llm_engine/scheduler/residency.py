@@ -109,6 +109,9 @@ class Residency:
         self.vram: Mapping[int, int] = {}
         """Bytes by GPU that it was promised."""
         self.evict = False
+        """Whether it was asked to make room."""
+        self.distrusted = False
+        """Whether its runner is to be replaced."""
         self.closing = False
         self.unloaded = asyncio.Event()
         """Set when its memory has come back; cleared when it is loaded again."""
@@ -160,7 +163,7 @@ class Residency:
         """Whether whoever comes now gets it at once, if it is loaded as they want it."""
         return (
             self.state is State.READY
-            and not self.evict
+            and not self.going
             and not len(self.queue)
             and self.active < self.slots
             and self.process is not None
@@ -181,9 +184,13 @@ class Residency:
         return self.active > 0 or self.state in (State.LOADING, State.STOPPING)
 
     @property
+    def going(self) -> bool:
+        return self.evict or self.distrusted
+
+    @property
     def leaving(self) -> bool:
         """Whether its memory will come back without anybody having to end first."""
-        return self.state is State.STOPPING or (self.evict and not self.active)
+        return self.state is State.STOPPING or (self.going and not self.active)
 
     @property
     def occupies(self) -> bool:
@@ -235,7 +242,7 @@ class Residency:
             if self.closing:
                 self._fail_all(ShuttingDown())
                 break
-            if self.state is State.READY and self.evict:
+            if self.state is State.READY and self.going:
                 break
             if self.state is State.EMPTY:
                 await self._load(waiter)
@@ -247,8 +254,8 @@ class Residency:
                 self._grant()
             else:
                 return
-        if self.state is State.READY and not self.active and (self.evict or self.closing or self._expired()):
-            await self._unload("evicted" if self.evict else "expired")
+        if self.state is State.READY and not self.active and (self.going or self.closing or self._expired()):
+            await self._unload("evicted" if self.evict else "distrusted" if self.distrusted else "expired")
             if len(self.queue):
                 self.wake()
 
@@ -380,7 +387,7 @@ class Residency:
         """The process has ended; what it held counts as free once the GPUs say so."""
         await self.landlord.freed(self)
         self.process, self.spec = None, None
-        self.evict = False
+        self.evict = self.distrusted = False
         self.state = State.EMPTY
         self.unloaded.set()
 

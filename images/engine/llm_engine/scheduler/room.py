@@ -81,11 +81,10 @@ class Room:
             self._asked = []
             try:
                 return await self._make_room(residency, waiter)
-            except BaseException:
-                for other in self._asked:  # it need not go for somebody who does not come
+            finally:
+                for other in self._asked:  # who is still there need not go any more
                     other.evict = False
                     other.wake()
-                raise
 
     async def _make_room(self, residency: Residency, waiter: Waiter) -> LoadSpec:
         while True:
@@ -177,7 +176,7 @@ class Room:
 
     async def leaving(self, residency: Residency) -> None:
         """Notes what is free before it goes, to know when all of it has come back."""
-        if residency in self._asked:
+        if residency.evict:
             self.observer.evicted(residency.name)
         if residency.vram and self.gpus.known:
             self._before[residency.key] = sum(gpu.free for gpu in (await self.gpus.look()).gpus)

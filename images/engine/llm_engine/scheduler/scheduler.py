@@ -210,7 +210,7 @@ class Scheduler:
         """Has a runner that cannot be relied on any more replaced, once nobody uses it."""
         for residency in self.residencies():
             if residency.process is runner:
-                residency.evict = True
+                residency.distrusted = True
                 residency.wake()
 
     def find(self, key: str) -> Residency | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from llm_engine.runner.threads import default_threads
 from llm_engine.scheduler.fit import Evict, Load, Machine, Neighbour, Short, Verdict, decide
 from llm_engine.scheduler.memory import Gpu, Shape
 from llm_engine.scheduler.options import RunnerOptions
@@ -150,3 +151,13 @@ def test_what_is_loaded_with_an_automatic_context_serves_whoever_asks_for_none()
 def test_on_the_processor_the_gpu_does_not_set_the_context(headers: dict[str, Shape]) -> None:
     found = verdict(headers["8b"], machine(48), num_gpu=0)
     assert isinstance(found, Load) and found.spec.num_ctx == 4096 and not found.placement.vram
+
+
+def test_what_is_asked_for_by_number_may_be_what_there_is_anyway() -> None:
+    files = ModelFiles("m", "/m.gguf", Shape(n_ctx_train=4096))
+    loaded = make_plan(files, RunnerOptions(), Defaults())
+    spec = spec_for(loaded, Defaults())
+    same = RunnerOptions(num_thread=default_threads(), num_batch=512, use_mmap=True, use_mlock=False)
+    assert satisfies(loaded, spec, make_plan(files, same, Defaults()))
+    more = RunnerOptions(num_thread=default_threads() + 1)
+    assert not satisfies(loaded, spec, make_plan(files, more, Defaults()))

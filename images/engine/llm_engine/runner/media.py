@@ -22,7 +22,8 @@ from numpy.typing import NDArray
 
 from llm_engine.runner.library import lib
 from llm_engine.runner.messages import Media
-from llm_engine.runner.model import FLASH_ATTN, Context, LoadError, Model, default_threads
+from llm_engine.runner.model import FLASH_ATTN, Context, LoadError, Model
+from llm_engine.runner.threads import default_threads
 from llm_engine.runner.vocab import TokenArray
 
 KEPT_BYTES = 512 << 20

@@ -11,10 +11,9 @@ import os
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import psutil
-
 from llm_engine.runner.library import errors, lib, memory_log
 from llm_engine.runner.messages import NUMA, SPLIT_MODES, LoadSpec
+from llm_engine.runner.threads import default_threads
 
 KV_TYPES = {
     "f32": 0,
@@ -55,13 +54,6 @@ def _because() -> str:
     """The first thing llama.cpp complained about; what follows it is usually an echo."""
     said = next((line for line in errors if line), "")
     return f": {said.split(': ', 1)[-1]}" if said else ""
-
-
-def default_threads() -> int:
-    """Physical cores: a second thread per core slows matrix work down. Limits of the container count."""
-    allowed = len(os.sched_getaffinity(0))
-    physical = psutil.cpu_count(logical=False) or allowed
-    return max(1, min(allowed, physical))
 
 
 class Model:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 from llm_engine.runner.messages import Adapter, LoadSpec
+from llm_engine.runner.threads import default_threads
 from llm_engine.scheduler.memory import Shape
 from llm_engine.scheduler.options import RunnerOptions
 
@@ -147,7 +148,7 @@ def satisfies(loaded: Plan, spec: LoadSpec, wanted: Plan, automatic_ctx: int | N
     options = wanted.options
     asked = (
         (options.num_batch, spec.num_batch),
-        (options.num_thread or None, spec.threads),
+        (options.num_thread or None, spec.threads or default_threads()),
         (options.use_mmap, spec.mmap),
         (options.use_mlock, spec.mlock),
         (options.draft_num_predict if wanted.files.draft else None, spec.draft_max),

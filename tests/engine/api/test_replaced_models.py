@@ -29,11 +29,16 @@ def names(server: EngineServer) -> list[str]:
     return [row["name"] for row in server.client.get("/api/ps").json["models"]]
 
 
-def test_a_deleted_model_leaves(server: EngineServer) -> None:
+def test_a_deleted_model_leaves(server: EngineServer, tmp_path: Path) -> None:
     client = server.client
     assert client.post("/api/generate", {**FOREVER, "model": "chat"}).status == 200
     assert client.post("/api/generate", {**FOREVER, "model": "one"}).status == 200
     assert sorted(names(server)) == ["chat:latest", "one:latest"] and len(server.runners()) == 1
+    (manifest,) = (tmp_path / "models" / "manifests").glob("*/*/chat/latest")
+    whole = manifest.read_bytes()
+    manifest.write_bytes(b"{")
+    assert len(names(server)) == 2, "what cannot be read now has not been deleted"
+    manifest.write_bytes(whole)
     assert client.request("DELETE", "/api/delete", {"model": "chat"}).status == 200
     wait_for(lambda: names(server) == ["one:latest"])
     assert len(server.runners()) == 1, "the weights have another name"

@@ -67,7 +67,7 @@ class Models:
         """What a loaded model of this name is told by; None where there is no such model any more."""
         try:
             model = self.store.resolve(name)
-        except ModelsError:
+        except ModelNotFound:
             return None
         return _paths(model, memory.Shape()).key if model.model_paths else None
 

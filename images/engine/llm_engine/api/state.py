@@ -14,6 +14,7 @@ from llm_engine.api.failures import runner_error, scheduler_error
 from llm_engine.api.keys import KeyRing
 from llm_engine.api.metrics import Metrics
 from llm_engine.api.requestlog import RequestLog
+from llm_engine.models.errors import ModelsError
 from llm_engine.models.registry.pull import Puller
 from llm_engine.runner.messages import Stats
 from llm_engine.scheduler import Lease, Scheduler
@@ -123,8 +124,11 @@ class Engine:
         were loaded, by this server or by another program on the same directory."""
         for residency in self.scheduler.residencies():
             for name in list(residency.names):
-                if (key := self.models.key(name)) != residency.key:
-                    self.scheduler.forget(name, besides=key)
+                with contextlib.suppress(
+                    ModelsError, OSError
+                ):  # a store that cannot be read says nothing of it
+                    if (key := self.models.key(name)) != residency.key:
+                        self.scheduler.forget(name, besides=key)
 
     async def refresh_stats(self) -> None:
         """Asks each runner how full its cache is. One that is frozen or dying must not hold up whoever asks

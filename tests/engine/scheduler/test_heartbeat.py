@@ -106,7 +106,7 @@ def test_steps_that_end_keep_it_alive() -> None:
 
 @pytest.fixture
 async def runner(endless_gguf: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
-    monkeypatch.setattr("llm_engine.scheduler.process.BEAT_SECONDS", 0.1)
+    monkeypatch.setattr("llm_engine.scheduler.process.BEAT_SECONDS", 0.3)
     runner = await RunnerProcess.start(LoadSpec(str(endless_gguf), num_ctx=256))
     yield runner
     await runner.stop(0.1)
@@ -162,7 +162,7 @@ async def test_nothing_is_asked_of_an_idle_runner(
     await runner.tokenize("x")
     sent: list[str] = []
     monkeypatch.setattr(runner, "_send", lambda kind, *_: sent.append(kind))
-    await asyncio.sleep(0.5)
+    await asyncio.sleep(0.7)
     assert sent == []
 
 

@@ -6,6 +6,8 @@ import os
 
 from stackctl.doctor.finding import Finding, error, ok, skipped, warning
 from stackctl.doctor.host import Host, version_numbers
+from stackctl.errors import StackctlError
+from stackctl.runtime.docker import endpoint
 
 # `start_interval` and `configs` need it; older ones fail on the rendered file.
 OLDEST_COMPOSE = (2, 23)
@@ -58,12 +60,16 @@ def compose_version(host: Host) -> Finding:
 
 
 def socket_permission(host: Host) -> Finding:
-    path = os.environ.get("DOCKER_HOST", "unix:///var/run/docker.sock")
+    try:
+        engine = endpoint.resolve()
+    except StackctlError as failed:
+        return error("docker-socket", failed.what, failed.fix or "docker context ls")
+    path = engine.host
     if not path.startswith("unix://"):
         return warning(
             "docker-socket",
-            f"DOCKER_HOST is {path}: bind mounts mean that machine's disk",
-            "unset DOCKER_HOST",
+            f"the engine is at {path} ({engine.source}): bind mounts mean that machine's disk",
+            "docker context use default" if engine.source != "DOCKER_HOST" else "unset DOCKER_HOST",
         )
     file = path.removeprefix("unix://")
     if not os.path.exists(file):

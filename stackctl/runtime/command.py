@@ -179,7 +179,8 @@ def _start(
 def failed(result: CommandResult) -> CommandError:
     said = redacted(tail(result.stderr) or tail(result.stdout) or "it said nothing")
     name = shlex.join(result.argv[:3]) + (" …" if len(result.argv) > 3 else "")
-    return CommandError(f"{redacted(name)}: exit {result.returncode}: {said}", result)
+    fix = "stackctl doctor --only docker" if "Cannot connect to the Docker daemon" in said else None
+    return CommandError(f"{redacted(name)}: exit {result.returncode}: {said}", result, fix=fix)
 
 
 def tail(text: str, lines: int = 5) -> str:

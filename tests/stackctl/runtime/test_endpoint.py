@@ -111,3 +111,23 @@ def test_certificates_of_a_context_go_along(home: Path) -> None:
 
 def _folders(folder: str, names: list[str]) -> list[str]:
     return [name for name in names if (Path(folder) / name).is_dir()]
+
+
+@pytest.mark.docker
+def test_doctor_and_health_look_at_the_same_engine(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from stackctl.config import StackConfig
+    from stackctl.doctor.docker import socket_permission
+    from stackctl.doctor.host import Host
+    from stackctl.health.look.docker import DockerView
+    from stackctl.health.look.runtime import RuntimeUnreachable
+
+    host = Host(StackConfig(name="t", runtime="docker"))
+    docker("context", "use", "two")
+    assert "/run/two.sock does not exist" in socket_permission(host).evidence
+    with pytest.raises(RuntimeUnreachable):
+        DockerView("t").ping()
+    monkeypatch.setenv("DOCKER_CONTEXT", "gone")
+    found = socket_permission(host)
+    assert found.severity == "error" and "context 'gone'" in found.evidence
+    with pytest.raises(RuntimeUnreachable, match="context 'gone'"):
+        DockerView("t").ping()

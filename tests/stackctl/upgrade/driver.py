@@ -3,23 +3,28 @@
 python driver.py MOMENT stackctl-arguments...
 
 MOMENT: a number N: SIGKILL right after the Nth journalled end of a step; `module:function` or
-`module:Class.method`: SIGKILL as it is entered; `chat:PORT:DATABASE`: nothing is killed, but whenever a step
-ends while the web UI at that port serves, somebody writes a chat into its database.
+`module:Class.method`: SIGKILL as it is entered; `copy:FOLDER`: nothing is killed, but all that a kill right
+after the Nth end of a step would leave on the disk is copied to FOLDER/N; `chat:PORT:DATABASE`: nothing is
+killed, but whenever a step ends while the web UI at that port serves, somebody writes a chat into its
+database.
 """
 
 import contextlib
 import importlib
 import os
+import shutil
 import signal
 import sqlite3
 import sys
 import urllib.request
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, NoReturn
 
 from stackctl.cli.main import main
 from stackctl.procedures.journal import Journal
 
+KEPT = ("state", "stack.lock")
 BORDERS = ("step.done", "step.skipped", "step.not-needed")
 
 
@@ -51,6 +56,15 @@ def on_entering(name: str) -> None:
     setattr(owner, last, die)
 
 
+def copy(number: int, target: Path) -> None:
+    for name in KEPT:
+        if Path(name).is_dir():
+            shutil.copytree(name, target / str(number) / name, symlinks=True)
+        elif Path(name).exists():
+            (target / str(number)).mkdir(parents=True, exist_ok=True)
+            shutil.copy2(name, target / str(number) / name)
+
+
 def chat(port: str, database: str, step: str) -> None:
     with contextlib.suppress(OSError):
         urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=2).close()
@@ -62,6 +76,9 @@ def chat(port: str, database: str, step: str) -> None:
 def drive(moment: str, argv: list[str]) -> None:
     if moment.isdigit():
         after_each_step(lambda passed, _step: die() if passed == int(moment) else None)
+    elif moment.startswith("copy:"):
+        target = Path(moment.partition(":")[2])
+        after_each_step(lambda passed, _step: copy(passed, target))
     elif moment.startswith("chat:"):
         _, port, database = moment.split(":", 2)
         after_each_step(lambda _passed, step: chat(port, database, step))

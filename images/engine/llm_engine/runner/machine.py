@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
+from llm_engine.runner import pages
 from llm_engine.runner.apart import Apart
 from llm_engine.runner.cache import Cache
 from llm_engine.runner.draft import Drafter
@@ -41,6 +42,8 @@ class Machine:
         self.spec = spec
         self._writer = writer
         self.model = Model(spec, on_progress)
+        if not self.model.mapped:
+            pages.enlarge()
         self.vocab = Vocab(self.model.handle)
         self.n_ctx_train = self.model.trained_context
         self.generates = not (spec.embedding or self.model.encoder_only or self.model.pooling != "none")

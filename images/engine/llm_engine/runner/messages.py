@@ -47,7 +47,8 @@ class LoadSpec:
     threads_batch: int | None = None
     kv_type: str = "f16"
     flash_attn: str = "auto"
-    mmap: bool = True
+    mmap: bool | None = None
+    """Whether to map the file instead of reading it; None: unless it is small and a processor computes."""
     mlock: bool = False
     numa: str | None = None
     rope_freq_base: float = 0.0

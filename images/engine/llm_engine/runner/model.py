@@ -13,6 +13,7 @@ from typing import Any
 
 from llm_engine.runner.library import errors, lib, memory_log
 from llm_engine.runner.messages import NUMA, SPLIT_MODES, LoadSpec
+from llm_engine.runner.room import available_ram
 from llm_engine.runner.threads import default_threads
 
 KV_TYPES = {
@@ -36,6 +37,8 @@ IDLE_SEQUENCES = 56
 IDLE_CELLS = 256
 # Architectures whose memory sums up what has left the window.
 COMPRESSED = ("deepseek4", "hy_v4", "dots3note")
+# Weights of up to so many bytes are read in a moment.
+SMALL = 1 << 30
 # Models that keep one state per sequence pay for every sequence there could be, so they get few.
 SPARE_STATES = 4
 
@@ -67,8 +70,19 @@ class Model:
         if spec.numa:
             lib.llama_numa_init(_choice("numa", NUMA, spec.numa))
         self._keep: list[Any] = []
+        self.mapped = spec.mmap if spec.mmap is not None else not self._worth_reading()
         self.handle = self._load([spec.model_path, *spec.splits], on_progress)
         self.adapters = [self._adapter(adapter.path) for adapter in spec.adapters]
+
+    def _worth_reading(self) -> bool:
+        """Whether to have the weights in memory of our own, where `pages` can make them faster to compute
+        with. A large file is better mapped: that costs no time, and no memory that is not the cache's.
+        """
+        spec = self.spec
+        if spec.num_gpu != 0 and lib.llama_supports_gpu_offload():
+            return False
+        size = sum(os.path.getsize(path) for path in (spec.model_path, *spec.splits))
+        return size <= min(SMALL, available_ram() // 4)
 
     def _load(self, paths: Sequence[str], on_progress: Callable[[float], bool]) -> Any:
         spec = self.spec
@@ -77,7 +91,7 @@ class Model:
         params.main_gpu = spec.main_gpu
         params.split_mode = _choice("split_mode", SPLIT_MODES, spec.split_mode)
         params.load_mode = {(True, False): 1, (True, True): 3, (False, True): 2, (False, False): 0}[
-            spec.mmap, spec.mlock
+            self.mapped, spec.mlock
         ]
         if spec.tensor_split:
             room = lib.llama_max_devices()

@@ -117,7 +117,7 @@ def spec_for(plan: Plan, defaults: Defaults) -> LoadSpec:
         threads=options.num_thread or None,
         kv_type=defaults.kv_type,
         flash_attn={None: "auto", True: "on", False: "off"}[defaults.flash_attention],
-        mmap=options.use_mmap is not False,
+        mmap=options.use_mmap,
         mlock=bool(options.use_mlock),
         embedding=plan.files.embedding,
         max_queue=defaults.max_queue,

@@ -128,7 +128,7 @@ class Room:
     def _promise(self, residency: Residency, load: Load, gpus: Sequence[memory.Gpu]) -> None:
         residency.reserved = max(load.placement.ram, 1)
         residency.vram = load.placement.vram
-        residency.maps = load.spec.mmap
+        residency.maps = load.spec.mmap is not False  # None: the runner decides, and may map
         if residency.vram:
             self._ledger.promise(residency, residency.vram, gpus)
 

@@ -62,7 +62,7 @@ class GenerationStore:
             (
                 Generation(int(entry.name), entry)
                 for entry in self.root.iterdir()
-                if re.fullmatch(r"\d{4,}", entry.name) and (entry / "meta.json").is_file()
+                if re.fullmatch(r"\d{4,}", entry.name) and _readable(entry)
             ),
             key=lambda generation: generation.number,
         )
@@ -153,6 +153,16 @@ class GenerationStore:
         aside.symlink_to(generation.path.name)
         aside.rename(self.root / name)
         _sync_folder(self.root)
+
+
+def _readable(folder: Path) -> bool:
+    """One that was damaged is none: `up` makes a new one, and `down` goes on."""
+    try:
+        found = json.loads((folder / "meta.json").read_text(encoding="utf-8"))
+        lock = json.loads((folder / "lock.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    return isinstance(found, dict) and isinstance(lock, dict) and "runtime" in found
 
 
 def _sync_folder(folder: Path) -> None:

@@ -73,3 +73,18 @@ def test_a_link_to_nowhere_is_nothing_in_force(store: GenerationStore) -> None:
     (store.root / "current").unlink()
     (store.root / "current").symlink_to("0099")
     assert store.current() is None
+
+
+@pytest.mark.parametrize(
+    ("name", "damage"),
+    [("meta.json", "{"), ("meta.json", ""), ("meta.json", "[]"), ("meta.json", "{}"), ("lock.json", "[")],
+)
+def test_a_damaged_generation_is_none_and_its_number_is_not_given_again(
+    store: GenerationStore, name: str, damage: str
+) -> None:
+    first, second = write(store), write(store, "y")
+    store.activate(first)
+    store.activate(second)
+    (second.path / name).write_text(damage)
+    assert store.current() is None and store.previous() == first
+    assert [one.number for one in store.all()] == [1] and write(store).number == 3

@@ -17,6 +17,7 @@ import yaml
 from pydantic import ValidationError
 
 from stackctl.errors import ConfigError
+from stackctl.procedures import inputs
 from stackctl.procedures.model import FrontMatter, StepSpec
 
 _FENCE = re.compile(r"^(?P<indent> {0,3})(?P<fence>`{3,}|~{3,})\s*(?P<info>[^\n`]*?)\s*$")
@@ -109,6 +110,8 @@ def _front_matter(text: str, problems: list[str]) -> tuple[FrontMatter | None, i
             front = FrontMatter.model_validate(data)
         except ValidationError as error:
             problems.extend(_describe(error, "front matter", FrontMatter))
+        else:
+            problems.extend(f"front matter: {wrong}" for wrong in inputs.wrong_defaults(front))
     return front, end + 2, lines[end + 1 :]
 
 

@@ -91,6 +91,18 @@ def _convert(spec: InputSpec, raw: Any) -> Any:
     return str(raw)
 
 
+def wrong_defaults(front: FrontMatter) -> list[str]:
+    """A default is held to what a given value is held to."""
+    found = []
+    for name, spec in front.inputs.items():
+        if spec.default is not None:
+            try:
+                _checked(spec, spec.default)
+            except ValueError as error:
+                found.append(f"inputs.{name}.default: {error}")
+    return found
+
+
 def redacted(front: FrontMatter, values: Mapping[str, Any]) -> dict[str, Any]:
     return {
         name: REDACTED if front.inputs[name].secret and value is not None else redacted_values(value)

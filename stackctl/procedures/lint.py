@@ -22,6 +22,7 @@ from stackctl.procedures.model import Action, Argv, Operation, Shell
 from stackctl.procedures.suggest import did_you_mean
 
 _STEP_FACTS = ("state", "changed", "answer", "output", "exit")
+_MEANT_FOR_A_SHELL = re.compile(r"(\|\|?|&&?|\d?>>?|<<?|~(/.*)?|\$\{?[A-Za-z_]\w*\}?(/.*)?)$")
 PHASES = ("check", "run", "verify", "undo")
 
 
@@ -103,6 +104,13 @@ def _operation(
             yield "error", "hidden-shell", f"it is shell, and must say `shell: true`: {text}"
         elif text is not None:
             yield from _shell(text)
+        for word in operation.argv:
+            if _MEANT_FOR_A_SHELL.match(word):
+                yield (
+                    "warning",
+                    "no-shell",
+                    f"{word!r} is given to {operation.argv[0]} as it is: no shell reads it",
+                )
     else:
         values = [operation.command, operation.env]
         yield from _shell(operation.command)

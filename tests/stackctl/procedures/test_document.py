@@ -91,3 +91,18 @@ def test_bad_pages(text: str, told: str) -> None:
 def test_step_ids_are_unique() -> None:
     with pytest.raises(ProcedureInvalid, match="not a valid"):
         page("id: a\ntitle: A\nrun: [ls]", "id: a\ntitle: A\nrun: [ls]")
+
+
+@pytest.mark.parametrize(
+    ("spec", "told"),
+    [
+        ("{type: integer, default: three}", "inputs.n.default: 'three' is not a whole number"),
+        ("{choices: [a, b], default: c}", "inputs.n.default: 'c' is not one of a, b"),
+        ("{pattern: '[0-9]+', default: x}", "inputs.n.default: 'x' does not match"),
+        ("{type: duration, default: soon}", "inputs.n.default: 'soon' is not a duration"),
+    ],
+)
+def test_a_default_is_held_to_what_a_value_is_held_to(spec: str, told: str) -> None:
+    with pytest.raises(ProcedureInvalid) as refused:
+        page("id: a\ntitle: A\nrun: [ls]", front=f"id: demo\ntitle: T\ninputs:\n  n: {spec}\n")
+    assert told in refused.value.problems[0]

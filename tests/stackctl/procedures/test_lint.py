@@ -31,6 +31,8 @@ ACTION = "id: a\ntitle: A\n"
         (ACTION + "run: [ssh, -p, '22', far, 'ls; id']", "hidden-shell", "ls; id"),
         (ACTION + "run: {argv: [sh, -c, 'rm $x'], shell: true}", "unquoted-shell", "$x"),
         (ACTION + "run: {argv: [sh, -c, ls], shell: true}", "shell", "uses a shell"),
+        (ACTION + "run: [cp, '$HOME/b', x]", "no-shell", "'$HOME/b' is given to cp as it is"),
+        (ACTION + "run: [ls, '|', wc]", "no-shell", "no shell reads it"),
         (ACTION + "check: [rm, -f, /x]\nrun: [ls]", "changing-check", "rm -f /x"),
         (ACTION + "confirm: 'Go to ${{ inputs.nope }}?'\nrun: [ls]", "dangling-placeholder", "confirm: "),
         (ACTION + "manual: 'Go to ${{ steps.nope.x }}'", "dangling-placeholder", "manual: "),

@@ -1,5 +1,5 @@
-"""The new engine beside the old one, on another port, under a project of its own, for as long as it is
-probed.
+"""The new engine beside the old one, on another port, for as long as it is probed: under a compose project of
+its own, or with the local runtime as a process (`runtime.local.beside`).
 
 It sees the models read-only. It is started only where memory is left for a second engine.
 """
@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import re
 import socket
+import subprocess
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,21 +19,15 @@ import yaml
 
 from stackctl.config.section import format_size
 from stackctl.engine_api import EngineClient
-from stackctl.errors import UnhealthyError
+from stackctl.errors import StackctlError, UnhealthyError
 from stackctl.operations.context import Stack
-from stackctl.runtime.command import run
+from stackctl.runtime.command import run, tail
 from stackctl.runtime.docker import compose
 from stackctl.runtime.generations import Generation
+from stackctl.runtime.local import beside
 
 SPARE = 256 << 20
 MEMINFO = Path("/proc/meminfo")
-
-
-def cannot(stack: Stack) -> str | None:
-    """Why a second engine cannot run beside the first; None when it can."""
-    if stack.choice.name != "docker":
-        return "a second engine needs the docker runtime"
-    return no_room(stack)
 
 
 def no_room(stack: Stack) -> str | None:
@@ -58,6 +53,13 @@ def no_room(stack: Stack) -> str | None:
 @contextlib.contextmanager
 def running(stack: Stack, generation: Generation, within: float) -> Iterator[EngineClient]:
     port = _free_port()
+    if generation.runtime != "docker":
+        log = stack.config.state_path / "canary.log"
+        with beside.engine(generation, port, log) as process:
+            client = EngineClient(f"http://127.0.0.1:{port}", timeout=120)
+            _wait_for_answer(client, process, log, within)
+            yield client
+        return
     project = f"{stack.name}-canary"
     file = stack.config.state_path / "canary" / "compose.yaml"
     file.parent.mkdir(parents=True, exist_ok=True)
@@ -72,7 +74,9 @@ def running(stack: Stack, generation: Generation, within: float) -> Iterator[Eng
 
 
 def remove(stack: Stack) -> None:
-    """Also after a crash: by the project's name alone."""
+    """Also after a crash: by the project's name alone. A process ends with whoever started it."""
+    if stack.choice.name != "docker":
+        return
     run(
         ["docker", "compose", "-p", f"{stack.name}-canary", "down", "--volumes", "--timeout", "2"],
         timeout=120,
@@ -119,6 +123,21 @@ def _wait_healthy(project: str, within: float) -> None:
         if state != "running" or health == "unhealthy" or time.monotonic() > ends:
             raise UnhealthyError(f"the canary is {state} and {health}")
         time.sleep(0.3)
+
+
+def _wait_for_answer(
+    client: EngineClient, process: subprocess.Popen[bytes], log: Path, within: float
+) -> None:
+    ends = time.monotonic() + within
+    while True:
+        with contextlib.suppress(StackctlError):
+            client.version()
+            return
+        if process.poll() is not None or time.monotonic() > ends:
+            state = "does not answer" if process.poll() is None else f"ended with {process.returncode}"
+            said = tail(log.read_text(errors="replace")) or "it said nothing"
+            raise UnhealthyError(f"the canary {state}: {said}")
+        time.sleep(0.1)
 
 
 def _free_port() -> int:

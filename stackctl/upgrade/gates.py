@@ -85,7 +85,7 @@ def speed(stack: Stack, old: Baseline) -> str:
 def _once_more(stack: Stack, old: Baseline, new: Baseline) -> tuple[Baseline, Baseline]:
     """The baseline is of another moment: the host may have been idle then and be busy now."""
     current = stack.store.current()
-    why_not = canary.cannot(stack)
+    why_not = canary.no_room(stack)
     if current is not None and why_not is None:
         stack.say("slower than the baseline: starting the old version beside it, to ask both in turn")
         grace = stack.config.services.engine.start_grace

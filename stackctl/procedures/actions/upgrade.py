@@ -145,8 +145,6 @@ def canary(context: Context, args: GateArgs) -> Outcome:
     from stackctl.upgrade import canary as canaries
 
     stack = _stack(context)
-    if stack.choice.name != "docker":
-        raise PreflightError("a canary needs the docker runtime", fix="leave --canary away")
     full = canaries.no_room(stack)
     if full is not None:
         return Outcome(True, f"left out: {full}")
@@ -164,8 +162,7 @@ def remove_canary(context: Context, _args: Args) -> Outcome:
     """Removes what a killed canary left."""
     from stackctl.upgrade import canary as canaries
 
-    if _stack(context).choice.name == "docker":
-        canaries.remove(_stack(context))
+    canaries.remove(_stack(context))
     return Outcome(True, "no canary")
 
 

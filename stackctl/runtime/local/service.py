@@ -95,7 +95,7 @@ class Service:
             stderr=asyncio.subprocess.STDOUT,
             env=self._environment(),
             start_new_session=True,
-            preexec_fn=lambda: _child_setup(bound),
+            preexec_fn=lambda: child_setup(bound),
             limit=1 << 20,
         )
         self._process, self.pid = process, process.pid
@@ -111,7 +111,7 @@ class Service:
             await self._terminate(process)
             raise
         finally:
-            _kill_session(process.pid, signal.SIGKILL)  # what it left behind
+            signal_session(process.pid, signal.SIGKILL)  # what it left behind
             self.cpus = frozenset()
             helpers[1].cancel()
             helpers[2].cancel()
@@ -119,12 +119,12 @@ class Service:
             await asyncio.wait([helpers[0]], timeout=2)
 
     async def _terminate(self, process: asyncio.subprocess.Process) -> None:
-        _kill_session(process.pid, signal.SIGTERM)
+        signal_session(process.pid, signal.SIGTERM)
         try:
             self.exit_code = await asyncio.wait_for(process.wait(), self.spec["stop_grace"])
         except TimeoutError:
             self.log.write(f"stackctl: {self.name} did not stop in {self.spec['stop_grace']} s: killed")
-            _kill_session(process.pid, signal.SIGKILL)
+            signal_session(process.pid, signal.SIGKILL)
             self.exit_code = await process.wait()
 
     def _environment(self) -> dict[str, str]:
@@ -188,10 +188,10 @@ class Service:
                 self.log.write(
                     f"stackctl: {self.name} uses {used.memory} bytes, its limit is {memory}: killed"
                 )
-                _kill_session(pid, signal.SIGKILL)
+                signal_session(pid, signal.SIGKILL)
             elif used.tasks > pids:
                 self.log.write(f"stackctl: {self.name} has {used.tasks} tasks, its limit is {pids}: killed")
-                _kill_session(pid, signal.SIGKILL)
+                signal_session(pid, signal.SIGKILL)
             await asyncio.sleep(1.0)
 
     def report(self) -> dict[str, Any]:
@@ -214,13 +214,13 @@ class Service:
         }
 
 
-def _child_setup(cpus: frozenset[int]) -> None:
+def child_setup(cpus: frozenset[int]) -> None:
     _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
     if cpus:
         os.sched_setaffinity(0, cpus)
 
 
-def _kill_session(pid: int, number: int) -> None:
+def signal_session(pid: int, number: int) -> None:
     """The group and everything else in its session."""
     for member in usage.session_members(pid):
         with contextlib.suppress(ProcessLookupError):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 import subprocess
 import sys
@@ -120,10 +121,21 @@ def newer(place: Path, slow: bool = False) -> str:
     return str(programs / "stackctl")
 
 
-def upgrade(stackctl: str, folder: Folder) -> subprocess.CompletedProcess[str]:
+def started(folder: Folder) -> object:
+    [service] = folder.ok("status", "--json").json["services"]
+    return service["started_at"]
+
+
+def words(cmdline: Path) -> str:
+    with contextlib.suppress(OSError):
+        return cmdline.read_text()
+    return ""
+
+
+def upgrade(stackctl: str, folder: Folder, *options: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [stackctl, "upgrade"], cwd=folder.path, env=folder.environment, capture_output=True, text=True,
-        timeout=300, check=False,
+        [stackctl, "upgrade", *options], cwd=folder.path, env=folder.environment, capture_output=True,
+        text=True, timeout=300, check=False,
     )  # fmt: skip
 
 
@@ -147,8 +159,17 @@ def test_of_local_processes(folder: Folder, tmp_path: Path) -> None:
     back = folder.ok("rollback")
     assert program(folder) == old, back.err
 
-    bad = upgrade(newer(tmp_path / "third", slow=True), folder)
+    slow = newer(tmp_path / "third", slow=True)
+    began = started(folder)
+    refused = upgrade(slow, folder, "--canary")
+    assert refused.returncode == 4 and "too slow" in refused.stderr, refused.stderr
+    assert started(folder) == began, "the old version was never stopped"
+    assert not [
+        path for path in Path("/proc").glob("[0-9]*/cmdline") if str(tmp_path / "third") in words(path)
+    ]
+    bad = upgrade(slow, folder)
     assert bad.returncode == 4 and "too slow" in bad.stderr, bad.stderr
+    assert "to ask both in turn" in bad.stderr, "the verdict is not of one measurement"
     assert program(folder) == old
     listed = folder.ok("generations", "--json").json["generations"]
     assert [one["role"] for one in listed if one["role"]] == ["current", "previous"]

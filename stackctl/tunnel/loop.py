@@ -112,6 +112,15 @@ class Loop:
         if threading.current_thread() is not self._thread:
             self._wake()
 
+    def close_there(self, close: Callable[[], None], at_once: bool) -> None:
+        """Close a socket in the loop's thread: now, or in the course of its next round."""
+        if self._closed or threading.current_thread() is self._thread:
+            close()
+        elif at_once:
+            self.call(close)
+        else:
+            self._calls.append(close)
+
     def interest(self, sock: socket.socket, before: int, after: int, watcher: Watcher) -> None:
         with self._lock:
             if self._closed:

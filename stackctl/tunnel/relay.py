@@ -7,8 +7,8 @@ cannot be taken for a whole answer.
 
 Two threads meet here. The transport's thread writes to the local socket at once when nothing is queued (no
 hand-over, no delay), and sends control messages while it need not wait for the network; the loop's thread
-reads the local socket, drains the queue, and sends the rest. Whoever touches the socket holds the lock, so
-that its number cannot become another's meanwhile.
+reads the local socket, drains the queue, sends the rest, and alone closes the socket, so that its number
+cannot become another's while it is read.
 """
 
 from __future__ import annotations
@@ -159,16 +159,16 @@ class Relay:
                     self._want(self._interest & ~READ)
             return
         asked = min(room, self._read_size)
-        with self._lock:
-            if self.done:
-                return
-            try:
-                data = self.sock.recv(asked)
-            except BlockingIOError:
-                return
-            except OSError:
+        try:
+            data = self.sock.recv(
+                asked
+            )  # without the lock: a writer may be off the processor while it has it
+        except BlockingIOError:
+            return
+        except OSError:
+            with self._lock:
                 self._break_local()
-                return
+            return
         if data:
             try:
                 stream.send(data)
@@ -283,8 +283,8 @@ class Relay:
             self._want(0)
             self.done = True
             self._queue.clear()
-            if with_reset:
-                reset(self.sock)
-            else:
-                self.sock.close()
+            if not with_reset:
+                self._shut_local()
+        sock = self.sock
+        self.loop.close_there(lambda: reset(sock) if with_reset else sock.close(), at_once=with_reset)
         self.tally.relay_ended(self)

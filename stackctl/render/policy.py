@@ -32,7 +32,7 @@ def _refuse(problems: list[str]) -> None:
     if not problems:
         return
     secret = next((problem.split(":")[0] for problem in problems if _GIVE_AS_FILE in problem), None)
-    fix = f"stackctl secrets set NAME, then services.{secret}.secrets: [NAME]" if secret else None
+    fix = f"stackctl secrets set NAME, and add NAME to the secrets of services.{secret}" if secret else None
     raise ConfigError("the rendered stack breaks the policy", problems=problems, fix=fix)
 
 
@@ -109,7 +109,7 @@ def _limits(name: str, body: Mapping[str, Any], config: StackConfig) -> Iterator
         yield f"{name}: has no mem_limit, and the stack file does not say limits: {{memory: none}}"
 
 
-_GIVE_AS_FILE = "; give it as a file: secrets: [name]"
+_GIVE_AS_FILE = "; give it as a file, by the secrets of the service"
 
 
 def _secrets(name: str, body: Mapping[str, Any]) -> Iterator[str]:

@@ -201,6 +201,6 @@ def _place_secrets(stack: str, name: str, body: dict[str, Any]) -> None:
         if secret not in body["secrets"]:
             raise ConfigError(
                 f"services.{name}.environment.{variable}: {value} is not given to this service",
-                fix=f"write services.{name}.secrets: [{secret}]",
+                fix=f"add {secret} to the secrets of services.{name}",
             )
         body["environment"][variable] = str(paths.state_dir(stack) / "secrets" / secret)

@@ -123,7 +123,7 @@ def cron(here: Installation) -> str:
     for job in here.jobs:
         lock = shlex.quote(str(here.state / f"cron-{job.name}.lock"))
         lines.append(f"{job.cron} {user}{_cron_command(here, f'flock -n {lock} ', *job.arguments)}")
-    lines.append(f"@reboot {user}{_cron_command(here, '', 'up', '--wait', '300')}")
+    lines.append(f"@reboot {user}{_cron_command(here, '', *AT_BOOT)}")
     return "\n".join(lines) + "\n"
 
 

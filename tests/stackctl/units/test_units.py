@@ -118,6 +118,12 @@ def test_what_systemd_and_cron_would_take_for_something_else_is_escaped() -> Non
     assert r"100\% " in templates.cron(found) and "100% " not in templates.cron(found)
 
 
+def test_cron_does_at_boot_what_the_unit_does() -> None:
+    boot = " ".join(templates.AT_BOOT)
+    line = next(line for line in templates.cron(here()).splitlines() if line.startswith("@reboot"))
+    assert line.endswith(f" {boot}") and f" {boot}\n" in templates.units(here())["stackctl-ai.service"]
+
+
 def test_no_lock_where_everybody_may_write() -> None:
     assert "/tmp" not in templates.cron(here())
     assert "flock -n /var/lib/stackctl/ai/cron-health.lock " in templates.cron(here())

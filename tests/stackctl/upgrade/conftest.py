@@ -102,7 +102,7 @@ class Stack:
                 "image": self.images.get(name, f"{self.name}-{name}:1"),
                 "port": self.ports[name],
                 "start_grace": "40s",
-                "stable_for": "2s",
+                "stable_for": "500ms",  # of `up`; what an upgrade waits for is `stability`
                 "healthcheck": check(*inside[name]),
             }
             for name in self.services

@@ -112,15 +112,15 @@ def test_gone_at_every_step_border(make_stack: Make, share: int) -> None:
     assert stack.stackctl("rollback").returncode == 0, "what a rollback needs is still there"
 
 
-@pytest.mark.parametrize(("step", "way"), [("rest", "--undo"), ("switch", "rollback"), ("speed", "rollback")])
-def test_killed(make_stack: Make, step: str, way: str) -> None:
+def test_killed_in_the_middle_and_rolled_back(make_stack: Make) -> None:
     stack = make_stack("engine", **QUICK)
     stack.up()
     old = stack.running_image("engine")
-    stack.build("engine", "good")
-    border = STEPS.index(step) + 1
-    assert stack.driven(border, "upgrade").returncode == -signal.SIGKILL, "begun, and not yet in force"
-    reboot(stack)
-    back = stack.stackctl(*(["upgrade", way] if way.startswith("--") else [way]))
-    assert back.returncode == 0, back.stderr
-    assert stack.running_image("engine") == old
+    for step in ("switch", "speed"):
+        stack.build("engine", "good")
+        border = STEPS.index(step) + 1
+        assert stack.driven(border, "upgrade").returncode == -signal.SIGKILL, "switched, and not yet in force"
+        reboot(stack)
+        back = stack.stackctl("rollback")
+        assert back.returncode == 0, back.stderr
+        assert stack.running_image("engine") == old, step

@@ -1,14 +1,19 @@
-"""`llm-engine`, with every callback of its event loop measured.
+"""`llm-engine`, whose event loop is measured in two ways.
 
     python measured_engine.py REPORT serve ...
 
-What is measured is the processor time that the loop's own thread spent in one callback: on a busy machine the
-wall clock would blame the callback for what other programs took. REPORT gets one JSON line for each callback
-that took longer than `NOTED`, as it happens, with the functions that a look at its stack found it in.
+Every callback: the processor time that the loop's own thread spent in it. And a heartbeat of the loop: how
+late it comes by the clock, which also shows what computes nothing: a file that is waited for, or another
+thread that keeps the interpreter to itself. On a busy machine the clock would blame the loop for what other
+programs took, so the time in which the kernel made this program's threads wait for a processor is taken off.
+REPORT gets one JSON line for each that took longer than `NOTED`, as it happens, with the functions that a
+look at the stack found.
 """
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import json
 import sys
 import threading
@@ -18,6 +23,7 @@ from asyncio import events
 from pathlib import Path
 
 NOTED = 0.01
+BEAT = 0.02
 LOOK_AFTER = 0.03
 
 
@@ -27,6 +33,8 @@ class Watch:
     def __init__(self) -> None:
         self.since = 0.0
         self.stack: list[str] = []
+        self.seen: list[str] = []
+        """The last stack of a callback that ran long."""
         self.loop = threading.get_ident()
         threading.Thread(target=self._run, daemon=True).start()
 
@@ -38,26 +46,69 @@ class Watch:
                 frame = sys._current_frames().get(self.loop)
                 found = [f"{entry.name}:{entry.lineno}" for entry in traceback.extract_stack(frame)]
                 if self.since == since:
-                    self.stack = found[-8:]
+                    self.stack = self.seen = found[-8:]
+
+
+class Heart:
+    """Beats on the loop, and says how late."""
+
+    def __init__(self, report: Path, watch: Watch) -> None:
+        self.report = report
+        self.watch = watch
+        self.due = 0.0
+        self.waits: dict[str, int] = {}
+
+    def start(self) -> None:
+        self.waits = _waits()
+        self._next()
+
+    def _next(self) -> None:
+        self.due = time.monotonic() + BEAT
+        asyncio.get_running_loop().call_later(BEAT, self._beat)
+
+    def _beat(self) -> None:
+        late = time.monotonic() - self.due
+        waits = _waits()
+        waited = sum(value - self.waits.get(thread, 0) for thread, value in waits.items()) / 1e9
+        self.waits = waits
+        if late - waited > NOTED:
+            _write(self.report, late - waited, self.watch.seen)
+        self._next()
+
+
+def _waits() -> dict[str, int]:
+    """For each thread, how long it was ready to run and had no processor, in nanoseconds."""
+    found = {}
+    for thread in Path("/proc/self/task").iterdir():
+        with contextlib.suppress(OSError):
+            found[thread.name] = int((thread / "schedstat").read_text().split()[1])
+    return found
+
+
+def _write(report: Path, seconds: float, stack: list[str]) -> None:
+    with report.open("a") as file:
+        file.write(json.dumps({"seconds": round(seconds, 5), "stack": stack}) + "\n")
 
 
 def measure(report: Path) -> None:
     run = events.Handle._run
     watch = Watch()
+    heart = Heart(report, watch)
     report.write_text("")
 
     def measured(handle: events.Handle) -> None:
         if threading.get_ident() != watch.loop:
             run(handle)
             return
+        if not heart.waits:
+            heart.start()
         watch.stack, watch.since = [], time.monotonic()
         before = time.thread_time()
         run(handle)
         spent = time.thread_time() - before
         watch.since = 0.0
         if spent > NOTED:
-            with report.open("a") as file:
-                file.write(json.dumps({"seconds": round(spent, 5), "stack": watch.stack}) + "\n")
+            _write(report, spent, watch.stack)
 
     events.Handle._run = measured  # type: ignore[method-assign]
 

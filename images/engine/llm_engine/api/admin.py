@@ -108,6 +108,7 @@ async def status(call: Call) -> Reply:
             "queue": {"waiting": engine.scheduler.waiting, "limit": engine.settings.max_queue},
             "models": loaded,
             "requests": requests,
+            "tasks": len(asyncio.all_tasks()),
         }
     )
 

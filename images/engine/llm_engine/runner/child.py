@@ -7,6 +7,7 @@ import queue
 import signal
 import socket
 import sys
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -16,7 +17,7 @@ from llm_engine.runner.aside import Aside
 from llm_engine.runner.embed import Job, pair, rerank_template, truncate
 from llm_engine.runner.intake import ContextError, branches, has_media, tokens_of
 from llm_engine.runner.machine import Machine
-from llm_engine.runner.messages import EmbedRequest, GenerateRequest, LoadSpec, RerankRequest
+from llm_engine.runner.messages import EmbedRequest, GenerateRequest, LoadSpec, Media, RerankRequest
 from llm_engine.runner.model import POOLING, LoadError
 from llm_engine.runner.protocol import encode
 from llm_engine.runner.service import Pulse, Reader, Work, Writer, failure, pump, refusal
@@ -74,9 +75,12 @@ class Desk:
         self._machine = machine
         self._vocab = machine.vocab
         self._writer = writer
+        self._parts: dict[int, dict[int, bytearray]] = {}
+        """Of requests that are still to come, what has come of their images and sounds."""
 
     def register(self, reader: Reader) -> None:
-        for kind in ("generate", "embed", "rerank", "tokenize", "detokenize", "stats", "unpark", "cancel"):
+        asked = ("generate", "media", "embed", "rerank", "tokenize", "detokenize")
+        for kind in (*asked, "stats", "unpark", "cancel"):
             reader.handle(kind, getattr(self, f"on_{kind}"))
 
     def _reply(self, request_id: int, payload: object) -> None:
@@ -90,6 +94,11 @@ class Desk:
 
     def on_generate(self, request_id: int, payload: Any) -> Work | None:
         request: GenerateRequest = protocol.build(GenerateRequest, payload)
+        if parts := self._parts.pop(request_id, None):
+            pieces: list[Any] = list(request.prompt)
+            for at, data in parts.items():
+                pieces[at] = Media(bytes(data))
+            request = replace(request, prompt=pieces)
         if self._machine.loop is None:
             self._refuse(request_id, "unsupported", "this model only makes embeddings")
             return None
@@ -212,7 +221,13 @@ class Desk:
     def on_unpark(self, request_id: int, payload: Any) -> Work:
         return lambda: self._reply(request_id, self._machine.unpark(int(payload)))
 
+    def on_media(self, request_id: int, payload: Any) -> None:
+        """A piece of an image or a sound of a request that follows."""
+        place, data = payload
+        self._parts.setdefault(request_id, {}).setdefault(place, bytearray()).extend(data)
+
     def on_cancel(self, request_id: int, _payload: Any) -> Work:
+        self._parts.pop(request_id, None)
         for aside in (self._media, self._texts, self._grammars):
             aside.cancel(request_id)
         return lambda: self._machine.cancel(request_id)

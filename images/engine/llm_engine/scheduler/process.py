@@ -17,7 +17,7 @@ import sys
 from array import array
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import psutil
@@ -31,6 +31,7 @@ from llm_engine.runner.messages import (
     Failed,
     GenerateRequest,
     LoadSpec,
+    Media,
     RerankRequest,
     RerankResult,
     RunnerInfo,
@@ -41,7 +42,9 @@ from llm_engine.scheduler.devices import ENVIRONMENT
 from llm_engine.scheduler.heartbeat import BEAT_SECONDS, Heartbeat
 
 LAST_LINES = 40
+MEDIA_STEP = 1 << 20
 _STOP_TIMEOUT = 5.0
+Prompt = str | Sequence[int] | Sequence[str | Media]
 
 
 class LoadFailed(Exception):
@@ -286,6 +289,21 @@ class RunnerProcess:
 
     # What goes to the child
 
+    async def _send_media(self, request_id: int, prompt: Prompt) -> Prompt:
+        """Images and sounds go ahead in pieces: as one message, a large one would take this thread a tenth of
+        a second, in which nobody is served. What is left of them in the prompt says where they belong."""
+        if isinstance(prompt, str) or not any(isinstance(part, Media) for part in prompt):
+            return prompt
+        for place, part in enumerate(prompt):
+            if not isinstance(part, Media):
+                continue
+            for at in range(0, len(part.data), MEDIA_STEP):
+                self._send("media", request_id, (place, part.data[at : at + MEDIA_STEP]))
+                await self._writer.drain()
+                await asyncio.sleep(0)
+        left: list[Any] = [Media(b"") if isinstance(part, Media) else part for part in prompt]
+        return left
+
     def _send(self, kind: str, request_id: int, payload: object = None) -> None:
         if not self._writer.is_closing():
             self._writer.write(encode(kind, request_id, payload))
@@ -321,7 +339,8 @@ class RunnerProcess:
             if not self.alive:
                 yield Failed("crashed", f"the model runner has terminated: {self.exited.result().reason}")
                 return
-            self._send("generate", request_id, request)
+            prompt = await self._send_media(request_id, request.prompt)
+            self._send("generate", request_id, replace(request, prompt=prompt))
             await self._writer.drain()
             while left:
                 event = await stream.get()

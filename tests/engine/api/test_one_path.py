@@ -15,7 +15,8 @@ from tests.support.http import Client
 
 QUESTION = "What is the weather in Paris?"
 RESULT = "sunny, 21 degrees"
-Outcome = tuple[str, dict[str, Any], str, int, int]
+Outcome = tuple[str, dict[str, Any], str, list[tuple[int, int]]]
+"""The tool, its arguments, the final answer, and for both turns the tokens that were read and written."""
 
 
 @pytest.fixture
@@ -38,8 +39,7 @@ def by_ollama(client: Client) -> Outcome:
         function["name"],
         function["arguments"],
         second["message"]["content"],
-        first["prompt_eval_count"],
-        second["eval_count"],
+        [(turn["prompt_eval_count"], turn["eval_count"]) for turn in (first, second)],
     )
 
 
@@ -55,8 +55,7 @@ def by_chat_completions(client: Client) -> Outcome:
         call["function"]["name"],
         json.loads(call["function"]["arguments"]),
         second["choices"][0]["message"]["content"],
-        first["usage"]["prompt_tokens"],
-        second["usage"]["completion_tokens"],
+        [(turn["usage"]["prompt_tokens"], turn["usage"]["completion_tokens"]) for turn in (first, second)],
     )
 
 
@@ -71,8 +70,7 @@ def by_responses(client: Client) -> Outcome:
         call["name"],
         json.loads(call["arguments"]),
         second["output"][0]["content"][0]["text"],
-        first["usage"]["input_tokens"],
-        second["usage"]["output_tokens"],
+        [(turn["usage"]["input_tokens"], turn["usage"]["output_tokens"]) for turn in (first, second)],
     )
 
 
@@ -90,13 +88,12 @@ def by_messages(client: Client) -> Outcome:
     result = {"type": "tool_result", "tool_use_id": call["id"], "content": RESULT}
     messages += [{"role": "assistant", "content": first["content"]}, {"role": "user", "content": [result]}]
     second = client.post("/v1/messages", {**body, "messages": messages}).json
-    usage = first["usage"]
+    usages = [turn["usage"] for turn in (first, second)]
     return (
         call["name"],
         call["input"],
         second["content"][0]["text"],
-        usage["input_tokens"] + usage["cache_read_input_tokens"],
-        second["usage"]["output_tokens"],
+        [(use["input_tokens"] + use["cache_read_input_tokens"], use["output_tokens"]) for use in usages],
     )
 
 

@@ -241,6 +241,8 @@ def test_a_long_prompt_is_told_whole(client: Client) -> None:
         values = answer["choices"][0]["logprobs"]["token_logprobs"]
         assert len(values) == len(tokens) + 1 and values.count(None) == 1
         assert answer["usage"]["prompt_tokens"] == len(tokens)
+    refused = client.post("/v1/completions", {**body, "prompt": tokens * 40})
+    assert refused.status == 400 and refused.json["error"]["code"] == "context_length_exceeded"
 
 
 def test_offsets_of_streamed_logprobs_are_each_choices_own(client: Client) -> None:

@@ -91,6 +91,7 @@ def _turn(request: CompletionRequest, prompt: Prompt, n: int) -> Turn:
         n=n,
         logprobs=wants_logprobs,
         prompt_logprobs=scored,
+        truncate=not scored,  # each token of the prompt is asked about
     )
 
 

@@ -118,7 +118,7 @@ def _rendered(found: Plan, report: Report, *, as_json: bool, as_line: bool, hard
     if as_line:
         return nagios.line(report, confirmed_only=hard)
     policies = {row.check.id: registry.policy(row.check, found) for row in report.rows}
-    colour = sys.stdout.isatty() and "NO_COLOR" not in os.environ
+    colour = sys.stdout.isatty() and not os.environ.get("NO_COLOR")
     return table.table(report, policies, colour=colour)
 
 

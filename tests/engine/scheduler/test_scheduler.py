@@ -179,7 +179,8 @@ async def test_mapped_weights_are_not_free_memory(gate: Gate, files: Files) -> N
     scheduler = Scheduler(
         Defaults(context_length=4096, num_parallel=1), start=gate, ram=lambda: wanted + RAM_MARGIN + 1000
     )
-    await _use(scheduler, files("a"))
+    async with scheduler.use(files("a"), RunnerOptions(use_mmap=True)):
+        pass
     await _use(scheduler, replace(files("b"), shape=shape))
     assert loaded(scheduler) == {"b"}
     await scheduler.close(0)

@@ -103,9 +103,10 @@ def _once_more(stack: Stack, old: Baseline, new: Baseline) -> tuple[Baseline, Ba
 
 def shown(new: Baseline, old: Baseline) -> str:
     speeds = [
-        f"{after.tokens_per_second:.1f} tokens/s (before {before.tokens_per_second:.1f})"
+        f"{now:.1f} tokens/s (before {then:.1f}; {probe.how_much(after, before)})"
         for after, before in zip(new.probes, old.probes, strict=True)
-        if after.tokens_per_second and before.tokens_per_second
+        for now, then in [probe.speeds(after, before)]
+        if now and then
     ]
     return "; ".join(speeds) or "too short an answer to time"
 

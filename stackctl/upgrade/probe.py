@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import difflib
 import re
+import statistics
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -18,6 +19,10 @@ from stackctl.errors import UnhealthyError
 # best agree. Old and new are asked in the same way.
 REPEATS, AT_MOST, CLOSE = 3, 8, 0.1
 IN_TURN = 5
+# An answer whose stream is SHORT is told by its noise: so many are asked for that they lasted ENOUGH seconds
+# in all, or until PATIENCE seconds are over.
+SHORT, ENOUGH, PATIENCE = 0.25, 1.0, 20.0
+MOST_TOKENS = 1024
 
 
 @dataclass(frozen=True)
@@ -29,6 +34,10 @@ class Measured:
     tokens: int
     tokens_per_second: float | None
     first_token: float
+    whole: float | None = None  # tokens per second from the question to the last piece
+    seconds: float = 0.0  # from the question to the last piece, of all tries together
+    tries: int = 1
+    brief: bool = False
 
 
 @dataclass(frozen=True)
@@ -66,9 +75,12 @@ def measure(client: EngineClient, model: str, config: UpgradeConfig, at_most: in
         probes = []
         for probe in config.probes:
             rounds: list[Measured] = []
-            while len(rounds) < min(REPEATS, at_most) or (len(rounds) < at_most and not _settled(rounds)):
+            ends = time.monotonic() + PATIENCE
+            while len(rounds) < min(REPEATS, at_most) or (
+                at_most > 1 and not _enough(rounds, at_most) and time.monotonic() < ends
+            ):
                 rounds.append(ask(client, model, probe.prompt, config.probe_tokens))
-            probes.append(best_of(rounds))
+            probes.append(summary(rounds))
     return Baseline(model, tuple(probes))
 
 
@@ -81,12 +93,17 @@ def in_turn(
             ask(client, model, config.probes[0].prompt, 1)
         before, after = [], []
         for probe in config.probes:
-            rounds: dict[EngineClient, list[Measured]] = {old: [], new: []}
-            for turn in range(IN_TURN):
-                for client in (old, new) if turn % 2 == 0 else (new, old):
-                    rounds[client].append(ask(client, model, probe.prompt, config.probe_tokens))
-            before.append(best_of(rounds[old]))
-            after.append(best_of(rounds[new]))
+            rounds: tuple[list[Measured], list[Measured]] = ([], [])
+            tokens, turn, ends = config.probe_tokens, 0, time.monotonic() + 2 * PATIENCE
+            while turn < IN_TURN or (time.monotonic() < ends and not _clear(*rounds)):
+                for side in (0, 1) if turn % 2 == 0 else (1, 0):
+                    rounds[side].append(ask((old, new)[side], model, probe.prompt, tokens))
+                if turn == 0 and (longer := _longer(tokens, [*rounds[0], *rounds[1]])) > tokens:
+                    tokens = longer
+                    rounds = ([], [])
+                turn += 1
+            before.append(summary(rounds[0]))
+            after.append(summary(rounds[1]))
     return Baseline(model, tuple(before)), Baseline(model, tuple(after))
 
 
@@ -98,12 +115,60 @@ def _answering(model: str) -> Iterator[None]:
         raise UnhealthyError(f"model {model} does not answer the probe: {error.what}") from error
 
 
+def _longer(tokens: int, rounds: Sequence[Measured]) -> int:
+    """More tokens, where the limit cut the answers off and they were over in a moment."""
+    longest = max(one.seconds - one.first_token for one in rounds)
+    if longest >= SHORT or longest <= 0 or any(one.tokens < tokens for one in rounds):
+        return tokens
+    return min(MOST_TOKENS, max(tokens, int(tokens * 2 * SHORT / longest)))
+
+
+def _lasted(rounds: Sequence[Measured]) -> bool:
+    """Long enough to judge by; an answer of one token has no speed, however often it is asked for."""
+    return sum(one.seconds for one in rounds) >= ENOUGH or not any(one.tokens_per_second for one in rounds)
+
+
+def _clear(old: Sequence[Measured], new: Sequence[Measured]) -> bool:
+    """Both have lasted, or the slower one was in every try: its best is not half of the other's worst."""
+    if _lasted(old) and _lasted(new):
+        return True
+    sides = [[one.whole for one in rounds if one.whole] for rounds in (old, new)]
+    return all(len(side) >= IN_TURN for side in sides) and any(
+        2 * max(slow) < min(fast) for slow, fast in (sides, sides[::-1])
+    )
+
+
+def _enough(rounds: Sequence[Measured], at_most: int) -> bool:
+    if _brief(rounds):
+        return _lasted(rounds)
+    return len(rounds) >= at_most or _settled(rounds)
+
+
+def _brief(rounds: Sequence[Measured]) -> bool:
+    return statistics.median(one.seconds - one.first_token for one in rounds) < SHORT
+
+
+def summary(rounds: Sequence[Measured]) -> Measured:
+    return replace(best_of(rounds), brief=_brief(rounds))
+
+
+def speeds(new: Measured, old: Measured) -> tuple[float | None, float | None]:
+    """Of brief answers that of the whole, from the question on: their pieces may come in one burst."""
+    if new.brief or old.brief:
+        return new.whole, old.whole
+    return new.tokens_per_second, old.tokens_per_second
+
+
 def best_of(rounds: Sequence[Measured]) -> Measured:
     """The first answer, the highest speed, the earliest first token."""
     return replace(
         rounds[0],
         tokens_per_second=max((speed for one in rounds if (speed := one.tokens_per_second)), default=None),
         first_token=min(one.first_token for one in rounds),
+        whole=max((speed for one in rounds if (speed := one.whole)), default=None),
+        brief=any(one.brief for one in rounds),
+        seconds=sum(one.seconds for one in rounds),
+        tries=sum(one.tries for one in rounds),
     )
 
 
@@ -140,7 +205,8 @@ def ask(client: EngineClient, model: str, prompt: str, tokens: int) -> Measured:
         raise UnhealthyError(f"model {model} answered {prompt!r} with nothing")
     # Seen from outside, as a user sees it: what the engine says of its own speed proves nothing.
     speed = (count - 1) / (last - first) if count > 1 and last > first else None
-    return Measured(prompt, "".join(pieces), count, speed, first - began)
+    whole = count / (last - began) if count > 1 else None
+    return Measured(prompt, "".join(pieces), count, speed, first - began, whole, last - began)
 
 
 def judge_answers(new: Baseline, old: Baseline | None, config: UpgradeConfig) -> list[str]:
@@ -169,6 +235,12 @@ def _wrong(probe: Probe, answer: str, before: str | None, min_likeness: float) -
     return None
 
 
+def how_much(new: Measured, old: Measured) -> str:
+    """What a verdict on speed rests on."""
+    tries = f"{new.tries} and {old.tries}" if new.tries != old.tries else f"{new.tries}"
+    return f"measured over {new.seconds:.1f} and {old.seconds:.1f} s of {tries} answers"
+
+
 def judge_speed(new: Baseline, old: Baseline, config: UpgradeConfig) -> list[str]:
     problems = []
     before = {probe.prompt: probe for probe in old.probes}
@@ -176,13 +248,12 @@ def judge_speed(new: Baseline, old: Baseline, config: UpgradeConfig) -> list[str
         was = before.get(measured.prompt)
         if was is None:
             continue
-        if was.tokens_per_second and measured.tokens_per_second is not None:
-            share = measured.tokens_per_second / was.tokens_per_second
-            if share < config.min_speed:
-                problems.append(
-                    f"{measured.tokens_per_second:.1f} tokens/s is {share:.2f} of the old "
-                    f"{was.tokens_per_second:.1f} (at least {config.min_speed:g})"
-                )
+        now, then = speeds(measured, was)
+        if then and now is not None and now / then < config.min_speed:
+            problems.append(
+                f"{now:.1f} tokens/s is {now / then:.2f} of the old {then:.1f} "
+                f"(at least {config.min_speed:g}; {how_much(measured, was)})"
+            )
         limit = was.first_token * config.max_first_token + config.first_token_slack
         if measured.first_token > limit:
             problems.append(

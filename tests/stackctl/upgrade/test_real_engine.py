@@ -23,8 +23,7 @@ BATCH = "runner/batch.py"
 
 
 def settings(**more: object) -> dict[str, object]:
-    # The demo model answers within milliseconds, of which a busy machine takes some: told apart is a tenth.
-    upgrade = {"stability": "1s", "probe_tokens": 8, "min_speed": 0.3, **more}
+    upgrade = {"stability": "1s", "probe_tokens": 8, **more}
     return {"gpu": {"mode": "none"}, "upgrade": upgrade}
 
 
@@ -146,7 +145,9 @@ def program(folder: Folder) -> str:
 
 
 def test_of_local_processes(folder: Folder, tmp_path: Path) -> None:
-    folder.write({"runtime": "local", "services": {"engine": {"port": free_port()}}, **settings()})
+    # Three installations are compared here, on a machine where other tests come and go.
+    lenient = settings(min_speed=0.3)
+    folder.write({"runtime": "local", "services": {"engine": {"port": free_port()}}, **lenient})
     folder.ok("up")
     old = program(folder)
     nothing = folder.ok("upgrade")

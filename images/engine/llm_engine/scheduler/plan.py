@@ -149,7 +149,7 @@ def satisfies(loaded: Plan, spec: LoadSpec, wanted: Plan, automatic_ctx: int | N
     asked = (
         (options.num_batch, spec.num_batch),
         (options.num_thread or None, spec.threads or default_threads()),
-        (options.use_mmap, spec.mmap),
+        (options.use_mmap, spec.mmap is not False),
         (options.use_mlock, spec.mlock),
         (options.draft_num_predict if wanted.files.draft else None, spec.draft_max),
     )

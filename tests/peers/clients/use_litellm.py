@@ -25,13 +25,26 @@ answer = litellm.completion(
     model="anthropic/chat", messages=messages, api_base=URL, api_key="none", max_tokens=50, num_retries=0
 )
 assert answer.choices[0].message.content == SENTENCE
+anthropic = {"api_base": URL, "api_key": "none", "num_retries": 0, "max_tokens": 100}
+parts = litellm.completion(model="anthropic/chat", messages=messages, stream=True, **anthropic)
+assert "".join(part.choices[0].delta.content or "" for part in parts) == SENTENCE
+answer = litellm.completion(model="anthropic/tool", messages=messages, tools=[TOOL], **anthropic)
+(call,) = answer.choices[0].message.tool_calls
+assert json.loads(call.function.arguments) == ARGUMENTS
+parts = litellm.completion(model="openai/tool", messages=messages, tools=[TOOL], stream=True, **openai)
+whole = litellm.stream_chunk_builder(list(parts))
+(call,) = whole.choices[0].message.tool_calls
+assert json.loads(call.function.arguments) == ARGUMENTS and whole.choices[0].finish_reason == "tool_calls"
+vectors = litellm.embedding(model="ollama/embed", input=["a", "b"], api_base=URL)
+assert len(vectors.data[1]["embedding"]) == 384
 vectors = litellm.embedding(model="openai/embed", input=["a", "b"], **openai)
 assert len(vectors.data[1]["embedding"]) == 384
-try:
-    litellm.completion(model="openai/nope", messages=messages, **openai)
-    raise SystemExit("an unknown model was answered")
-except litellm.NotFoundError:
-    pass
+for model, where in (("openai/nope", openai), ("anthropic/nope", anthropic)):
+    try:
+        litellm.completion(model=model, messages=messages, **where)
+        raise SystemExit("an unknown model was answered")
+    except litellm.NotFoundError:
+        pass
 stream = litellm.completion(model="openai/endless", messages=messages, stream=True, **openai)
 next(iter(stream))
 stream.completion_stream.close()

@@ -58,6 +58,10 @@ async function withOpenAI() {
   const first = await client.chat.completions.create({ model: "tool", messages, tools: [tool] });
   const [call] = first.choices[0].message.tool_calls;
   assert.deepEqual(JSON.parse(call.function.arguments), ARGUMENTS);
+  let pieces = "";
+  for await (const part of await client.chat.completions.create({ model: "tool", messages, tools: [tool], stream: true }))
+    pieces += part.choices[0]?.delta?.tool_calls?.[0]?.function?.arguments ?? "";
+  assert.deepEqual(JSON.parse(pieces), ARGUMENTS);
   const result = { role: "tool", tool_call_id: call.id, content: "sunny" };
   const after = [...messages, first.choices[0].message, result];
   const said = await client.chat.completions.create({ model: "tool", messages: after, tools: [tool] });
@@ -81,6 +85,9 @@ async function withAnthropic() {
   assert.equal(streamed.content[0].text, SENTENCE);
   const tools = [{ name: "get_weather", input_schema: parameters }];
   const first = await client.messages.create({ model: "tool", max_tokens: 50, messages, tools });
+  const flowed = await client.messages.stream({ model: "tool", max_tokens: 50, messages, tools }).finalMessage();
+  assert.deepEqual(flowed.content.at(-1).input, ARGUMENTS);
+  assert.ok((await client.messages.countTokens({ model: "tool", messages, tools })).input_tokens > 0);
   assert.deepEqual(first.content[0].input, ARGUMENTS);
   const result = { type: "tool_result", tool_use_id: first.content[0].id, content: "sunny" };
   const after = [...messages, { role: "assistant", content: first.content }, { role: "user", content: [result] }];

@@ -19,7 +19,7 @@ from stackctl.tunnel.contract import Tally
 from stackctl.tunnel.errors import TunnelError
 from stackctl.tunnel.forwarder import Address, Forward
 from stackctl.tunnel.loop import Loop
-from stackctl.tunnel.socketlink import SocketLink, listens
+from stackctl.tunnel.socketlink import SocketLink, exiting, listener, listens
 
 FIRST_ANSWER = 10.0
 
@@ -29,6 +29,7 @@ class MasterLink(SocketLink):
         super().__init__(forwards)
         self.control, self.interval = control, interval
         self.detail = f"shares {control}"
+        self._ssh: int | None = None
         self._tally: Tally | None = None
         self._bytes = 0
         self._ended = threading.Event()
@@ -47,8 +48,15 @@ class MasterLink(SocketLink):
         self._tally = tally
         super().open(loop, forward, sock, origin, tally)
 
+    def connect(self, forward: Forward) -> socket.socket:
+        far = super().connect(forward)
+        self._ssh = listener(far)
+        return far
+
     def lives(self) -> bool:
-        return listens(self.control)
+        """The kernel closes the sockets of an ssh that is killed in an order of its own: a stream may end
+        before the one that is asked here."""
+        return not (self._ssh is not None and exiting(self._ssh)) and listens(self.control)
 
     def trouble(self) -> str | None:
         if not listens(self.control):

@@ -18,13 +18,12 @@ from pathlib import Path
 from stackctl.tunnel.destination import Destination
 from stackctl.tunnel.errors import AuthError, ForwardRefused, HostKeyError, PermanentTunnelError, TunnelError
 from stackctl.tunnel.forwarder import Forward
-from stackctl.tunnel.socketlink import SocketLink, listens
+from stackctl.tunnel.socketlink import SocketLink, exiting, listens
 from stackctl.tunnel.sshconfig import SshSettings, ssh_argv
 from stackctl.tunnel.words import Words
 
 READY_TIMEOUT = 60.0
 _PR_SET_PDEATHSIG = 1
-_PF_EXITING = 0x4
 _prctl = getattr(ctypes.CDLL(None), "prctl", None)  # Linux alone has it
 _PERMANENT: tuple[tuple[str, type[PermanentTunnelError]], ...] = (
     (r"host key verification failed|identification has changed|no .* host key is known", HostKeyError),
@@ -123,7 +122,7 @@ class OpensshLink(SocketLink):
         socket has the first, and says nothing until all are closed. One that is killed leaves the closing to
         the kernel.
         """
-        return not _exiting(self._child.pid) and listens(self._control)
+        return not exiting(self._child.pid) and listens(self._control)
 
     def refusal(self, since: float) -> str | None:
         return self._words.refusal(since)
@@ -166,12 +165,3 @@ def _end_with_us() -> None:
     """In the child: the kernel ends ssh when the tunnel is killed, so that no connection is left behind."""
     if _prctl is not None:
         _prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
-
-
-def _exiting(pid: int) -> bool:
-    """Whether the kernel is taking the process apart: Linux marks that before it closes the first file."""
-    try:
-        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-        return bool(int(fields[6]) & _PF_EXITING)
-    except (OSError, IndexError, ValueError):
-        return False  # no Linux

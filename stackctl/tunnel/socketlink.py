@@ -10,6 +10,7 @@ from __future__ import annotations
 import errno
 import shutil
 import socket
+import struct
 import subprocess
 from pathlib import Path
 
@@ -19,6 +20,8 @@ from stackctl.tunnel.forwarder import Address, Forward
 from stackctl.tunnel.loop import Loop
 from stackctl.tunnel.sockets import private_folder
 from stackctl.tunnel.splice import Splice
+
+_PF_EXITING = 0x4
 
 
 class SocketLink:
@@ -93,6 +96,23 @@ def listens(path: Path) -> bool:
         except OSError as error:
             return error.errno == errno.EPROTOTYPE
     return True
+
+
+def exiting(pid: int) -> bool:
+    """Whether the kernel is taking the process apart: Linux marks that before it closes the first file."""
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        return bool(int(fields[6]) & _PF_EXITING)
+    except (OSError, IndexError, ValueError):
+        return False  # no Linux
+
+
+def listener(sock: socket.socket) -> int | None:
+    """The process at the other end of a Unix socket; None where the system does not tell."""
+    if not hasattr(socket, "SO_PEERCRED"):
+        return None
+    pid: int = struct.unpack("3i", sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))[0]
+    return pid or None
 
 
 def _same_target(one: Forward, other: Forward) -> bool:

@@ -9,7 +9,6 @@ import pytest
 
 from stackctl.procedures import locate
 from tests.stackctl.upgrade.conftest import BASE, Stack, docker
-from tests.stackctl.upgrade.test_killed import killed_upgrade, reboot
 from tests.support.ports import free_port
 from tests.support.stacks import wait_for
 
@@ -17,6 +16,16 @@ pytestmark = [pytest.mark.docker, pytest.mark.timeout(300)]
 Make = Callable[..., Stack]
 STEPS = [step.spec.id for step in locate.find("upgrade").steps]
 QUICK = {"stability": "500ms", "probe_tokens": 3}
+
+
+def killed_upgrade(stack: Stack, border: int) -> int:
+    return stack.driven(str(border), "upgrade").returncode
+
+
+def reboot(stack: Stack) -> None:
+    """What a power cut does to containers, and what the engine does to them afterwards."""
+    names = docker("ps", "-q", "--filter", f"label=com.docker.compose.project={stack.name}").stdout.split()
+    docker("restart", "--signal", "KILL", "--time", "0", *names)
 
 
 def texts(stack: Stack) -> list[object]:

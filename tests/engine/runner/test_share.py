@@ -62,6 +62,17 @@ def test_nobody_starves() -> None:
     pytest.fail(f"{long.reach} tokens are still unread")
 
 
+def test_a_piece_that_was_dear_makes_the_next_one_small() -> None:
+    pace = Pace(0.4, 2048)
+    pace.read(0.0005 * 64, 64)
+    assert pace.budget(1) == 768
+    pace.read(0.001 * 768, 768)  # twice the gap
+    assert pace.budget(1) <= 512
+    for _ in range(2):
+        pace.read(0.001 * 512, 512)
+    assert pace.budget(1) == 384
+
+
 def test_pieces_are_whole_where_the_gap_allows_it() -> None:
     pace = Pace(0.4, 512)
     assert pace.budget(0) == 512

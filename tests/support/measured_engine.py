@@ -5,9 +5,10 @@
 Every callback: the processor time that the loop's own thread spent in it. And a heartbeat of the loop: how
 late it comes by the clock, which also shows what computes nothing: a file that is waited for, or another
 thread that keeps the interpreter to itself. On a busy machine the clock would blame the loop for what other
-programs took, so the time in which the kernel made this program's threads wait for a processor is taken off.
-REPORT gets one JSON line for each that took longer than `NOTED`, as it happens, with the functions that a
-look at the stack found.
+programs took, so the time in which the kernel made this program's threads wait for a processor is taken off,
+and so is what a process that does nothing but sleep was late in the same while: a machine that stands still
+does so for all. REPORT gets one JSON line for each that took longer than `NOTED`, as it happens, with the
+functions that a look at the stack found; REPORT.late, when that process was late. `slow` reads both.
 """
 
 from __future__ import annotations
@@ -15,12 +16,15 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import os
+import subprocess
 import sys
 import threading
 import time
 import traceback
 from asyncio import events
 from pathlib import Path
+from typing import Any
 
 NOTED = 0.01
 BEAT = 0.02
@@ -67,12 +71,14 @@ class Heart:
         asyncio.get_running_loop().call_later(BEAT, self._beat)
 
     def _beat(self) -> None:
-        late = time.monotonic() - self.due
+        now = time.monotonic()
+        late = now - self.due
         waits = _waits()
         waited = sum(value - self.waits.get(thread, 0) for thread, value in waits.items()) / 1e9
         self.waits = waits
         if late - waited > NOTED:
-            _write(self.report, late - waited, self.watch.seen)
+            _write(self.report, late - waited, self.watch.seen, [self.due, now])
+        self.watch.seen = []
         self._next()
 
 
@@ -85,16 +91,45 @@ def _waits() -> dict[str, int]:
     return found
 
 
-def _write(report: Path, seconds: float, stack: list[str]) -> None:
+def _write(report: Path, seconds: float, stack: list[str], when: list[float] | None = None) -> None:
     with report.open("a") as file:
-        file.write(json.dumps({"seconds": round(seconds, 5), "stack": stack}) + "\n")
+        file.write(json.dumps({"seconds": round(seconds, 5), "stack": stack, "when": when}) + "\n")
+
+
+METRONOME = """
+import os, sys, time
+parent = os.getppid()
+while os.getppid() == parent:
+    due = time.monotonic() + 0.005
+    time.sleep(0.005)
+    now = time.monotonic()
+    if now > due + 0.002:
+        with open(sys.argv[1], "a") as file:
+            file.write(f"{due} {now}\\n")
+"""
+
+
+def slow(report: Path, most: float) -> list[Any]:
+    """What took longer than `most` seconds and was not the machine's doing."""
+    late = report.with_suffix(".late")
+    stalls = [[float(word) for word in line.split()] for line in late.read_text().splitlines()]
+    found = []
+    for entry in map(json.loads, report.read_text().splitlines()):
+        if entry["when"] is not None:
+            begin, end = entry["when"]
+            entry["seconds"] -= sum(max(0.0, min(end, to) - max(begin, since)) for since, to in stalls)
+        if entry["seconds"] > most:
+            found.append(entry)
+    return found
 
 
 def measure(report: Path) -> None:
     run = events.Handle._run
     watch = Watch()
     heart = Heart(report, watch)
-    report.write_text("")
+    for path in (report, report.with_suffix(".late")):
+        path.write_text("")
+    subprocess.Popen([sys.executable, "-S", "-c", METRONOME, os.fspath(report.with_suffix(".late"))])
 
     def measured(handle: events.Handle) -> None:
         if threading.get_ident() != watch.loop:

@@ -52,6 +52,8 @@ BROKEN = [
     b'{"model":"nope","messages":"x"}',
     b'{"model":"nope","messages":[[]]}',
     b'{"model":"nope","messages":[null],"tools":[null],"max_tokens":1}',
+    b'{"model":"nope","prompt":"x","images":[null]}',
+    b'{"model":"nope","messages":[{"role":"user","content":"x","images":[null]}]}',
     b'{"model":"a\\u0000b","input":"x","prompt":"x"}',
     b'{"model":"../../etc/passwd"}',
     b'{"model":"' + b"x" * 5000 + b'"}',

@@ -1,12 +1,12 @@
-"""Base64 as clients send it, decoded a megabyte at a time: one call for a large picture would keep every
-other thread waiting until it is done."""
+"""Base64 as clients send it, decoded piece by piece: one call for a large picture would keep every other
+thread waiting until it is done."""
 
 from __future__ import annotations
 
 import base64
 import binascii
 
-STEP = 1 << 20
+STEP = 1 << 18
 """Characters per step; a multiple of four."""
 
 

@@ -110,7 +110,8 @@ class Call:
     async def body(self) -> bytes:
         """The whole body, decompressed; 413 when it is larger than the server allows."""
         chunks = [chunk async for chunk in self.body_stream()]
-        raw = b"".join(chunks)
+        self.size = sum(map(len, chunks))
+        raw = await self.work(b"".join, chunks)
         if self.headers.get("content-encoding", "").lower() == "zstd":
             raw = await asyncio.to_thread(self._unzstd, raw)
         self.size = len(raw)

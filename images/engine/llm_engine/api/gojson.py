@@ -7,13 +7,15 @@ for those sentences. The shape is a frozen dataclass; its annotations are compil
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import functools
+import gc
 import json
 import math
 import types
 import typing
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Annotated, Any, Protocol, TypeVar, cast, get_args, get_origin
 
 import orjson
@@ -61,12 +63,26 @@ def parse(raw: bytes) -> Any:
 
 def _parse(raw: bytes) -> Any:
     try:
-        value = orjson.loads(raw)
+        with _uncollected():
+            value = orjson.loads(raw)
     except orjson.JSONDecodeError:
         value = _parse_leniently(raw)
     if isinstance(value, (dict, list)) and _deeper_than(value, MAX_DEPTH):
         raise GoDecodeError("exceeded max depth")
     return value
+
+
+@contextlib.contextmanager
+def _uncollected() -> Iterator[None]:
+    """Without the garbage collector, which would look at all that is being made again and again, while no
+    other thread can run."""
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            gc.enable()
 
 
 def _parse_leniently(raw: bytes) -> Any:

@@ -2,8 +2,8 @@
 
 A JSON parser written in C keeps the interpreter to itself until it is done: in a thread, too, a body of fifty
 megabytes would stop every stream for as long as it takes. But what makes a body large is long texts:
-pictures, documents. They are lifted out and decoded a megabyte at a time; what is left is parsed at once, and
-may therefore not be larger than `MOST_STRUCTURE`.
+pictures, documents. They are lifted out and decoded piece by piece; what is left is parsed at once, and
+may therefore not be larger than `MOST_STRUCTURE`, nor hold more than `MOST_CONTAINERS`.
 """
 
 from __future__ import annotations
@@ -21,8 +21,10 @@ from llm_engine.api.goscan import scan
 LARGE = 1 << 20
 """Bodies up to here are parsed in one step of a few milliseconds."""
 MOST_STRUCTURE = 4 << 20
+MOST_CONTAINERS = 100_000
+"""Lists and objects, each of which takes as long to make as a hundred bytes of numbers."""
 LONG = 256
-STEP = 1 << 20
+STEP = 1 << 18
 _CONTROL = re.compile(rb"[\x00-\x1f]")
 # Some characters and escapes, never half of an escape nor of a pair of surrogates.
 _SOME = re.compile(
@@ -36,7 +38,10 @@ class TooMuch(ValueError):
     """More structure than is parsed in one request."""
 
     def __init__(self) -> None:
-        super().__init__(f"request body holds more than {MOST_STRUCTURE} bytes besides its long texts")
+        super().__init__(
+            f"request body holds more than {MOST_STRUCTURE} bytes besides its long texts, "
+            f"or more than {MOST_CONTAINERS} lists and objects"
+        )
 
 
 class _Odd(Exception):
@@ -67,7 +72,7 @@ def loads(raw: bytes, parse: Parse) -> Any:
         at = closing + 1
     parts.append(raw[start:end])
     skeleton = b"".join(parts)
-    if len(skeleton) > MOST_STRUCTURE:
+    if len(skeleton) > MOST_STRUCTURE or skeleton.count(b"[") + skeleton.count(b"{") > MOST_CONTAINERS:
         raise TooMuch
     return _put_back(parse(skeleton), texts)
 

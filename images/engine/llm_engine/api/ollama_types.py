@@ -58,7 +58,7 @@ class Think:
 class ImageData:
     """A picture as base64, as Go's []byte reads it."""
 
-    data: bytes
+    data: bytes = b""
 
     @classmethod
     def from_json(cls, value: Any) -> ImageData:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import errno
+import gc
 import logging
 import os
 import shlex
@@ -158,6 +159,8 @@ async def _main(settings: Settings, sock: socket.socket) -> None:
     threads = ThreadPoolExecutor(THREADS, thread_name_prefix="work")
     asyncio.get_running_loop().set_default_executor(threads)
     app = create_app(settings)
+    # What is there now stays: to look at it again in each collection would keep the loop for tens of ms.
+    gc.freeze()
     if app.engine.requests is not None:
         log.warning(
             "request bodies, prompts included, are written to a folder",

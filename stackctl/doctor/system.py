@@ -72,18 +72,18 @@ def ports(host: Host) -> Finding:
     """Each port of the stack is ours or free."""
     if host.config is None:
         return skipped("ports", "no stack file")
-    from stackctl.operations.preflight import taken
+    from stackctl.operations.preflight import held_by_others
     from stackctl.runtime.ports import holder_of
 
-    ours = _published_ports(host)
-    for name, service in host.config.services.enabled().items():
-        for port in service.ports:
-            if port in ours or not taken(host.config.bind_address, port):
-                continue
-            who = holder_of(port) or "a process of another user"
-            return error(
-                "ports", f"port {port} of {name} is held by {who}", f"stop it, or set services.{name}.port"
-            )
+    enabled = host.config.services.enabled()
+    wanted = [
+        (name, host.config.bind_address, port) for name, service in enabled.items() for port in service.ports
+    ]
+    for (name, _, port), _ in held_by_others(wanted, lambda: _published_ports(host)):
+        who = holder_of(port) or "a process of another user"
+        return error(
+            "ports", f"port {port} of {name} is held by {who}", f"stop it, or set services.{name}.port"
+        )
     return ok("ports", "every port of the stack is free, or the stack's own")
 
 

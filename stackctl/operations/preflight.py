@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import socket
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from stackctl.errors import PreflightError
@@ -17,7 +17,10 @@ from stackctl.operations.context import Stack
 from stackctl.operations.secret_kinds import MADE_HERE
 from stackctl.render import Rendered
 from stackctl.runtime.generations import Generation
+from stackctl.runtime.ports import holder_of
 from stackctl.runtime.secrets import SecretStore
+
+Wanted = tuple[str, str, int]  # service, address, port
 
 
 def check(stack: Stack, rendered: Rendered) -> None:
@@ -116,23 +119,35 @@ def _models(stack: Stack) -> None:
 
 def _ports(stack: Stack, rendered: Rendered) -> None:
     """A port that another program holds is found before the old container is removed."""
+    wanted = [
+        (name, port["host_ip"], int(port.get("published") or port["port"]))
+        for name, body in rendered.document["services"].items()
+        for port in body.get("ports", [])
+    ]
+    for (name, address, number), reason in held_by_others(wanted, lambda: _ours(stack)):
+        who = f" by {found}" if (found := holder_of(number)) else ""
+        raise PreflightError(
+            f"{name}: port {number} on {address} is taken{who}: {reason}",
+            fix=f"stop it, or set services.{name}.{_key(stack, name, number)}",
+        )
+
+
+def held_by_others(wanted: Iterable[Wanted], ours: Callable[[], set[int]]) -> list[tuple[Wanted, str]]:
+    """The wanted ports that are taken, and not by the stack itself, with the kernel's reason.
+
+    Whose they are is asked only after they were found taken: asked before, a service that began to listen
+    between the two would pass for a stranger.
+    """
+    found = [(one, reason) for one in wanted if (reason := _taken(one[1], one[2]))]
+    known = ours() if found else set()
+    return [(one, reason) for one, reason in found if one[2] not in known]
+
+
+def _ours(stack: Stack) -> set[int]:
     services = [service for service in stack.runtime.status().services if service.state != "exited"]
     if (other := moving.left_behind(stack)) is not None:
         services += other[1]  # taken down before this starts
-    ours = {port.host_port for service in services for port in service.ports}
-    for name, body in rendered.document["services"].items():
-        for port in body.get("ports", []):
-            number = int(port.get("published") or port["port"])
-            if number in ours:
-                continue
-            if reason := taken(port["host_ip"], number):
-                from stackctl.runtime.ports import holder_of
-
-                who = f" by {found}" if (found := holder_of(number)) else ""
-                raise PreflightError(
-                    f"{name}: port {number} on {port['host_ip']} is taken{who}: {reason}",
-                    fix=f"stop it, or set services.{name}.{_key(stack, name, number)}",
-                )
+    return {port.host_port for service in services for port in service.ports}
 
 
 def _key(stack: Stack, name: str, port: int) -> str:
@@ -140,7 +155,7 @@ def _key(stack: Stack, name: str, port: int) -> str:
     return "webui_port" if own else "port"
 
 
-def taken(address: str, port: int) -> str | None:
+def _taken(address: str, port: int) -> str | None:
     with socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:

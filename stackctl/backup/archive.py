@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from stackctl.backup import disk
+from stackctl import durable
 from stackctl.errors import StackctlError
 
 MANIFEST = "manifest.json"
@@ -139,7 +139,7 @@ class Writer:
         os.fsync(self._file.fileno())
         self._file.close()
         self._draft.replace(self.path)
-        disk.sync([self.path.parent])
+        durable.sync([self.path.parent])
         return self.path
 
     def abandon(self) -> None:

@@ -13,7 +13,8 @@ from typing import Any
 
 import yaml
 
-from stackctl.backup import age, archive, disk
+from stackctl import durable
+from stackctl.backup import age, archive
 from stackctl.backup.create import SECRETS
 from stackctl.config import Loaded, load_with_origins
 from stackctl.errors import PreflightError, StackctlError
@@ -133,7 +134,7 @@ def _config(
             )
         target.parent.mkdir(parents=True, exist_ok=True)
         target.write_bytes(text)
-        disk.sync([target, target.parent])
+        durable.sync([target, target.parent])
 
 
 def _merged(document: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
@@ -174,7 +175,7 @@ def _data(backup: Path, manifest: dict[str, object], data: Path) -> tuple[list[P
         for draft in drafts.values():
             _own_folders(draft)
     for draft in drafts.values():
-        disk.sync_tree(draft)
+        durable.sync_tree(draft)
     return [moved for service, draft in drafts.items() if (moved := _swap(draft, data / service))], count
 
 
@@ -194,7 +195,7 @@ def _swap(draft: Path, live: Path) -> Path | None:
     elif live.exists():
         live.rmdir()
     os.replace(draft, live)
-    disk.sync([live.parent])
+    durable.sync([live.parent])
     return moved
 
 

@@ -17,7 +17,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from stackctl.backup import copying, disk, sources
+from stackctl import durable
+from stackctl.backup import copying, sources
 from stackctl.config import StackConfig
 from stackctl.errors import StackctlError
 
@@ -84,10 +85,10 @@ def take(
         "services": [source.service for source in found],
     }
     (draft / "snapshot.json").write_text(json.dumps(about) + "\n")
-    disk.sync_tree(draft)
+    durable.sync_tree(draft)
     _remove(target)
     os.replace(draft, target)
-    disk.sync([target.parent])
+    durable.sync([target.parent])
     if copied is not None:
         _remove(copied)
     return Snapshot(target)
@@ -103,7 +104,7 @@ def copy_ahead(config: StackConfig, name: str) -> Path:
         shutil.rmtree(ahead, ignore_errors=True)
         raise
     (ahead / BEGAN).write_text(str(began))
-    disk.sync_tree(ahead)
+    durable.sync_tree(ahead)
     return ahead
 
 
@@ -160,7 +161,7 @@ def count_in(config: StackConfig, name: str) -> None:
     found = find(config, name)
     if found is not None:
         (found.path / COUNTS).touch()
-        disk.sync([found.path])
+        durable.sync([found.path])
 
 
 def of_generation(config: StackConfig, leaving: int, newer: Sequence[int]) -> Snapshot | None:
@@ -213,7 +214,7 @@ def restore(
         draft = live.with_name(f".{service}.restoring")
         shutil.rmtree(draft, ignore_errors=True)
         _copy_tree(copy, draft)
-        disk.sync_tree(draft)
+        durable.sync_tree(draft)
         # Two renames; a crash between them leaves no live folder, and the next try goes on from here.
         if live.exists():
             stamp = datetime.now(UTC).strftime("%Y%m%dT%H%M%S%f")
@@ -222,7 +223,7 @@ def restore(
             os.replace(live, aside)
             moved.append(aside)
         os.replace(draft, live)
-        disk.sync([live.parent])
+        durable.sync([live.parent])
     return moved
 
 

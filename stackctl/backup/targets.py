@@ -14,7 +14,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Protocol
 
-from stackctl.backup import disk
+from stackctl import durable
 from stackctl.config.backup import BackupTarget
 from stackctl.errors import StackctlError
 from stackctl.operations import room
@@ -85,11 +85,11 @@ class FolderTarget:
             self.folder.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(backup, draft)
             draft.chmod(0o600)
-            disk.sync([draft])
+            durable.sync([draft])
             if _sha256(draft) != _sha256(backup):
                 raise StackctlError(f"the copy in {self.folder} differs from the backup")
             os.replace(draft, self.folder / backup.name)
-            disk.sync([self.folder])
+            durable.sync([self.folder])
         except OSError as error:
             raise StackctlError(f"cannot write to {self.folder}: {error.strerror}") from None
         finally:

@@ -11,7 +11,7 @@ import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
-from stackctl.backup import disk
+from stackctl import durable
 from stackctl.errors import PreflightError, StackctlError
 from stackctl.runtime.command import clean_environment, run
 from stackctl.runtime.guardian import afterwards
@@ -51,7 +51,7 @@ def save(volume: str, path: Path, image: str) -> None:
             file.flush()
             os.fsync(file.fileno())
     draft.replace(path)
-    disk.sync([path.parent])
+    durable.sync([path.parent])
 
 
 @contextlib.contextmanager

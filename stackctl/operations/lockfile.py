@@ -6,12 +6,12 @@
 from __future__ import annotations
 
 import difflib
-import os
 from collections.abc import Mapping
 from pathlib import Path
 
 import yaml
 
+from stackctl import durable
 from stackctl.errors import ConfigError
 
 _HEADER = """\
@@ -52,9 +52,4 @@ def diff(old: Mapping[str, str], new: Mapping[str, str]) -> str:
 
 
 def write(path: Path, pins: Mapping[str, str]) -> None:
-    aside = path.with_name(f".{path.name}.new")
-    with aside.open("w", encoding="utf-8") as file:
-        file.write(text(pins))
-        file.flush()
-        os.fsync(file.fileno())
-    aside.replace(path)
+    durable.write(path, text(pins))

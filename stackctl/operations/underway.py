@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
+from stackctl import durable
 from stackctl.errors import PreflightError
 from stackctl.operations import lockfile
 from stackctl.operations.context import Stack
@@ -56,20 +56,15 @@ def begin(stack: Stack, change: Underway) -> Underway:
     begun = replace(change, since=change.since or datetime.now(UTC).isoformat(timespec="seconds"))
     path = _path(stack)
     path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-    aside = path.with_name(f".{path.name}.new")
-    with aside.open("w", encoding="utf-8") as file:
-        file.write(json.dumps(asdict(begun)) + "\n")
-        file.flush()
-        os.fsync(file.fileno())
-    aside.replace(path)
-    _sync(path.parent)
+    durable.write(path, json.dumps(asdict(begun)) + "\n")
+    durable.sync([path.parent])
     return begun
 
 
 def end(stack: Stack) -> None:
     with contextlib.suppress(FileNotFoundError):
         _path(stack).unlink()
-        _sync(_path(stack).parent)
+        durable.sync([_path(stack).parent])
 
 
 def keep(stack: Stack, generation: Generation) -> None:
@@ -110,11 +105,3 @@ def refuse_while_open(stack: Stack) -> None:
 
 def _path(stack: Stack) -> Path:
     return stack.config.state_path / FILE
-
-
-def _sync(folder: Path) -> None:
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

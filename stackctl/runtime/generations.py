@@ -18,7 +18,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from stackctl import paths
+from stackctl import durable, paths
 
 
 @dataclass(frozen=True)
@@ -110,7 +110,7 @@ class GenerationStore:
         aside.chmod(0o755)  # containers read the configuration files in it; secrets are elsewhere
         final = self.root / f"{number:04d}"
         aside.rename(final)
-        _sync_folder(self.root)
+        durable.sync([self.root])
         return Generation(number, final)
 
     def activate(self, generation: Generation) -> None:
@@ -152,7 +152,7 @@ class GenerationStore:
         aside.unlink(missing_ok=True)
         aside.symlink_to(generation.path.name)
         aside.rename(self.root / name)
-        _sync_folder(self.root)
+        durable.sync([self.root])
 
 
 def _readable(folder: Path) -> bool:
@@ -163,11 +163,3 @@ def _readable(folder: Path) -> bool:
     except (OSError, ValueError):
         return False
     return isinstance(found, dict) and isinstance(lock, dict) and "runtime" in found
-
-
-def _sync_folder(folder: Path) -> None:
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

@@ -1,4 +1,4 @@
-"""What is said to be copied is on the disk: not in a cache that a power cut takes away."""
+"""What is said to be written is on the disk: not in a cache that a power cut takes away."""
 
 from __future__ import annotations
 
@@ -22,3 +22,13 @@ def sync(paths: Iterable[Path]) -> None:
 def sync_tree(folder: Path) -> None:
     """Everything in it, then its own name in the folder above."""
     sync([*folder.rglob("*"), folder, folder.parent])
+
+
+def write(path: Path, text: str) -> None:
+    """Whole or not at all: whoever reads it finds the old text or the new one."""
+    aside = path.with_name(f".{path.name}.new")
+    with aside.open("w", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    aside.replace(path)

@@ -61,7 +61,9 @@ def finish(result: Any) -> int:
     for line in result.left_by_hand:
         say(f"by hand: {line}")
     say(f"{_closing(result)} (run {result.run_id})")
-    name = result.run_dir.name.split("-", 1)[1].rsplit("-", 1)[0]
+    from stackctl.procedures import journal
+
+    name = journal.procedure_of(result.run_dir)
     if result.result in ("stopped", "interrupted"):
         say(f"fix: stackctl run {name} --resume")
     elif result.result == "undo-failed":

@@ -29,7 +29,6 @@ from stackctl.procedures.journal import (
     StepRecord,
     boot_id,
     new_run_dir,
-    process_started,
 )  # fmt: skip
 from stackctl.procedures.limits import StopNow, StopSignals
 from stackctl.procedures.model import Action
@@ -39,6 +38,7 @@ from stackctl.procedures.stepper import Stepper
 from stackctl.procedures.walk import Walk
 from stackctl.procedures.withheld import Withheld
 from stackctl.redact import hiding, redacted
+from stackctl.runtime.local import usage
 
 Result = Literal["done", "failed", "undone", "undo-failed", "interrupted", "stopped"]
 
@@ -194,7 +194,7 @@ class Engine:
             inputs=inputs.redacted(front, self._values),
             inputs_fingerprint=inputs.fingerprint(self._values, salt),
             pid=os.getpid(),
-            pid_started=process_started(os.getpid()),
+            pid_started=usage.start_time(os.getpid()),
             boot=boot_id(),
             in_force=self._host.facts()["generation"] if self._host is not None else None,
             user=os.environ.get("SUDO_USER") or os.environ.get("USER") or str(os.getuid()),

@@ -19,7 +19,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from stackctl import durable
 from stackctl.redact import redacted_values
+from stackctl.runtime.local import usage
 
 FILE = "journal.jsonl"
 SCHEMA = 1
@@ -46,8 +48,7 @@ class Journal:
         self._descriptor = os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
         if fresh:
             # A power cut must not take the file's name away while its lines are safe.
-            for folder in (run_dir, run_dir.parent):
-                _sync_folder(folder)
+            durable.sync([run_dir, run_dir.parent])
 
     def append(self, event: str, **fields: Any) -> None:
         shown = {name: value if name in OURS else redacted_values(value) for name, value in fields.items()}
@@ -58,14 +59,6 @@ class Journal:
 
     def close(self) -> None:
         os.close(self._descriptor)
-
-
-def _sync_folder(folder: Path) -> None:
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 def _end_torn_line(path: Path) -> None:
@@ -87,15 +80,6 @@ def new_run_dir(runs: Path, procedure: str) -> Path:
             return path
         except FileExistsError:
             continue
-
-
-def process_started(pid: int) -> int | None:
-    """In clock ticks after the boot; None when there is no such process, or it is only not yet reaped."""
-    try:
-        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    except OSError:
-        return None
-    return None if fields[0] == "Z" else int(fields[19])
 
 
 def boot_id() -> str:
@@ -174,7 +158,7 @@ class RunRecord:
         """Whether the process that runs it still exists, on this boot; another may have its number now."""
         if self.result != "unfinished" or self.boot != boot_id():
             return False
-        started = process_started(self.pid)
+        started = usage.start_time(self.pid)
         return started is not None and self.pid_started in (None, started)
 
 
@@ -233,11 +217,12 @@ def _folders(runs: Path, procedure: str | None = None) -> list[Path]:
 def prune(runs: Path, keep: int = 200) -> None:
     """Forget the oldest runs; the newest of each procedure stays, because it may be gone on with."""
     found = _folders(runs)
-    spared = {_procedure_of(path): path for path in found}
+    spared = {procedure_of(path): path for path in found}
     for path in found[: -keep or None]:
-        if spared[_procedure_of(path)] != path:
+        if spared[procedure_of(path)] != path:
             shutil.rmtree(path, ignore_errors=True)
 
 
-def _procedure_of(run_dir: Path) -> str:
+def procedure_of(run_dir: Path) -> str:
+    """A run folder is called TIME-PROCEDURE-RANDOM."""
     return run_dir.name.split("-", 1)[1].rsplit("-", 1)[0]

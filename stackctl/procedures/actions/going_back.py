@@ -11,6 +11,7 @@ from stackctl.operations.context import Stack
 from stackctl.operations.evidence import show_evidence
 from stackctl.operations.underway import Underway
 from stackctl.procedures.context import Context
+from stackctl.procedures.journal import procedure_of
 from stackctl.procedures.registry import Args, Outcome, action
 from stackctl.upgrade import gates, switch
 
@@ -33,9 +34,8 @@ class BackArgs(Args):
 
 
 def change_of(context: Context, came_from: int, going_to: int, snapshot: str | None = None) -> Underway:
-    """As this run's change of version; a run folder is called TIME-PROCEDURE-RANDOM."""
-    procedure = context.run_dir.name.split("-", 1)[1].rsplit("-", 1)[0]
-    return Underway(procedure, context.run_dir.name, came_from, going_to, snapshot)
+    """As this run's change of version."""
+    return Underway(procedure_of(context.run_dir), context.run_dir.name, came_from, going_to, snapshot)
 
 
 def _stack(context: Context) -> Stack:

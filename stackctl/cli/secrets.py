@@ -87,15 +87,8 @@ def set_(context: click.Context, name: str) -> None:
         value = click.prompt(f"Value of {name}", hide_input=True, err=True)
     else:
         value = sys.stdin.read()
-    outcome = "failed"
-    try:
+    with audit.recording(stack, "secrets set", secret=name):
         SecretStore(stack).set(name, value)
-        outcome = "ok"
-    except Exception as error:
-        outcome = f"{type(error).__name__}: {error}"
-        raise
-    finally:
-        audit.record(stack, "secrets set", result=outcome, secret=name)
     output.say(f"set {name}; services get it at their next restart")
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import shlex
 import shutil
-import time
 from pathlib import Path
 
 from stackctl.errors import PreflightError, StackctlError
@@ -44,10 +43,9 @@ def _remove(folder: Path) -> None:
 
 def down(stack: Stack, *, volumes: bool = False) -> None:
     with stack_lock(stack.name):
-        started = time.monotonic()
         before = stack.store.current()
-        outcome = "failed"
-        try:
+        action = "down --volumes" if volumes else "down"
+        with audit.recording(stack.name, action, generation_from=before.number if before else None):
             if volumes:
                 refuse_links(stack)
             stack = moving.where_it_runs(stack)
@@ -61,31 +59,10 @@ def down(stack: Stack, *, volumes: bool = False) -> None:
                 for folder in data_folders(stack):
                     stack.say(f"removing {folder}")
                     _remove(folder)
-            outcome = "ok"
-        except BaseException as error:
-            outcome = f"{type(error).__name__}: {error}"
-            raise
-        finally:
-            audit.record(
-                stack.name,
-                "down --volumes" if volumes else "down",
-                result=outcome,
-                duration=time.monotonic() - started,
-                generation_from=before.number if before else None,
-            )
 
 
 def restart(stack: Stack, services: list[str]) -> None:
     """And wait until they are healthy again."""
-    with stack_lock(stack.name):
-        started, outcome = time.monotonic(), "failed"
-        try:
-            stack.runtime.restart(services)
-            gate.wait_healthy(stack, services)
-            outcome = "ok"
-        except BaseException as error:
-            outcome = f"{type(error).__name__}: {error}"
-            raise
-        finally:
-            duration = time.monotonic() - started
-            audit.record(stack.name, "restart", result=outcome, duration=duration, services=services)
+    with stack_lock(stack.name), audit.recording(stack.name, "restart", services=services):
+        stack.runtime.restart(services)
+        gate.wait_healthy(stack, services)

@@ -7,7 +7,6 @@ new value, the old one is put back. Either way it is in the audit log.
 from __future__ import annotations
 
 import json
-import time
 
 import yaml
 
@@ -23,30 +22,20 @@ from stackctl.runtime.secrets import SecretStore
 
 def rotate(stack: Stack, *names: str) -> list[str]:
     """New values for all of them, then one restart; returns the services that were restarted."""
-    with stack_lock(stack.name):
-        started, outcome, users = time.monotonic(), "failed", list[str]()
+    secrets = ", ".join(names)
+    with (
+        stack_lock(stack.name),
+        audit.recording(stack.name, "secrets rotate", secret=secrets, restarted=[]) as recorded,
+    ):
         store = SecretStore(stack.name)
-        try:
-            old = {name: store.get(name) for name in names}
-            for name in names:
-                if refused := refusal(stack.config, name):
-                    raise refused
-            running = {one.name for one in stack.runtime.status().services if one.state == "running"}
-            users = sorted({user for name in names for user in users_of(stack, name)} & running)
-            _give(stack, store, old, users)
-            outcome = "ok"
-        except BaseException as error:
-            outcome = f"{type(error).__name__}: {error}"
-            raise
-        finally:
-            audit.record(
-                stack.name,
-                "secrets rotate",
-                result=outcome,
-                duration=time.monotonic() - started,
-                secret=", ".join(names),
-                restarted=users,
-            )
+        old = {name: store.get(name) for name in names}
+        for name in names:
+            if refused := refusal(stack.config, name):
+                raise refused
+        running = {one.name for one in stack.runtime.status().services if one.state == "running"}
+        users = sorted({user for name in names for user in users_of(stack, name)} & running)
+        recorded["restarted"] = users
+        _give(stack, store, old, users)
         return users
 
 

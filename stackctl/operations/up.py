@@ -7,7 +7,6 @@ Killed at any point, a second `up` starts over from what it finds.
 
 from __future__ import annotations
 
-import time
 from dataclasses import dataclass
 
 from stackctl.engine_api import EngineError
@@ -36,29 +35,13 @@ class UpResult:
 
 def up(stack: Stack, *, deadline: float | None = None, wait_for_lock: float = 0.0) -> UpResult:
     with stack_lock(stack.name, wait=wait_for_lock):
-        started = time.monotonic()
         before = stack.store.current()
-        generation: Generation | None = None
-        outcome = "failed"
-        try:
+        with audit.recording(stack.name, "up", generation_from=before.number if before else None) as recorded:
             underway.refuse_while_open(stack)
             rendered, _ = prepared(stack)
             generation = rendered.write(stack.store, config=[str(path) for path in stack.loaded.files])
-            result = switch(stack, generation, before, rendered, deadline=deadline)
-            outcome = "ok"
-            return result
-        except BaseException as error:
-            outcome = f"{type(error).__name__}: {error}"
-            raise
-        finally:
-            audit.record(
-                stack.name,
-                "up",
-                result=outcome,
-                duration=time.monotonic() - started,
-                generation_from=before.number if before else None,
-                generation_to=generation.number if generation else None,
-            )
+            recorded["generation_to"] = generation.number
+            return switch(stack, generation, before, rendered, deadline=deadline)
 
 
 def prepared(stack: Stack) -> tuple[Rendered, Facts]:

@@ -8,6 +8,8 @@ import json
 import os
 import socket
 import sys
+import time
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -51,6 +53,19 @@ def record(
         # What was done stays done; and an error of the action itself must not be hidden by this one.
         with contextlib.suppress(OSError):
             print(f"warning: not in the audit log: {action}: {error.strerror}", file=sys.stderr)
+
+
+@contextlib.contextmanager
+def recording(stack: str, action: str, **known: Any) -> Iterator[dict[str, Any]]:
+    """One line about the block, however it ends. What is learnt on the way is put into the dictionary."""
+    started, outcome = time.monotonic(), "ok"
+    try:
+        yield known
+    except BaseException as error:
+        outcome = f"{type(error).__name__}: {error}"
+        raise
+    finally:
+        record(stack, action, result=outcome, duration=time.monotonic() - started, **known)
 
 
 def _append(folder: Path, line: bytes) -> None:

@@ -66,9 +66,9 @@ def _unchunk(data: bytes) -> bytes:
         size, _, data = data.partition(b"\r\n")
         length = int(size, 16)
         if length == 0:
-            break
+            return out
         out, data = out + data[:length], data[length + 2 :]
-    return out
+    raise BadReply("the body broke off")
 
 
 async def chat(port: int, messages: list[dict[str, str]], max_tokens: int, **options: Any) -> Reply:
@@ -93,11 +93,11 @@ async def chat(port: int, messages: list[dict[str, str]], max_tokens: int, **opt
             if line.startswith(b"data: {"):
                 _take(reply, line)
             elif line.startswith(b"data: [DONE]"):
-                break
+                reply.ended = time.perf_counter()
+                return reply
     finally:
         writer.close()
-    reply.ended = time.perf_counter()
-    return reply
+    raise BadReply(f"the stream broke off after {len(reply.times)} pieces")
 
 
 def _take(reply: Reply, line: bytes) -> None:

@@ -8,15 +8,16 @@ import asyncio
 import itertools
 import statistics
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 from tests.bench.engine import client
 from tests.bench.engine.client import Reply
 from tests.bench.engine.words import Words
 
 Message = dict[str, str]
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -35,6 +36,17 @@ def _user(text: str) -> list[Message]:
     return [{"role": "user", "content": text}]
 
 
+async def _together(jobs: Iterable[Awaitable[T]]) -> list[T]:
+    """What all of them give. Where one fails the rest is called off: it must not load the next scenario."""
+    tasks = [asyncio.ensure_future(job) for job in jobs]
+    try:
+        return await asyncio.gather(*tasks)
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
 async def _limited(limit: int, jobs: list[Callable[[], Awaitable[Reply]]]) -> list[Reply]:
     """Run jobs in order, `limit` at a time."""
     gate = asyncio.Semaphore(limit)
@@ -43,7 +55,7 @@ async def _limited(limit: int, jobs: list[Callable[[], Awaitable[Reply]]]) -> li
         async with gate:
             return await job()
 
-    return await asyncio.gather(*(one(job) for job in jobs))
+    return await _together(one(job) for job in jobs)
 
 
 async def _rate(limit: int, jobs: list[Callable[[], Awaitable[Reply]]]) -> float:
@@ -89,7 +101,7 @@ async def chat(port: int, words: Words) -> float:
         return said
 
     started = time.perf_counter()
-    tokens = sum(await asyncio.gather(*(person(turns) for turns in openings)))
+    tokens = sum(await _together(person(turns) for turns in openings))
     return tokens / (time.perf_counter() - started)
 
 
@@ -103,16 +115,27 @@ async def longmix(port: int, words: Words) -> float:
     """Four streams run; three long prompts arrive. The 95th percentile of the streams' gaps meanwhile, in
     ms.
     """
-    streams = [asyncio.create_task(client.chat(port, _user(words.text(40)), 400)) for _ in range(4)]
-    await asyncio.sleep(1.5)  # part of the load: the streams are well under way when the prompts come
-    started = time.perf_counter()
-    for _ in range(3):
-        await client.chat(port, _user(words.text(4000)), 4)
-    ended = time.perf_counter()
+    prompts = [words.text(40) for _ in range(4)]
+    span: list[float] = []
+
+    async def arrivals() -> list[Reply]:
+        await asyncio.sleep(1.5)  # part of the load: the streams are well under way when the prompts come
+        span.append(time.perf_counter())
+        for _ in range(3):
+            await client.chat(port, _user(words.text(4000)), 4)
+        span.append(time.perf_counter())
+        return []
+
+    async def stream(prompt: str) -> list[Reply]:
+        return [await client.chat(port, _user(prompt), 400)]
+
+    replies = itertools.chain(*await _together([*map(stream, prompts), arrivals()]))
     gaps: list[float] = []
-    for reply in await asyncio.gather(*streams):
-        inside = [t for t in reply.times if started <= t <= ended]
+    for reply in replies:
+        inside = [t for t in reply.times if span[0] <= t <= span[1]]
         gaps += [b - a for a, b in itertools.pairwise(inside)]
+    if len(gaps) < 20:
+        raise client.BadReply(f"{len(gaps)} gaps in the running streams are too few for a percentile")
     return 1000 * statistics.quantiles(gaps, n=20)[-1]
 
 
@@ -126,7 +149,7 @@ async def embed(port: int, words: Words) -> float:
             raise client.BadReply(body[:500].decode("utf-8", "replace"))
 
     started = time.perf_counter()
-    await asyncio.gather(*(one(texts[i : i + 32]) for i in range(0, 256, 32)))
+    await _together(one(texts[i : i + 32]) for i in range(0, 256, 32))
     return 256 / (time.perf_counter() - started)
 
 

@@ -22,8 +22,12 @@ PATIENCE = 120.0
 class Launch(Protocol):
     """How a server is started: its name, its command and environment for a port."""
 
-    name: str
-    ready: str
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def ready(self) -> str:
+        """The path that answers with 200 once it serves."""
 
     def command(self, port: int) -> tuple[list[str], dict[str, str]]: ...
 
@@ -62,11 +66,13 @@ class Engine:
         }
 
     def create(self, model: Path) -> None:
-        """Put the model into the store, through the engine's own front door."""
-        if (self.store / "manifests").exists():
+        """Put the model into the store, through the engine's own front door, unless it is there just so."""
+        recipe = f"FROM {model}\nPARAMETER num_thread {THREADS}\n"
+        done = self.store / "Modelfile"
+        if done.exists() and done.read_text() == recipe:
             return
         file = model.with_suffix(".Modelfile")
-        file.write_text(f"FROM {model}\n")
+        file.write_text(recipe)
         port = free_port()
         words, env = self.command(port)
         with subprocess.Popen(words, env={**os.environ, **env}, stderr=subprocess.DEVNULL) as server:
@@ -76,6 +82,7 @@ class Engine:
                 subprocess.run([words[0], "create", "bench", "-f", str(file)], env=host, check=True)
             finally:
                 server.terminate()
+        done.write_text(recipe)
 
 
 def free_port() -> int:

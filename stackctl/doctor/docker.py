@@ -7,7 +7,7 @@ import os
 from stackctl.doctor.finding import Finding, error, ok, skipped, warning
 from stackctl.doctor.host import Host, version_numbers
 from stackctl.errors import StackctlError
-from stackctl.runtime.docker import endpoint
+from stackctl.runtime.docker import endpoint, project
 
 # `start_interval` and `configs` need it; older ones fail on the rendered file.
 OLDEST_COMPOSE = (2, 23)
@@ -85,6 +85,16 @@ def socket_permission(host: Host) -> Finding:
             "docker-socket", f"no permission on {file}", "sudo usermod -aG docker $USER, log in anew"
         )
     return ok("docker-socket", f"{file} is ours to use, and not everybody's")
+
+
+def project_name(host: Host) -> Finding:
+    """The stack's name is the compose project's: two of a name would remove each other."""
+    if host.config is None or not host.uses_docker or host.docker_info is None:
+        return skipped("project-name", "no stack on Docker here")
+    name = host.config.name
+    if found := project.strangers(name, name, host.command):
+        return error("project-name", project.told(name, found), project.other_name(name))
+    return ok("project-name", f"no other compose project is called {name}")
 
 
 def cgroup_driver(host: Host) -> Finding:

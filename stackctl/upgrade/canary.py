@@ -23,6 +23,7 @@ from stackctl.errors import StackctlError, UnhealthyError
 from stackctl.operations.context import Stack
 from stackctl.runtime.command import run, tail
 from stackctl.runtime.docker import compose
+from stackctl.runtime.docker.project import refuse_strangers
 from stackctl.runtime.generations import Generation
 from stackctl.runtime.local import beside
 
@@ -77,10 +78,9 @@ def remove(stack: Stack) -> None:
     """Also after a crash: by the project's name alone. A process ends with whoever started it."""
     if stack.choice.name != "docker":
         return
-    run(
-        ["docker", "compose", "-p", f"{stack.name}-canary", "down", "--volumes", "--timeout", "2"],
-        timeout=120,
-    )
+    name = f"{stack.name}-canary"
+    refuse_strangers(name, stack.name)
+    run(["docker", "compose", "-p", name, "down", "--volumes", "--timeout", "2"], timeout=120)
 
 
 def _argv(project: str, file: Path) -> list[str]:

@@ -1,4 +1,5 @@
-"""The Docker runtime behind the common interface."""
+"""The Docker runtime behind the common interface. Beside containers of another's project of the same name
+nothing is started or removed."""
 
 from __future__ import annotations
 
@@ -13,13 +14,12 @@ from stackctl.config import StackConfig
 from stackctl.errors import StackctlError
 from stackctl.runtime.base import LogLine, Progress, ServiceStatus, StackStatus
 from stackctl.runtime.command import CommandResult, clean_environment, interactive, run
-from stackctl.runtime.docker import compose, endpoint, inspecting
+from stackctl.runtime.docker import compose, endpoint, inspecting, project
 from stackctl.runtime.docker.endings import Endings
 from stackctl.runtime.docker.logs import answering, read_logs
 from stackctl.runtime.generations import Generation, GenerationStore
 
 _ASIDE = re.compile(r"^[0-9a-f]{12}_")
-_PROJECT = "com.docker.compose.project"
 
 
 class DockerRuntime:
@@ -35,6 +35,7 @@ class DockerRuntime:
     def up(
         self, generation: Generation, services: Sequence[str] | None = None, progress: Progress | None = None
     ) -> None:
+        project.refuse_strangers(self.stack, self.stack)
         self._watch_anew()
         self._clear_half_recreated()
         arguments = compose.up_arguments(services)
@@ -62,9 +63,22 @@ class DockerRuntime:
                 run(["docker", "rm", "--force", container.id], timeout=60, check=False)
 
     def down(self, volumes: bool = False) -> None:
-        """By project name, so that it works with no generation left."""
+        """By project name, so that it works with no generation left.
+
+        Compose's own `--volumes` takes every volume of the project's name, also another's; ours have none but
+        those that an image asks for.
+        """
+        project.refuse_strangers(self.stack, self.stack)
+        unnamed = [
+            mount["Name"]
+            for one in (self.containers() if volumes else [])
+            for mount in one.attrs.get("Mounts", [])
+            if mount.get("Type") == "volume"
+        ]
         arguments = ["docker", "compose", "--ansi", "never", "--progress", "plain", "-p", self.stack, "down"]
-        run([*arguments, "--remove-orphans", *(["--volumes"] if volumes else [])], timeout=300)
+        run([*arguments, "--remove-orphans"], timeout=300)
+        if unnamed:
+            run(["docker", "volume", "rm", *unnamed], timeout=60)
 
     def restart(self, services: Sequence[str]) -> None:
         self._watch_anew(*services)
@@ -80,7 +94,9 @@ class DockerRuntime:
     def status(self) -> StackStatus:
         current = self.store.current()
         found = {}
-        for container in self.containers():
+        everything = self._of_project()
+        others = [one.name for one in everything if _labels(one).get(project.OURS) != self.stack]
+        for container in filter(self._is_service, everything):
             attributes = container.attrs
             ending = self._endings.last(container.id, inspecting.finished(attributes))
             one = inspecting.service_status(attributes, ending, *self._usage(container))
@@ -91,17 +107,26 @@ class DockerRuntime:
         ]
         services += [one for name, one in found.items() if name not in rendered]
         number = current.number if current else None
-        return StackStatus(self.stack, self.name, number, tuple(services), tuple(self._drift(current, found)))
+        drift = [
+            *self._drift(current, found),
+            *(f"{name}: not of this stack, but in its project" for name in others),
+        ]
+        return StackStatus(self.stack, self.name, number, tuple(services), tuple(drift))
 
     def containers(self) -> list[Any]:
+        return [one for one in self._of_project() if self._is_service(one)]
+
+    def _is_service(self, container: Any) -> bool:
+        labels = _labels(container)
+        return labels.get(project.OURS) == self.stack and labels.get("com.docker.compose.oneoff") != "True"
+
+    def _of_project(self) -> list[Any]:
         """One that is removed while we look is left out; an engine that stops answering is an error of
         ours."""
-        label = {"label": f"{_PROJECT}={self.stack}"}
+        label = {"label": f"{project.PROJECT}={self.stack}"}
         with answering():
-            found = self._client.containers.list(all=True, filters=label, ignore_removed=True)
-        return [
-            one for one in found if one.attrs["Config"]["Labels"].get("com.docker.compose.oneoff") != "True"
-        ]
+            found: list[Any] = self._client.containers.list(all=True, filters=label, ignore_removed=True)
+        return found
 
     def logs(
         self,

@@ -6,8 +6,8 @@ Every wait has a deadline. A jump host is a session of its own, and the next hop
 from __future__ import annotations
 
 import contextlib
+import logging
 import socket
-import subprocess
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
@@ -20,11 +20,14 @@ from stackctl.tunnel import knownhosts
 from stackctl.tunnel.auth import Ask, Login
 from stackctl.tunnel.contract import AnyRelay
 from stackctl.tunnel.destination import Destination
+from stackctl.tunnel.dial import dial, reason_of, through_command
 from stackctl.tunnel.errors import HostKeyError, PermanentTunnelError, TunnelError
 from stackctl.tunnel.loop import Loop
 from stackctl.tunnel.relay import Relay
 from stackctl.tunnel.sshconfig import SshSettings, resolve
 from stackctl.tunnel.transport import TunnelTransport
+
+log = logging.getLogger("stackctl.tunnel")
 
 MAX_HOPS = 8
 _OFFERED = ("ssh-ed25519", "ecdsa-sha2-nistp256", "ecdsa-sha2-nistp384", "ecdsa-sha2-nistp521", "ssh-rsa")
@@ -96,7 +99,7 @@ class Connector:
                 login.perform(transport)
             except (OSError, EOFError, paramiko.SSHException) as error:
                 raise TunnelError(
-                    f"{settings.address} went away during the login: {_reason(error)}"
+                    f"{settings.address} went away during the login: {reason_of(error)}"
                 ) from None
         except BaseException:
             for close in reversed(under):
@@ -112,8 +115,8 @@ class Connector:
         if settings.proxy_jump:
             return self._through_jump(settings, depth, seen, under)
         if settings.proxy_command:
-            return _through_command(settings.proxy_command, under)
-        return _dial(settings)
+            return through_command(settings.proxy_command, under)
+        return dial(settings)
 
     def _through_jump(
         self, settings: SshSettings, depth: int, seen: tuple[str, ...], under: list[Callable[[], None]]
@@ -150,7 +153,7 @@ class Connector:
         except (OSError, EOFError, paramiko.SSHException) as error:
             transport.close()
             sock.close()
-            raise TunnelError(f"no SSH handshake with {settings.address}: {_reason(error)}") from None
+            raise TunnelError(f"no SSH handshake with {settings.address}: {reason_of(error)}") from None
         except BaseException:
             transport.close()
             sock.close()
@@ -183,8 +186,7 @@ def check_host_key(settings: SshSettings, lines: list[knownhosts.HostKeyLine], k
         )
     if settings.strict in ("no", "accept-new"):
         if settings.user_known_hosts:
-            line = knownhosts.line_text(name, kind, blob, hashed=settings.hash_known_hosts)
-            knownhosts.append(settings.user_known_hosts[0], line)
+            _remember(settings, knownhosts.line_text(name, kind, blob, hashed=settings.hash_known_hosts))
         return
     raise HostKeyError(
         f"the host key of {name} is not known: {shown}",
@@ -192,58 +194,16 @@ def check_host_key(settings: SshSettings, lines: list[knownhosts.HostKeyLine], k
     )
 
 
-# --- ways to a socket ---
-
-
-def _dial(settings: SshSettings) -> socket.socket:
-    families = {"inet": socket.AF_INET, "inet6": socket.AF_INET6}
+def _remember(settings: SshSettings, line: str) -> None:
+    """As ssh does: a file that cannot be written is no reason not to connect."""
+    file = settings.user_known_hosts[0]
     try:
-        found = socket.getaddrinfo(
-            settings.hostname,
-            settings.port,
-            families.get(settings.address_family, socket.AF_UNSPEC),
-            socket.SOCK_STREAM,
-        )
+        knownhosts.append(file, line)
     except OSError as error:
-        raise TunnelError(f"cannot find {settings.hostname}: {error.strerror or error}") from None
-    reason: OSError | None = None
-    for family, kind, protocol, _, address in found:
-        sock = socket.socket(family, kind, protocol)
-        sock.settimeout(settings.connect_timeout)
-        try:
-            if settings.bind_address:
-                sock.bind((settings.bind_address, 0))
-            sock.connect(address)
-        except OSError as error:
-            sock.close()
-            reason = error
-            continue
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        return sock
-    raise TunnelError(f"cannot reach {settings.address}: {_reason(reason)}") from None
+        log.warning("the host key could not be added to %s: %s", file, error.strerror)
 
 
-def _through_command(command: str, under: list[Callable[[], None]]) -> socket.socket:
-    ours, theirs = socket.socketpair()
-    child = subprocess.Popen(
-        ["/bin/sh", "-c", f"exec {command}"],
-        stdin=theirs.fileno(),
-        stdout=theirs.fileno(),
-        stderr=subprocess.DEVNULL,
-    )
-    theirs.close()
-
-    def end() -> None:
-        ours.close()
-        child.terminate()
-        try:
-            child.wait(5)
-        except subprocess.TimeoutExpired:
-            child.kill()
-            child.wait()
-
-    under.append(end)
-    return ours
+# --- through a jump host ---
 
 
 class _HopTally:
@@ -274,8 +234,11 @@ def _inside(session: Session, target: tuple[str, int], under: list[Callable[[], 
     loop.start()
     under.append(loop.stop)
     relay = Relay(loop, theirs, tally)
-    session.transport.open_stream(target, ("127.0.0.1", 0), relay)
     timeout = session.settings.connect_timeout
+    try:
+        session.transport.open_stream(target, ("127.0.0.1", 0), relay)
+    except (OSError, EOFError, paramiko.SSHException):
+        relay.lost()  # the session has ended since the login
     if not tally.answered.wait(timeout):
         tally.refusal = f"no answer in {timeout:.0f} s"
     if tally.refusal or relay.done:
@@ -287,13 +250,3 @@ def _inside(session: Session, target: tuple[str, int], under: list[Callable[[], 
 
 def _with_jump(settings: SshSettings, jumps: tuple[Destination, ...]) -> SshSettings:
     return replace(settings, proxy_jump=jumps, proxy_command=None)
-
-
-def _reason(error: BaseException | None) -> str:
-    if isinstance(error, TimeoutError):
-        return "no answer in time"
-    if isinstance(error, OSError) and error.strerror:
-        return error.strerror.lower()
-    if isinstance(error, EOFError) or error is None:
-        return "the connection was closed"
-    return str(error) or type(error).__name__

@@ -21,6 +21,8 @@ from pathlib import Path
 from stackctl.errors import ConfigError, PreflightError
 from stackctl.tunnel.destination import Destination, parse
 
+REVOKED = "RevokedHostKeys"
+
 
 @dataclass(frozen=True)
 class SshSettings:
@@ -231,7 +233,11 @@ def _beyond_us(raw: dict[str, list[str]], tokens: dict[str, str]) -> list[str]:
     path = last("controlpath")
     if path != "none" and (last("controlmaster") in ("auto", "true", "yes") or _path(path, tokens).exists()):
         found.append(f"ControlPath {path}")
-    for key, name in (("knownhostscommand", "KnownHostsCommand"), ("pkcs11provider", "PKCS11Provider")):
+    for key, name in (
+        ("knownhostscommand", "KnownHostsCommand"),
+        ("pkcs11provider", "PKCS11Provider"),
+        ("revokedhostkeys", REVOKED),
+    ):
         if last(key) != "none":
             found.append(f"{name} {last(key)}")
     if last("proxyusefdpass") == "yes":

@@ -18,10 +18,13 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
+import paramiko
+
 from stackctl.errors import StackctlError
 from stackctl.tunnel.auth import Ask
 from stackctl.tunnel.connect import Connector
 from stackctl.tunnel.destination import Destination
+from stackctl.tunnel.dial import reason_of
 from stackctl.tunnel.errors import PermanentTunnelError, TunnelError
 from stackctl.tunnel.forwarder import Forward, Forwarder
 from stackctl.tunnel.link import ParamikoLink
@@ -29,7 +32,7 @@ from stackctl.tunnel.master import MasterLink
 from stackctl.tunnel.needs import openssh_needs
 from stackctl.tunnel.openssh import OpensshLink
 from stackctl.tunnel.socketlink import listens
-from stackctl.tunnel.sshconfig import SshSettings
+from stackctl.tunnel.sshconfig import REVOKED, SshSettings
 
 log = logging.getLogger("stackctl.tunnel")
 
@@ -81,6 +84,11 @@ def connector(spec: TunnelSpec, ask: Ask | None) -> Callable[[], AnyLink]:
             if first or isinstance(error, TunnelError):
                 raise
             raise TunnelError(error.what, fix=error.fix) from None
+        if spec.transport == "paramiko" and any(need.startswith(REVOKED) for need in settings.needs_openssh):
+            raise PermanentTunnelError(
+                f"`transport: paramiko` cannot honour {REVOKED} of the ssh configuration",
+                fix=f"set `transport: auto` for {spec.name}",
+            )
         if spec.transport == "openssh" or needs:
             if needs:
                 log.info("using OpenSSH: %s", ", ".join(needs))
@@ -101,6 +109,16 @@ def _over_openssh(spec: TunnelSpec, settings: SshSettings) -> AnyLink:
         except TunnelError as error:
             log.warning("making a connection of our own: %s", error.what)
     return OpensshLink(spec.destination, settings, spec.config_file, list(spec.forwards), spec.interval)
+
+
+@contextlib.contextmanager
+def _as_tunnel_errors() -> Iterator[None]:
+    """What goes wrong below while a link is made may pass: a full disk, too many files, a peer that went."""
+    try:
+        yield
+    except (OSError, EOFError, paramiko.SSHException) as error:
+        log.debug("while connecting", exc_info=True)
+        raise TunnelError(f"no connection could be made: {reason_of(error)}") from error
 
 
 class Stopped(BaseException):
@@ -176,10 +194,10 @@ class Supervisor:
 
     def _one_life(self, make: Callable[[], AnyLink]) -> float:
         """Connect, serve until the link dies, tidy up; how long it was up."""
-        with self._given_up_on_stop():
+        with self._given_up_on_stop(), _as_tunnel_errors():
             link = self._link = make()
         try:
-            with self._given_up_on_stop():
+            with self._given_up_on_stop(), _as_tunnel_errors():
                 notes = link.check_forwards(list(self.spec.forwards))
             self.progress.notes = tuple(notes)
             self.progress.transport, self.progress.detail = link.transport_name, link.detail

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import pty
 import socket
@@ -11,18 +12,20 @@ import threading
 import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import paramiko
 import pytest
 
 from stackctl.errors import ConfigError, UsageError
-from stackctl.tunnel import knownhosts
+from stackctl.tunnel import connect as connecting
+from stackctl.tunnel import dial, knownhosts
 from stackctl.tunnel.connect import Connector
 from stackctl.tunnel.destination import parse
 from stackctl.tunnel.errors import AuthError, HostKeyError, PermanentTunnelError, TunnelError
 from stackctl.tunnel.needs import openssh_needs
 from stackctl.tunnel.sshconfig import resolve
-from tests.stackctl.tunnel.conftest import MakeTunnel, Service, echo
+from tests.stackctl.tunnel.conftest import MakeTunnel, Service, echo, eventually
 from tests.support.sshd import SSHD, Sshd, keygen, public
 
 pytestmark = pytest.mark.peer
@@ -306,6 +309,17 @@ def test_the_key_type_that_is_known_is_the_one_asked_for(tmp_path: Path, known: 
         sshd.stop()
 
 
+def test_a_key_that_cannot_be_written_down_does_not_keep_from_connecting(
+    sshd: Sshd, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "file").write_text("")
+    config = sshd.ssh_config()
+    text = config.read_text().replace("Checking yes", "Checking accept-new")
+    config.write_text(text.replace(str(sshd.known_hosts), f"{tmp_path}/file/known_hosts"))
+    connect(config)
+    assert "could not be added to" in caplog.text
+
+
 def test_host_key_alias_and_hashed_names(sshd: Sshd) -> None:
     sshd.write_known_hosts(sshd.host_line(name="gpu.example.org"))
     subprocess.run(["ssh-keygen", "-q", "-H", "-f", str(sshd.known_hosts)], check=True, capture_output=True)
@@ -366,6 +380,46 @@ def test_a_jump_host_that_cannot_reach_the_target_says_so(three: list[Sshd], tmp
         connect(config, "last")
 
 
+def test_a_jump_host_that_ends_right_after_the_login_may_come_back(
+    three: list[Sshd], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = tmp_path / "config"
+    config.write_text(entry("one", three[0]) + entry("last", three[2], "ProxyJump one"))
+    inside = connecting._inside
+
+    def late(session: connecting.Session, *rest: Any) -> socket.socket:
+        three[0].drop_sessions()
+        eventually(lambda: not session.transport.is_active(), what="the end of the jump host's session")
+        return inside(session, *rest)
+
+    monkeypatch.setattr(connecting, "_inside", late)
+    with pytest.raises(TunnelError, match="it went away"):
+        connect(config, "last")
+
+
+def test_a_kernel_without_a_family_of_addresses_is_no_reason_to_stop(
+    sshd: Sshd, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = socket.socket
+    both = [(socket.AF_INET6, "::1"), (socket.AF_INET, "127.0.0.1")]
+    found = [(family, socket.SOCK_STREAM, 6, "", (host, sshd.port)) for family, host in both]
+    config = sshd.ssh_config()
+
+    def limited(family: int = socket.AF_INET, *rest: Any, **named: Any) -> socket.socket:
+        if family == socket.AF_INET6:
+            raise OSError(errno.EAFNOSUPPORT, os.strerror(errno.EAFNOSUPPORT))
+        return made(family, *rest, **named)
+
+    settings = resolve(parse("box"), config)
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *_: found)
+    monkeypatch.setattr(socket, "socket", limited)
+    dial.dial(settings).close()
+    found.reverse()
+    sshd.stop()
+    with pytest.raises(TunnelError, match="address family not supported"):
+        dial.dial(settings)
+
+
 def test_proxy_jump_none_is_no_jump(sshd: Sshd) -> None:
     connect(sshd.ssh_config("box", "ProxyJump none"))
 
@@ -402,6 +456,7 @@ def test_include_match_and_percent_tokens(sshd: Sshd, tmp_path: Path) -> None:
         (["ControlMaster auto", "ControlPath /tmp/none-%C"], "ControlPath"),
         (["KnownHostsCommand /bin/true"], "KnownHostsCommand"),
         (["VerifyHostKeyDNS yes"], "VerifyHostKeyDNS"),
+        (["RevokedHostKeys /etc/ssh/revoked"], "RevokedHostKeys"),
     ],
 )
 def test_what_only_openssh_can_do_is_noticed(sshd: Sshd, lines: list[str], reason: str) -> None:
@@ -440,6 +495,22 @@ def test_a_host_certificate_chooses_openssh_by_itself(
     refused = tunnel(1, wait=False)
     refused.wait("failed")
     assert isinstance(refused.error[0], HostKeyError), refused.error
+
+
+@pytest.mark.parametrize("transport", ["auto", "paramiko"])
+def test_a_key_in_revoked_host_keys_is_refused(
+    sshd: Sshd, tmp_path: Path, tunnel: MakeTunnel, service: Callable[..., Service], transport: str
+) -> None:
+    revoked = tmp_path / "revoked"
+    revoked.write_text(public(keygen(tmp_path / "other")) + "\n")
+    config = sshd.ssh_config("box", f"RevokedHostKeys {revoked}")
+    if transport == "auto":
+        assert tunnel(service(echo).port, config=config).supervisor.progress.transport == "openssh"
+    revoked.write_text(public(sshd.host_key()) + "\n")
+    refused = tunnel(1, config=config, transport=transport, wait=False)
+    refused.wait("failed")
+    assert isinstance(refused.error[0], HostKeyError if transport == "auto" else PermanentTunnelError)
+    assert transport == "auto" or "cannot honour RevokedHostKeys" in str(refused.error[0])
 
 
 def test_a_jump_host_can_be_what_needs_openssh(three: list[Sshd], tmp_path: Path) -> None:

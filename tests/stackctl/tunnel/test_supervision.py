@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import signal
 import socket
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
+from stackctl.tunnel import socketlink
 from stackctl.tunnel.errors import AuthError, ForwardRefused, HostKeyError, TunnelError
 from tests.stackctl.tunnel.conftest import Lateness, MakeTunnel, Service, echo, eventually
 from tests.support.sshd import Sshd, free_port, keygen
@@ -185,6 +188,24 @@ def test_an_unreachable_server_ends_a_first_start_but_not_a_persistent_one(
     sshd.start()
     persistent.supervisor.retry_now()
     persistent.wait("up")
+
+
+def test_a_folder_that_cannot_be_made_for_a_while_does_not_end_it(
+    sshd: Sshd, tunnel: MakeTunnel, service: MakeService, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = tunnel(service(echo).port, transport="openssh")
+
+    def full() -> Path:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with monkeypatch.context() as patched:
+        patched.setattr(socketlink, "private_folder", full)
+        sshd.drop_sessions()
+        eventually(lambda: "no space left on device" in made.supervisor.progress.last_error, what="the word")
+        assert not made.error
+    made.supervisor.retry_now()
+    made.wait("up", 30)
+    assert answers(made)
 
 
 @TRANSPORTS

@@ -3,14 +3,17 @@
 Order, as ssh does it: keys of the agent that the configuration names, other keys of the agent (not with
 IdentitiesOnly), key files with their certificates, encrypted key files (asks for the passphrase), then
 keyboard-interactive and password; again for each further factor that the server wants. Questions are asked
-on a terminal only. Loaded keys are kept by the `Login` so that a reconnect asks nothing again.
+on a terminal only. Loaded keys and a password that was taken are kept by the `Login`, so that a reconnect
+asks nothing again; what is good for one login only (a one-time code) ends a tunnel that has no terminal.
 """
 
 from __future__ import annotations
 
+import contextlib
 import getpass
 import os
 import socket
+import termios
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -19,26 +22,41 @@ import paramiko
 from paramiko.agent import AgentSSH
 
 from stackctl.tunnel.errors import AuthError, TunnelError
+from stackctl.tunnel.keyfiles import certifies, is_encrypted, public_blob_of, read_key
 from stackctl.tunnel.sshconfig import SshSettings
 
 #: Asks one question on the terminal; None where there is none.
 Ask = Callable[[str, bool], str]
+#: Shows what the server has to say to a person.
+Tell = Callable[[str], None]
 #: Factors that a server may ask for, one after the other.
 MAX_STEPS = 5
-_KINDS: tuple[Any, ...] = (paramiko.Ed25519Key, paramiko.ECDSAKey, paramiko.RSAKey)
 
 
 class Encrypted(Exception):
     """A key file needs its passphrase."""
 
 
+class Unanswered(Exception):
+    """There was somebody to ask, and is not any more."""
+
+
 def ask_on_terminal(question: str, echo: bool) -> str:
-    if echo:
-        with open("/dev/tty", "r+") as terminal:
-            terminal.write(question)
-            terminal.flush()
-            return terminal.readline().rstrip("\n")
-    return getpass.getpass(question)
+    if not echo:
+        return getpass.getpass(question)
+    # A terminal cannot be sought in, which one file for both ways would be.
+    with open("/dev/tty", "w") as shown, open("/dev/tty") as typed:
+        shown.write(question)
+        shown.flush()
+        line = typed.readline()
+    if not line:
+        raise EOFError
+    return line.rstrip("\n")
+
+
+def tell_on_terminal(text: str) -> None:
+    with contextlib.suppress(OSError), open("/dev/tty", "w") as shown:
+        shown.write(text.rstrip() + "\n")
 
 
 def terminal() -> Ask | None:
@@ -53,10 +71,14 @@ def terminal() -> Ask | None:
 class Login:
     """The ways into one host, tried again at each reconnect without asking twice."""
 
-    def __init__(self, settings: SshSettings, ask: Ask | None) -> None:
+    def __init__(self, settings: SshSettings, ask: Ask | None, tell: Tell = tell_on_terminal) -> None:
         self.settings = settings
         self.ask = ask
+        self.tell = tell
         self._keys: dict[Path, Any] = {}
+        self._known_password: str | None = None
+        self._doubted = False  # the last login with it ended in the middle
+        self._banner = ""  # of this login, until it was shown
         self._tried: list[str] = []
         self._remaining: list[str] = []  # what the server wants beside the factor that it took last
 
@@ -64,6 +86,7 @@ class Login:
         self._tried = []
         user = self.settings.user
         allowed = self._offered(transport, user)
+        self._banner = (transport.get_banner() or b"").decode(errors="replace")
         for _ in range(MAX_STEPS):
             if transport.is_authenticated() or self._step(transport, user, allowed):
                 return
@@ -123,24 +146,24 @@ class Login:
     def _candidates(self) -> Iterator[tuple[str, Callable[[], Any]]]:
         files = [path for path in self.settings.identity_files if path.is_file()]
         # A key may be in the agent alone: then its .pub file is what names it.
-        named = {_public_blob(path) for path in self.settings.identity_files} - {None}
+        named = {public_blob_of(path) for path in self.settings.identity_files} - {None}
         agent_keys = self._agent_keys()
         chosen = [key for key in agent_keys if key.blob in named]
         others = [] if self.settings.identities_only else [key for key in agent_keys if key.blob not in named]
         certificates = {*self.settings.certificate_files, *(Path(f"{path}-cert.pub") for path in files)}
         for certificate in sorted(certificates):
             for path in files:
-                if certificate.is_file() and _certifies(certificate, path):
+                if certificate.is_file() and certifies(certificate, path):
                     yield f"{path} with {certificate.name}", _later(self._load, path, certificate)
         for key in [*chosen, *others]:
             yield f"agent key {key.comment or key.name}", _later(lambda key: key, key)
         in_agent = {key.blob for key in agent_keys}
-        plain = [path for path in files if _public_blob(path) not in in_agent]
+        plain = [path for path in files if public_blob_of(path) not in in_agent]
         for path in plain:
-            if not _is_encrypted(path):
+            if not is_encrypted(path):
                 yield str(path), _later(self._load, path, None)
         for path in plain:
-            if _is_encrypted(path):
+            if is_encrypted(path):
                 yield str(path), _later(self._load, path, None)
 
     def _agent_keys(self) -> list[Any]:
@@ -162,11 +185,13 @@ class Login:
         key = self._keys.get(path)
         if key is None:
             try:
-                key = _read_key(path, None)
+                key = read_key(path, None)
             except paramiko.PasswordRequiredException:
-                if self.ask is None:
+                try:
+                    passphrase = self._asked(f"Passphrase for {path}: ", False)
+                except Unanswered:
                     raise Encrypted from None
-                key = _read_key(path, self.ask(f"Passphrase for {path}: ", False))
+                key = read_key(path, passphrase)
             self._keys[path] = key
         key.public_blob = None
         if certificate is not None:
@@ -175,28 +200,50 @@ class Login:
 
     # --- questions ---
 
-    def _interactive(self, transport: Any, user: str) -> bool:
-        ask = self.ask
-        assert ask is not None
+    def _asked(self, question: str, echo: bool) -> str:
+        if self.ask is None:
+            raise Unanswered
+        if self._banner:
+            self.tell(_plain(self._banner))
+            self._banner = ""
+        try:
+            return self.ask(_plain(question), echo)
+        except (OSError, EOFError, termios.error):
+            raise Unanswered(_plain(question).strip()) from None
 
+    def _interactive(self, transport: Any, user: str) -> bool:
         def answer(title: str, instructions: str, prompts: list[tuple[str, bool]]) -> list[str]:
-            return [ask(prompt, echo) for prompt, echo in prompts]
+            """On the transport's thread, whose errors end the connection: no wrong answer is sent."""
+            for text in (title, instructions):
+                if text.strip():
+                    self.tell(_plain(text))
+            return [self._asked(prompt, echo) for prompt, echo in prompts]
 
         self._tried.append("keyboard-interactive")
         try:
             self._remaining = list(transport.auth_interactive(user, answer))
+        except Unanswered as error:
+            raise self._nobody(f"an answer to '{error}'") from None
         except paramiko.SSHException:
             return False
         return True
 
     def _password(self, transport: Any, user: str) -> bool:
-        assert self.ask is not None
         self._tried.append("password")
+        known, self._known_password = self._known_password, None
         try:
-            said = self.ask(f"{user}@{self.settings.alias}'s password: ", False)
+            said = known or self._asked(f"{user}@{self.settings.alias}'s password: ", False)
+        except Unanswered:
+            raise self._nobody("a password") from None
+        try:
             self._remaining = list(transport.auth_password(user, said, fallback=False))
         except paramiko.SSHException:
+            if known and not self._doubted and not transport.is_active():
+                # The network, or a server that hangs up on a wrong password: one more try will tell.
+                self._known_password, self._doubted = known, True
+                raise
             return False
+        self._known_password, self._doubted = said, False
         return True
 
     # --- reasons ---
@@ -209,6 +256,13 @@ class Login:
             fix=f"ssh-copy-id {self.settings.alias}",
         )
 
+    def _nobody(self, wanted: str) -> AuthError:
+        return AuthError(
+            f"{self.settings.address} wants {wanted} from '{self.settings.user}', "
+            "and there is no terminal to ask on (any more)",
+            fix=f"ssh-copy-id {self.settings.alias}",
+        )
+
     def _too_many(self) -> AuthError:
         return AuthError(
             f"{self.settings.address} ended the login of '{self.settings.user}' "
@@ -218,55 +272,10 @@ class Login:
         )
 
 
+def _plain(text: str) -> str:
+    """A server's words without what would command the terminal."""
+    return "".join(each for each in text if each.isprintable() or each in "\n\t")
+
+
 def _later(function: Callable[..., Any], *arguments: Any) -> Callable[[], Any]:
     return lambda: function(*arguments)
-
-
-def _read_key(path: Path, passphrase: str | None) -> Any:
-    for kind in _KINDS:
-        try:
-            return kind.from_private_key_file(str(path), passphrase)
-        except paramiko.PasswordRequiredException:
-            raise
-        except (paramiko.SSHException, ValueError):
-            continue
-    raise paramiko.SSHException("wrong passphrase" if passphrase else "not a key that can be read")
-
-
-def _is_encrypted(path: Path) -> bool:
-    try:
-        _read_key(path, None)
-    except paramiko.PasswordRequiredException:
-        return True
-    except (paramiko.SSHException, OSError):
-        return False
-    return False
-
-
-def _public_blob(path: Path) -> bytes | None:
-    """The public half of a key file, from beside it or from within."""
-    try:
-        return paramiko.pkey.PublicBlob.from_file(f"{path}.pub").key_blob
-    except (OSError, ValueError, IndexError):
-        pass
-    try:
-        return bytes(_read_key(path, None).asbytes())
-    except (OSError, paramiko.SSHException):
-        return None
-
-
-def _certifies(certificate: Path, path: Path) -> bool:
-    try:
-        blob = paramiko.pkey.PublicBlob.from_file(str(certificate))
-        message = paramiko.Message(blob.key_blob)
-    except (OSError, ValueError, IndexError):
-        return False
-    message.get_text()
-    message.get_binary()  # nonce
-    public = _public_blob(path)
-    # A certificate carries the fields of the public key right after its nonce.
-    fields = paramiko.Message(public) if public else None
-    if fields is None:
-        return False
-    fields.get_text()
-    return bool(message.get_remainder().startswith(fields.get_remainder()))

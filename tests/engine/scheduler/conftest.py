@@ -23,6 +23,12 @@ CONTEXT = 256
 LAYERS = 8
 
 
+async def until(condition: Callable[[], object]) -> None:
+    async with asyncio.timeout(60):
+        while not condition():  # noqa: ASYNC110 - conditions over state that has no event
+            await asyncio.sleep(0.005)
+
+
 class Card:
     """One GPU as NVML shows it. Models take their memory as they load, and give it back when they end,
     after `lag` looks."""

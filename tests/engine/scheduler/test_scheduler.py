@@ -27,6 +27,8 @@ from llm_engine.scheduler.process import RunnerProcess
 from llm_engine.scheduler.room import RAM_MARGIN
 from llm_engine.scheduler.scheduler import start_runner
 
+from tests.engine.scheduler.conftest import until
+
 
 class Gate:
     """Starts real runners, when it is open."""
@@ -78,12 +80,6 @@ def files(chat_gguf: Path, tmp_path: Path) -> Callable[[str], ModelFiles]:
 
 
 Files = Callable[[str], ModelFiles]
-
-
-async def until(condition: Callable[[], object]) -> None:
-    async with asyncio.timeout(60):
-        while not condition():  # noqa: ASYNC110 - conditions over state that has no event
-            await asyncio.sleep(0.005)
 
 
 def loaded(scheduler: Scheduler) -> set[str]:

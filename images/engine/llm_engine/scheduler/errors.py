@@ -20,6 +20,21 @@ class LoadError(SchedulerError):
     """The model could not be loaded."""
 
 
+class LoadCrashed(LoadError):
+    """Its runner died over it."""
+
+
+class CrashLoop(LoadError):
+    """Its runner died so often that it is not loaded for now."""
+
+    def __init__(self, count: int, reason: str, retry_after: int) -> None:
+        super().__init__(
+            f"the model's runner crashed {count} times in a row, the last time: {reason}; "
+            f"it will not be loaded for another {retry_after} s"
+        )
+        self.retry_after = retry_after
+
+
 class ShuttingDown(SchedulerError):
     def __init__(self) -> None:
         super().__init__("the server is shutting down")

@@ -51,6 +51,10 @@ class LoadFailed(Exception):
     """The model could not be loaded; the text is for the person who asked."""
 
 
+class LoadDied(LoadFailed):
+    """The runner ended over it."""
+
+
 class RunnerError(Exception):
     """A request failed; `kind` is one of `messages.Failed.kind`."""
 
@@ -208,15 +212,15 @@ class RunnerProcess:
             if not self._loaded.done():
                 self._loaded.set_result(RunnerInfo(**payload))
         elif kind == "load_failed":
-            self._fail_load(str(payload))
+            self._fail_load(LoadFailed(str(payload)))
         elif kind == "hello" and payload["version"] != protocol.VERSION:
             self._fail_load(
-                f"the runner speaks protocol {payload['version']}, this server {protocol.VERSION}"
+                LoadFailed(f"the runner speaks protocol {payload['version']}, this server {protocol.VERSION}")
             )
 
-    def _fail_load(self, text: str) -> None:
+    def _fail_load(self, error: LoadFailed) -> None:
         if not self._loaded.done():
-            self._loaded.set_exception(LoadFailed(text))
+            self._loaded.set_exception(error)
 
     def _reply_error(self, request_id: int, error: RunnerError) -> None:
         reply = self._replies.pop(request_id, None)
@@ -278,7 +282,7 @@ class RunnerProcess:
         exit_ = Exit(returncode, reason, self._stopping and returncode <= 0, last)
         said = next((line for line in reversed(last) if line.strip()), "") if not self._verdict else ""
         text = f"the model runner has terminated: {exit_.reason}" + (f": {said}" if said else "")
-        self._fail_load(text)
+        self._fail_load(LoadDied(text))
         for stream in self._streams.values():
             stream.put_nowait(Failed("crashed", text))
         for request_id in list(self._replies):

@@ -25,7 +25,7 @@ from llm_engine.runner.messages import LoadSpec
 from llm_engine.scheduler.errors import Abandoned, LoadError, SchedulerError, ShuttingDown
 from llm_engine.scheduler.fairqueue import FairQueue
 from llm_engine.scheduler.plan import Plan, satisfies
-from llm_engine.scheduler.process import RunnerProcess
+from llm_engine.scheduler.process import Exit, RunnerProcess
 
 log = logging.getLogger("llm_engine.scheduler")
 STOP_GRACE = 2.0
@@ -43,6 +43,8 @@ class State(Enum):
 class Landlord(Protocol):
     """What a residency asks of the scheduler."""
 
+    def admit(self, residency: Residency) -> None: ...
+
     async def make_room(self, residency: Residency, waiter: Waiter) -> LoadSpec: ...
 
     async def leaving(self, residency: Residency) -> None: ...
@@ -51,9 +53,9 @@ class Landlord(Protocol):
 
     def loaded(self, residency: Residency) -> None: ...
 
-    def load_failed(self, residency: Residency) -> None: ...
+    def load_failed(self, residency: Residency, error: Exception) -> None: ...
 
-    def crashed(self, residency: Residency, reason: str) -> None: ...
+    def crashed(self, residency: Residency, end: Exit, lived: float) -> None: ...
 
     def gone(self, residency: Residency) -> None: ...
 
@@ -281,6 +283,11 @@ class Residency:
 
     async def _load(self, waiter: Waiter) -> None:
         plan = waiter.plan
+        try:
+            self.landlord.admit(self)
+        except SchedulerError as error:
+            self._fail_all(error)
+            return
         self.state = State.LOADING
         self.load_started = time.monotonic()
         self.progress = 0.0
@@ -293,7 +300,7 @@ class Residency:
             return
         except Exception as error:  # whatever it was, those who wait have to hear of it
             self.state = State.EMPTY
-            self.landlord.load_failed(self)
+            self.landlord.load_failed(self, error)
             known = isinstance(error, SchedulerError)
             log.warning(
                 "load failed",
@@ -380,7 +387,8 @@ class Residency:
         reloads."""
         self.state = State.STOPPING
         if not self.closing:
-            self.landlord.crashed(self, str(process.exited.result()))
+            lived = time.monotonic() - self.load_started - self.load_seconds
+            self.landlord.crashed(self, process.exited.result(), lived)
         await self._emptied()
 
     async def _emptied(self) -> None:

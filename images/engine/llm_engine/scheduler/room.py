@@ -16,13 +16,14 @@ from dataclasses import dataclass
 
 from llm_engine.runner.messages import LoadSpec
 from llm_engine.scheduler import memory
+from llm_engine.scheduler.crashes import Crashes
 from llm_engine.scheduler.devices import Gpus
-from llm_engine.scheduler.errors import Abandoned, LoadError, ShuttingDown
+from llm_engine.scheduler.errors import Abandoned, LoadCrashed, LoadError, ShuttingDown
 from llm_engine.scheduler.fit import Load, Machine, Neighbour, Short, decide
 from llm_engine.scheduler.ledger import Ledger
 from llm_engine.scheduler.observer import Observer
 from llm_engine.scheduler.plan import Defaults, Plan, spec_for
-from llm_engine.scheduler.process import RunnerError
+from llm_engine.scheduler.process import Exit, RunnerError
 from llm_engine.scheduler.residency import Residency, State, Waiter
 
 log = logging.getLogger("llm_engine.scheduler")
@@ -67,6 +68,7 @@ class Room:
         self.closing = False
         self._ram = ram
         self._ledger = Ledger()
+        self._crashes = Crashes()
         self._turn = asyncio.Lock()
         self._changed = asyncio.Event()
         self._asked: list[Residency] = []
@@ -74,6 +76,10 @@ class Room:
         self._before: dict[str, int] = {}
 
     # -- coming -------------------------------------------------------------------------------------------
+
+    def admit(self, residency: Residency) -> None:
+        """Raises where nobody has to go for it, as it would not stay."""
+        self._crashes.check(residency.key)
 
     async def make_room(self, residency: Residency, waiter: Waiter) -> LoadSpec:
         """Evicts until the plan fits; returns how to load it."""
@@ -169,8 +175,10 @@ class Room:
         self._changed.set()
         self.observer.loaded(residency.name, residency.load_seconds)
 
-    def load_failed(self, residency: Residency) -> None:
+    def load_failed(self, residency: Residency, error: Exception) -> None:
         self.observer.load_failed(residency.name)
+        if isinstance(error, LoadCrashed):
+            self._crashes.note(residency.key, str(error))
 
     # -- leaving ------------------------------------------------------------------------------------------
 
@@ -206,9 +214,11 @@ class Room:
             before = free
             await asyncio.sleep(0.1)
 
-    def crashed(self, residency: Residency, reason: str) -> None:
+    def crashed(self, residency: Residency, end: Exit, lived: float) -> None:
         self.observer.crashed(residency.name)
-        log.error("runner ended", extra={"data": {"model": residency.name, "reason": reason}})
+        refused = self._crashes.note(residency.key, end.reason, lived)
+        data = {"model": residency.name, "reason": str(end), "refused_for": refused}
+        log.error("runner ended", extra={"data": data})
 
     def gone(self, residency: Residency) -> None:
         if self.residencies.get(residency.key) is residency:

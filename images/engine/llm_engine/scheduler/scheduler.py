@@ -19,11 +19,11 @@ from dataclasses import dataclass, replace
 from llm_engine.runner.messages import LoadSpec
 from llm_engine.runner.room import available_ram
 from llm_engine.scheduler.devices import Gpus
-from llm_engine.scheduler.errors import Busy, LoadError, ShuttingDown
+from llm_engine.scheduler.errors import Busy, LoadCrashed, LoadError, ShuttingDown
 from llm_engine.scheduler.observer import Observer
 from llm_engine.scheduler.options import RunnerOptions
 from llm_engine.scheduler.plan import Defaults, ModelFiles, Plan, make_plan
-from llm_engine.scheduler.process import LoadFailed, RunnerProcess
+from llm_engine.scheduler.process import LoadDied, LoadFailed, RunnerProcess
 from llm_engine.scheduler.residency import Residency, Starter, State, Waiter
 from llm_engine.scheduler.room import Limits, Room
 
@@ -46,6 +46,8 @@ class Lease:
 async def start_runner(spec: LoadSpec, on_progress: Callable[[float], None]) -> RunnerProcess:
     try:
         return await RunnerProcess.start(spec, on_progress=on_progress)
+    except LoadDied as error:
+        raise LoadCrashed(str(error)) from error
     except LoadFailed as error:
         raise LoadError(str(error)) from error
     except OSError as error:

@@ -32,12 +32,20 @@ START_SECONDS = 100.0
 
 
 def add_model(
-    root: Path, name: str, gguf: Path, *, params: Mapping[str, Any] | None = None, **texts: str
+    root: Path,
+    name: str,
+    gguf: Path,
+    *,
+    params: Mapping[str, Any] | None = None,
+    projector: Path | None = None,
+    **texts: str,
 ) -> None:
-    """Stores a GGUF under a name, with parameters and layers of text (`template`, `system`)."""
+    """Stores a GGUF under a name, with parameters, a projector and layers of text (`template`, `system`)."""
     store = ModelStore(root)
     digest, size = store.blobs.add_file(gguf)
     layers = [Layer.of_kind("model", digest, size)]
+    if projector is not None:
+        layers.append(Layer.of_kind("projector", *store.blobs.add_file(projector)))
     documents = {**texts, **({"params": json.dumps(dict(params))} if params else {})}
     for kind, text in documents.items():
         blob, _ = store.blobs.add(text.encode())

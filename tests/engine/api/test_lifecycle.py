@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import json
 import os
@@ -23,6 +24,8 @@ from llm_engine.api.keys import add, remove
 from llm_engine.api.metrics import MAX_KEYS, Metrics
 
 from tests.engine.api.test_ollama_routes import HI
+from tests.engine.runner.test_extras import png
+from tests.support import extra_gguf
 from tests.support.engine import EngineServer, add_model, start_engine
 
 ENDLESS = {"model": "endless", "prompt": "go", "options": {"num_predict": 1_000_000}}
@@ -373,6 +376,40 @@ def test_no_log_line_holds_a_prompt(start: Callable[..., EngineServer], tmp_path
     thread.join(20)
     assert secret not in server.log.read_text()
     assert not [path for path in tmp_path.rglob("*") if "request-logs" in path.name]
+
+
+@pytest.mark.parametrize("everything", ["", "1"])
+def test_no_log_line_holds_a_prompt_with_a_picture(
+    endless_gguf: Path, tmp_path: Path, everything: str
+) -> None:
+    """Encoders have a log of their own, also where all that llama.cpp says is asked for; and what it says
+    last is told to whoever else used the runner when it died."""
+    store = tmp_path / "models"
+    eyes = extra_gguf.projector(tmp_path / "eyes.gguf", text_width=128)
+    add_model(store, "endless", endless_gguf, projector=eyes)
+    server = start_engine(store, tmp_path / "log", OLLAMA_DEBUG="1", LLM_ENGINE_LLAMA_LOG=everything)
+    try:
+        secret = "the-secret-of-the-prompt"
+        thread, lines = stream_in_thread(server, "/api/generate", ENDLESS)
+        wait_for(lambda: len(lines) > 1)
+        body = {
+            "model": "endless",
+            "prompt": secret,
+            "images": [base64.b64encode(png(9)).decode()],
+            "options": {"num_predict": 3},
+            "stream": False,
+        }
+        assert server.client.post("/api/generate", body).status == 200
+        for runner in server.runners():
+            os.kill(runner, signal.SIGKILL)
+        thread.join(20)
+        other = [json.loads(line) for line in lines]
+        assert "SIGKILL" in other[-1]["error"]
+        assert secret not in str(other)
+        wait_for(lambda: [line for line in server.lines() if line["msg"] == "runner ended"])
+        assert secret not in server.log.read_text()
+    finally:
+        server.stop()
 
 
 def test_an_idle_engine_sleeps(start: Callable[..., EngineServer]) -> None:

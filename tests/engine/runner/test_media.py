@@ -17,6 +17,7 @@ from llm_engine.runner.library import lib
 from llm_engine.runner.media import Projector
 from llm_engine.runner.messages import LoadSpec, Media
 from llm_engine.runner.model import Context, Model
+from llm_engine.scheduler.process import LoadFailed
 
 from tests.engine.runner.conftest import RequestFailed, Runners, ask
 from tests.engine.runner.test_extras import EXACT, greedy, png
@@ -127,3 +128,14 @@ async def test_a_sound_for_a_model_that_only_sees_is_refused(
     ears = await start(random_model, mmproj=str(extra_gguf.audio_projector(tmp_path / "ears.gguf")))
     with pytest.raises(RequestFailed, match="does not take images"):
         await ask(ears, greedy(["see ", Media(png(9)), "?"]))
+
+
+async def test_a_projector_counts_as_memory_and_says_why_it_does_not_fit(
+    start: Runners, random_model: Path, tmp_path: Path
+) -> None:
+    mmproj = extra_gguf.projector(tmp_path / "mmproj.gguf")
+    plain, seeing = await start(random_model), await start(random_model, mmproj=str(mmproj))
+    assert seeing.info.size - plain.info.size == pytest.approx(mmproj.stat().st_size, rel=0.1)
+    wide = extra_gguf.projector(tmp_path / "wide.gguf", text_width=96)
+    with pytest.raises(LoadFailed, match=r"wide\.gguf does not fit this model: .*96"):
+        await start(random_model, mmproj=str(wide))

@@ -12,6 +12,7 @@ import importlib.util
 import re
 import sys
 import types
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +37,7 @@ def folder() -> Path:
     return Path(lib._base_path)
 
 
-_state: dict[str, Any] = {"started": False}
+_state: dict[str, Any] = {"started": False, "verbose": False, "callbacks": []}
 
 
 class MemoryLog:
@@ -45,11 +46,15 @@ class MemoryLog:
     """
 
     _line = re.compile(r"(\S+)\s+(model|KV|RS|output|compute|LoRA)\s+buffer size\s*=\s*([\d.]+) MiB")
+    _encoder_on = re.compile(r"CLIP using (\S+) backend")
+    _encoder_size = re.compile(r"\bmodel size:\s*([\d.]+) MiB")
 
     def __init__(self) -> None:
         self.bytes: dict[str, dict[str, int]] = {}
+        self._encoder = "CPU"
 
     def feed(self, text: str) -> None:
+        """A line of llama.cpp's own log."""
         found = self._line.search(text)
         if found:
             device, kind, mib = found.groups()
@@ -58,37 +63,67 @@ class MemoryLog:
             size = int(float(mib) * 1024 * 1024)
             kinds[kind] = kinds.get(kind, 0) + size if kind in ("model", "KV", "RS") else size
 
+    def feed_media(self, text: str) -> None:
+        """A line of the encoders' log, which names the device and the size of the weights one by one."""
+        if found := self._encoder_on.search(text):
+            self._encoder = found[1]
+        elif found := self._encoder_size.search(text):
+            kinds = self.bytes.setdefault(self._encoder, {})
+            kinds["projector"] = kinds.get("projector", 0) + int(float(found[1]) * 1024 * 1024)
+
     def totals(self) -> dict[str, int]:
         return {device: sum(kinds.values()) for device, kinds in self.bytes.items()}
 
 
 memory_log = MemoryLog()
-_WARN, _ERROR = 3, 4  # of ggml_log_level
+_INFO, _WARN, _ERROR = 2, 3, 4  # of ggml_log_level; below is debugging, above what goes on with a line
 errors: list[str] = []
 """What llama.cpp logged as errors, latest last."""
+
+
+def because() -> str:
+    """The first thing llama.cpp complained about since `errors` was cleared; what follows it is usually an
+    echo."""
+    said = next((line for line in errors if line), "")
+    return f": {said.split(': ', 1)[-1].removeprefix('error: ')}" if said else ""
 
 
 def start(*, verbose: bool = False) -> None:
     """Make llama.cpp usable in this process; a second call does nothing."""
     if _state["started"]:
         return
+    _state["verbose"] = verbose
+    _listen(lib.llama_log_set, memory_log.feed, range(_ERROR + 2))
+    load_backends()
+    lib.llama_backend_init()
+    _state["started"] = True
+
+
+def start_media(mtmd: Any) -> None:
+    """Listen to the encoders, which keep a logger of their own. At the debug level it says the text of every
+    prompt, so that level is not shown even where all else is.
+    """
+    # This one sets both: the helpers', and the encoders' behind it.
+    _listen(mtmd.mtmd_helper_log_set, memory_log.feed_media, range(_INFO, _ERROR + 1))
+
+
+def _listen(tell: Callable[..., None], feed: Callable[[str], None], levels: range) -> None:
+    """Have a log told to us: `feed` learns from it, warnings and errors are shown, or all of these levels."""
+    verbose = bool(_state["verbose"])
 
     def on_log(level: int, text: bytes, _data: object) -> None:
         line = text.decode("utf-8", "replace")
-        memory_log.feed(line)
+        feed(line)
         if level == _ERROR:
             errors.append(line.strip())
             del errors[:-8]
-        if verbose or level in (_WARN, _ERROR):
+        if level in (_WARN, _ERROR) or (verbose and level in levels):
             sys.stderr.write(line)
             sys.stderr.flush()
 
     callback = lib.llama_log_callback(on_log)
-    _state["callback"] = callback  # llama.cpp keeps the pointer; Python must keep the object
-    lib.llama_log_set(callback, ctypes.c_void_p(0))
-    load_backends()
-    lib.llama_backend_init()
-    _state["started"] = True
+    _state["callbacks"].append(callback)  # llama.cpp keeps the pointer; Python must the object
+    tell(callback, ctypes.c_void_p(0))
 
 
 def load_backends() -> None:

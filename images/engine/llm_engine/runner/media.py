@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from llm_engine.runner.library import lib
+from llm_engine.runner.library import because, errors, lib, start_media
 from llm_engine.runner.messages import Media
 from llm_engine.runner.model import FLASH_ATTN, Context, LoadError, Model
 from llm_engine.runner.threads import default_threads
@@ -81,15 +81,17 @@ class Projector:
         if not os.path.isfile(path):
             raise LoadError(f"no projector file at {path}")
         self._m: Any = importlib.import_module("llama_cpp.mtmd_cpp")
+        start_media(self._m)
         params = self._m.mtmd_context_params_default()
         params.use_gpu = model.spec.num_gpu != 0
         params.print_timings = False
         params.warmup = False
         params.n_threads = model.spec.threads or default_threads()
         params.flash_attn_type = FLASH_ATTN[model.spec.flash_attn]
+        errors.clear()
         self.handle = self._m.mtmd_init_from_file(path.encode(), model.handle, params)
         if not self.handle:
-            raise LoadError(f"the projector {path} does not fit this model")
+            raise LoadError(f"the projector {path} does not fit this model{because()}")
         self._width = int(lib.llama_model_n_embd_inp(model.handle))
         self._kept: OrderedDict[bytes, NDArray[np.float32]] = OrderedDict()
         self._kept_bytes = 0

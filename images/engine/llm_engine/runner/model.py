@@ -11,7 +11,7 @@ import os
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from llm_engine.runner.library import errors, lib, memory_log
+from llm_engine.runner.library import because, errors, lib, memory_log
 from llm_engine.runner.messages import NUMA, SPLIT_MODES, LoadSpec
 from llm_engine.runner.room import available_ram
 from llm_engine.runner.threads import default_threads
@@ -51,12 +51,6 @@ def _choice(what: str, table: dict[str, int], value: str) -> int:
     if value not in table:
         raise LoadError(f"{what} {value!r} is not one of {', '.join(table)}")
     return table[value]
-
-
-def _because() -> str:
-    """The first thing llama.cpp complained about; what follows it is usually an echo."""
-    said = next((line for line in errors if line), "")
-    return f": {said.split(': ', 1)[-1]}" if said else ""
 
 
 class Model:
@@ -102,20 +96,22 @@ class Model:
         self._keep.append(callback)
         params.progress_callback = callback
         files = (ctypes.c_char_p * len(paths))(*(path.encode() for path in paths))
+        errors.clear()
         if len(paths) == 1:
             model = lib.llama_model_load_from_file(files[0], params)
         else:
             model = lib.llama_model_load_from_splits(files, len(paths), params)
         if not model:
-            raise LoadError(f"llama.cpp could not load {paths[0]}{_because()}")
+            raise LoadError(f"llama.cpp could not load {paths[0]}{because()}")
         return model
 
     def _adapter(self, path: str) -> Any:
         if not os.path.isfile(path):
             raise LoadError(f"no adapter file at {path}")
+        errors.clear()
         adapter = lib.llama_adapter_lora_init(self.handle, path.encode())
         if not adapter:
-            raise LoadError(f"the adapter {path} does not fit this model{_because()}")
+            raise LoadError(f"the adapter {path} does not fit this model{because()}")
         return adapter
 
     def meta(self, key: str) -> str | None:
@@ -212,10 +208,11 @@ class Context:
         if pooling is not None:
             params.embeddings = True
             params.pooling_type = _choice("pooling", POOLING, pooling)
+        errors.clear()
         self.handle = lib.llama_init_from_model(model.handle, params)
         if not self.handle:
             what = f"a context of {cells} tokens with {spec.kv_type} cache"
-            raise LoadError(f"no memory for {what}, or a setting this model lacks{_because()}")
+            raise LoadError(f"no memory for {what}, or a setting this model lacks{because()}")
         self.memory = lib.llama_get_memory(self.handle)
         self.cells = int(lib.llama_n_ctx(self.handle))
         self.batch = int(lib.llama_n_batch(self.handle))

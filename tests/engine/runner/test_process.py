@@ -21,14 +21,16 @@ from llm_engine.runner.messages import (
     EmbedRequest,
     Failed,
     GenerateRequest,
+    Grammar,
     LoadSpec,
     SamplingParams,
     Started,
     Tokens,
 )
-from llm_engine.scheduler.process import LoadFailed, RunnerError, RunnerProcess
+from llm_engine.scheduler.process import LoadDied, LoadFailed, RunnerError, RunnerProcess
 
 from tests.engine.runner.conftest import RequestFailed, Runners, ask
+from tests.support import broken_runner
 
 GREEDY = SamplingParams(temperature=0)
 
@@ -183,10 +185,41 @@ async def test_killed_while_loading(random_model: Path) -> None:
         await load
 
 
-async def test_an_abort_inside_llama_cpp_shows_its_last_words(start: Runners, random_model: Path) -> None:
+async def test_an_assertion_of_llama_cpp_is_told_in_its_words(
+    start: Runners, random_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patched:
+        patched.setattr(sys, "executable", broken_runner.program(tmp_path / "runner", "embed"))
+        runner = await start(random_model)
+    with pytest.raises(RunnerError) as failed:
+        await runner.embed(EmbedRequest(["a"]))
+    assert failed.value.text == (
+        "the model runner has terminated: killed by SIGABRT (assertion failed): " + broken_runner.SAYS
+    )
+    assert runner.last_lines[-1] == broken_runner.SAYS
+
+
+async def test_an_assertion_during_a_load_is_told_with_the_last_lines(
+    random_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patched:
+        patched.setattr(sys, "executable", broken_runner.program(tmp_path / "runner", "_make_loop"))
+        with pytest.raises(LoadDied, match=r"SIGABRT .*GGML_ASSERT") as failed:
+            await RunnerProcess.start(LoadSpec(str(random_model)))
+    assert failed.value.last_lines[-1] == broken_runner.SAYS
+
+
+async def test_a_grammar_that_cannot_be_read_is_not_among_the_last_lines(
+    start: Runners, random_model: Path
+) -> None:
     runner = await start(random_model)
-    os.kill(runner.pid, signal.SIGABRT)
-    assert "SIGABRT" in (await runner.exited).reason
+    for gbnf in ("secret-rule ::= (\nfailed to parse it", 'root ::= "secret" ('):
+        with pytest.raises(RequestFailed, match="could not be parsed"):
+            await ask(runner, GenerateRequest("x", grammar=Grammar(gbnf=gbnf)))
+    async with asyncio.timeout(20):
+        while not any("failed to parse grammar" in line for line in runner.last_lines):
+            await runner.stats()
+    assert "secret" not in "".join(runner.last_lines)
 
 
 async def test_stopping_ends_the_process_and_is_no_crash(start: Runners, random_model: Path) -> None:

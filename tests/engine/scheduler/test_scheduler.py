@@ -9,6 +9,7 @@ import os
 import re
 import resource
 import signal
+import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import aclosing
 from dataclasses import replace
@@ -17,17 +18,18 @@ from pathlib import Path
 import pytest
 from llm_engine import logs
 from llm_engine.durations import FOREVER
-from llm_engine.runner.messages import GenerateRequest, LoadSpec
+from llm_engine.runner.messages import EmbedRequest, GenerateRequest, LoadSpec
 from llm_engine.scheduler import Limits, Scheduler
 from llm_engine.scheduler.errors import Busy, LoadError, ShuttingDown
 from llm_engine.scheduler.memory import Shape, need
 from llm_engine.scheduler.options import RunnerOptions
 from llm_engine.scheduler.plan import Defaults, ModelFiles
-from llm_engine.scheduler.process import RunnerProcess
+from llm_engine.scheduler.process import RunnerError, RunnerProcess
 from llm_engine.scheduler.room import RAM_MARGIN
 from llm_engine.scheduler.scheduler import start_runner
 
 from tests.engine.scheduler.conftest import until
+from tests.support import broken_runner
 
 
 class Gate:
@@ -389,6 +391,28 @@ async def test_log_lines_carry_the_request_they_speak_of(
     assert ("evicting", "a", "second") in said and ("unloaded", "a", None) in said
     assert ("load failed", "c", "third") in said
     assert all(request != "first" for _, _, request in said)
+
+
+@pytest.mark.parametrize("method", ["embed", "_make_loop"])
+async def test_a_crash_is_logged_with_the_last_lines(
+    make: Make,
+    files: Files,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+    method: str,
+) -> None:
+    """While the model is loaded, and while it loads."""
+    scheduler = make()
+    monkeypatch.setattr(sys, "executable", broken_runner.program(tmp_path / "runner", method))
+    with pytest.raises((LoadError, RunnerError), match="GGML_ASSERT"):
+        async with scheduler.use(files("a")) as lease:
+            await lease.runner.embed(EmbedRequest(["x"]))
+    await until(lambda: not loaded(scheduler))
+    told = [record.data for record in caplog.records if hasattr(record, "data")]
+    (crash,) = [data for data in told if "last_lines" in data]
+    assert crash["last_lines"][-1] == broken_runner.SAYS
+    assert "SIGABRT" in crash["reason"] and "Exit(" not in crash["reason"]
 
 
 async def test_the_queue_bounds_all_who_wait(make: Make, gate: Gate, files: Files) -> None:

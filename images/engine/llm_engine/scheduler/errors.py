@@ -23,6 +23,11 @@ class LoadError(SchedulerError):
 class LoadCrashed(LoadError):
     """Its runner died over it."""
 
+    def __init__(self, text: str, last_lines: tuple[str, ...]) -> None:
+        super().__init__(text)
+        self.last_lines = last_lines
+        """What it printed last; for the log."""
+
 
 class CrashLoop(LoadError):
     """Its runner died so often that it is not loaded for now."""

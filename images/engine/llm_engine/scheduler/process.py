@@ -15,7 +15,6 @@ import signal
 import socket
 import sys
 from array import array
-from collections import deque
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -40,8 +39,11 @@ from llm_engine.runner.messages import (
 from llm_engine.runner.protocol import Splitter, encode
 from llm_engine.scheduler.devices import ENVIRONMENT
 from llm_engine.scheduler.heartbeat import BEAT_SECONDS, Heartbeat
+from llm_engine.scheduler.lastlines import LastLines
 
-LAST_LINES = 40
+# Behind an assertion llama.cpp would print its stack, or what a debugger makes of it, which is many lines and
+# tells nobody anything.
+_ENVIRONMENT = {**ENVIRONMENT, "GGML_NO_BACKTRACE": "1"}
 MEDIA_STEP = 1 << 20
 _STOP_TIMEOUT = 5.0
 Prompt = str | Sequence[int] | Sequence[str | Media]
@@ -53,6 +55,10 @@ class LoadFailed(Exception):
 
 class LoadDied(LoadFailed):
     """The runner ended over it."""
+
+    def __init__(self, text: str, last_lines: tuple[str, ...]) -> None:
+        super().__init__(text)
+        self.last_lines = last_lines
 
 
 class RunnerError(Exception):
@@ -97,7 +103,7 @@ class RunnerProcess:
         self._socket = sock
         self._reader: asyncio.StreamReader
         self._writer: asyncio.StreamWriter
-        self._lines: deque[str] = deque(maxlen=LAST_LINES)
+        self._lines = LastLines()
         self._next_id = 1
         self._streams: dict[int, asyncio.Queue[Event]] = {}
         self._replies: dict[int, asyncio.Future[Any]] = {}
@@ -132,7 +138,7 @@ class RunnerProcess:
                 stdout=asyncio.subprocess.DEVNULL,
                 stderr=asyncio.subprocess.PIPE,
                 pass_fds=(theirs.fileno(),),
-                env={**ENVIRONMENT, **os.environ, **(env or {})},
+                env={**_ENVIRONMENT, **os.environ, **(env or {})},
             )
         except BaseException:
             ours.close()
@@ -210,6 +216,7 @@ class RunnerProcess:
                 self._on_progress(float(payload))
         elif kind == "ready":
             if not self._loaded.done():
+                self._lines.works()
                 self._loaded.set_result(RunnerInfo(**payload))
         elif kind == "load_failed":
             self._fail_load(LoadFailed(str(payload)))
@@ -237,7 +244,7 @@ class RunnerProcess:
                 continue
             if not line:
                 return
-            self._lines.append(line.decode("utf-8", "replace").rstrip())
+            self._lines.add(line.decode("utf-8", "replace").rstrip())
 
     async def _watch(self) -> None:
         """Ends a runner that somebody waits for in vain; sleeps while nobody waits."""
@@ -275,14 +282,14 @@ class RunnerProcess:
         self._gone(returncode)
 
     def _gone(self, returncode: int) -> None:
-        last = tuple(self._lines)
+        last = self._lines.all
         for task in self._tasks[3:]:
             task.cancel()
         reason = f"ended because {self._verdict}" if self._verdict else describe_exit(returncode)
         exit_ = Exit(returncode, reason, self._stopping and returncode <= 0, last)
-        said = next((line for line in reversed(last) if line.strip()), "") if not self._verdict else ""
+        said = self._lines.why() if not self._verdict else ""
         text = f"the model runner has terminated: {exit_.reason}" + (f": {said}" if said else "")
-        self._fail_load(LoadDied(text))
+        self._fail_load(LoadDied(text, last))
         for stream in self._streams.values():
             stream.put_nowait(Failed("crashed", text))
         for request_id in list(self._replies):
@@ -326,7 +333,7 @@ class RunnerProcess:
 
     @property
     def last_lines(self) -> tuple[str, ...]:
-        return tuple(self._lines)
+        return self._lines.all
 
     async def generate(self, request: GenerateRequest) -> AsyncIterator[Event]:
         """The events of one request. Ends after `Done` of every answer, or after one `Failed`.

@@ -18,11 +18,11 @@ import time
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from enum import Enum
-from typing import Protocol
+from typing import Any, Protocol
 
 from llm_engine.durations import FOREVER
 from llm_engine.runner.messages import LoadSpec
-from llm_engine.scheduler.errors import Abandoned, LoadError, SchedulerError, ShuttingDown
+from llm_engine.scheduler.errors import Abandoned, LoadCrashed, LoadError, SchedulerError, ShuttingDown
 from llm_engine.scheduler.fairqueue import FairQueue
 from llm_engine.scheduler.plan import Plan, satisfies
 from llm_engine.scheduler.process import Exit, RunnerProcess
@@ -302,9 +302,12 @@ class Residency:
             self.state = State.EMPTY
             self.landlord.load_failed(self, error)
             known = isinstance(error, SchedulerError)
+            data: dict[str, Any] = {"request_id": waiter.tag, "model": plan.name, "reason": str(error)}
+            if isinstance(error, LoadCrashed):
+                data["last_lines"] = list(error.last_lines)
             log.warning(
                 "load failed",
-                extra={"data": {"request_id": waiter.tag, "model": plan.name, "reason": str(error)}},
+                extra={"data": data},
                 exc_info=None if known else error,
             )
             self._fail_all(error if isinstance(error, SchedulerError) else LoadError(_unforeseen(error)))

@@ -217,7 +217,12 @@ class Room:
     def crashed(self, residency: Residency, end: Exit, lived: float) -> None:
         self.observer.crashed(residency.name)
         refused = self._crashes.note(residency.key, end.reason, lived)
-        data = {"model": residency.name, "reason": str(end), "refused_for": refused}
+        data = {
+            "model": residency.name,
+            "reason": end.reason,
+            "last_lines": list(end.last_lines),
+            "refused_for": refused,
+        }
         log.error("runner ended", extra={"data": data})
 
     def gone(self, residency: Residency) -> None:

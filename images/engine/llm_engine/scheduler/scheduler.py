@@ -47,7 +47,7 @@ async def start_runner(spec: LoadSpec, on_progress: Callable[[float], None]) -> 
     try:
         return await RunnerProcess.start(spec, on_progress=on_progress)
     except LoadDied as error:
-        raise LoadCrashed(str(error)) from error
+        raise LoadCrashed(str(error), error.last_lines) from error
     except LoadFailed as error:
         raise LoadError(str(error)) from error
     except OSError as error:

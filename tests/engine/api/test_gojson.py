@@ -7,11 +7,13 @@ import json
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from llm_engine.api import gojson
-from llm_engine.api.gojson import GoDecodeError, decode
+from llm_engine.api import goparse
+from llm_engine.api.gojson import decode
+from llm_engine.api.goparse import GoDecodeError
 from llm_engine.api.goscan import GoSyntaxError, scan
 from llm_engine.api.ollama_types import ChatRequest, GenerateRequest
 
+FLOAT = "Go value of type float64"
 REFUSED = [
     ('{"model":"a"', "unexpected EOF"),
     ("{model:1}", "invalid character 'm' looking for beginning of object key string"),
@@ -54,6 +56,15 @@ REFUSED = [
     ('{"a":1.}', "invalid character '}' after decimal point in numeric literal"),
     ('{"a":1e}', "invalid character '}' in exponent of numeric literal"),
     ("[" * 1000 + "]" * 1000, "exceeded max depth"),
+    ('{"a":' * 201 + "1" + "}" * 201, "exceeded max depth"),
+    (
+        '{"top_logprobs":-1e400}',
+        "json: cannot unmarshal number -1e400 into Go struct field GenerateRequest.top_logprobs of type int",
+    ),
+    (f'{{"keep_alive":1{"0" * 400}}}', f"json: cannot unmarshal number 1{'0' * 59}... into {FLOAT}"),
+    ('{"keep_alive":1e400}', f"json: cannot unmarshal number 1e400 into {FLOAT}"),
+    ('{"options":{"a":[{"b":1e400}]}}', f"json: cannot unmarshal number 1e400 into {FLOAT}"),
+    ('{"format":1e400}', f"json: cannot unmarshal number 1e400 into {FLOAT}"),
 ]
 
 
@@ -80,6 +91,8 @@ def test_a_list_of_parts_is_no_native_content() -> None:
         '{"Model":"x","unknown":[1,{"a":null}]}',
         '{"model":"y","model":"x"}',
         '{"model":"x","options":null,"top_logprobs":null}',
+        f'{{"model":"x","unknown":{"7" * 5000}}}',
+        '{"model":"x","unknown":[1e400,{"a":-1e400}],"keep_alive":-1}',
     ],
 )
 def test_go_is_lenient(body: str) -> None:
@@ -94,6 +107,17 @@ def test_broken_text_becomes_replacement_characters() -> None:
     assert decode(b'{"model":"\xff"}', GenerateRequest).model == "\ufffd"
     assert decode(b'{"model":"\\ud800"}', GenerateRequest).model == "\ufffd"
     assert decode(b'{"model":"\\ud83d\\ude00"} x', GenerateRequest).model == "\U0001f600"
+
+
+@pytest.mark.parametrize("text", ["", "{", '{"a":1} {', '{"a":1e400}', '{"a":' * 300 + "1" + "}" * 300])
+def test_what_is_not_one_whole_value(text: str) -> None:
+    with pytest.raises(GoDecodeError):
+        goparse.whole(text)
+
+
+def test_one_whole_value() -> None:
+    assert goparse.whole(' {"a":[1,"\\ud800"]}\n ') == {"a": [1, "\ufffd"]}
+    assert goparse.whole(f"[{2**70}]") == [float(2**70)]
 
 
 json_values = st.recursive(
@@ -112,7 +136,7 @@ def test_the_scanner_finds_the_end_of_any_value(value: object, rest: str) -> Non
 @given(st.binary())
 def test_any_bytes_parse_or_are_refused(raw: bytes) -> None:
     try:
-        gojson.parse(raw)
+        goparse.parse(raw)
     except GoDecodeError as error:
         assert str(error)
 

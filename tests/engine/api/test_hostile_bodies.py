@@ -57,7 +57,25 @@ BROKEN = [
     b'{"model":"a\\u0000b","input":"x","prompt":"x"}',
     b'{"model":"../../etc/passwd"}',
     b'{"model":"' + b"x" * 5000 + b'"}',
+    b'{"model":"nope","unknown":' + b"9" * 5000 + b',"messages":[{"role":"user","content":"x"}]}',
+    b'{"model":"nope","options":{"logit_bias":{"5":1e400}},"keep_alive":1e400,"temperature":1e400}',
+    b'{"model":"nope","metadata":' + b'{"a":' * 300 + b"1" + b"}" * 301,
 ]
+HUGE = "1" + "0" * 400
+ASK = '"model":"chat","max_tokens":2,"messages":[{"role":"user","content":"x"}]'
+TOO_MUCH = [
+    ("/api/generate", f'{{"model":"chat","prompt":"x","keep_alive":{HUGE}}}'),
+    ("/api/generate", '{"model":"chat","prompt":"x","options":{"logit_bias":{"5":1e300}}}'),
+    ("/api/generate", f'{{"model":"chat","prompt":"x","options":{{"logit_bias":{{"5":{HUGE}}}}}}}'),
+    ("/api/chat", f'{{"model":"chat","messages":[],"keep_alive":-{HUGE}}}'),
+    ("/v1/chat/completions", f'{{{ASK},"temperature":{HUGE}}}'),
+    ("/v1/chat/completions", f'{{{ASK},"keep_alive":1e400}}'),
+    ("/v1/chat/completions", f'{{{ASK},"logit_bias":{{"5":-{HUGE}}}}}'),
+    ("/v1/messages", f'{{{ASK},"top_p":{HUGE}}}'),
+    ("/v1/responses", '{"model":"chat","input":"x","metadata":' + '{"a":' * 300 + "1" + "}" * 301),
+    ("/v1/responses", '{"model":"chat","input":"x","metadata":{"a":1e400}}'),
+]
+"""Legal JSON, a known model, and a value that nothing can be done with."""
 
 
 RIGHT = (400, 404, 413)
@@ -92,7 +110,7 @@ def malformed(raw: bytes) -> bool:
 
     text = raw.decode("utf-8", "replace").lstrip(" \t\r\n")
     try:
-        json.JSONDecoder(parse_constant=constant).raw_decode(text)
+        json.JSONDecoder(parse_constant=constant, parse_int=float).raw_decode(text)
     except (ValueError, RecursionError):  # what is that deep is no JSON that is taken either
         return True
     return False
@@ -103,6 +121,22 @@ def test_table_of_broken_bodies(engine: EngineServer, path: str) -> None:
     for body in BROKEN:
         answer = engine.client.post(path, body)
         check(path, answer, body, *((400,) if malformed(body) else RIGHT))
+
+
+@pytest.mark.parametrize(("path", "body"), TOO_MUCH)
+def test_values_beyond_all_bounds(engine: EngineServer, path: str, body: str) -> None:
+    check(path, engine.client.post(path, body.encode()), body.encode(), 400)
+
+
+def test_half_a_pair_in_the_arguments_of_an_earlier_call(engine: EngineServer) -> None:
+    """Clients send back what a model wrote, which may be no Unicode text."""
+    arguments = '{"city": "\\ud800", "n": ' + "7" * 5000 + "}"
+    made = {"id": "c", "type": "function", "function": {"name": "f", "arguments": arguments}}
+    messages: list[Any] = [{"role": "user", "content": "x"}, {"role": "assistant", "tool_calls": [made]}]
+    body: dict[str, Any] = {"model": "tool", "max_tokens": 2, "messages": messages}
+    check("/v1/", engine.client.post("/v1/chat/completions", body), b"", 400)
+    made["function"] = {"name": "f", "arguments": '{"city": "\\ud800"}'}
+    assert engine.client.post("/v1/chat/completions", body).status == 200
 
 
 @pytest.mark.parametrize("path", PATHS)

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from llm_engine.api import base64text, gojson, longtexts
-from llm_engine.api.gojson import GoDecodeError
+from llm_engine.api import base64text, goparse, longtexts
+from llm_engine.api.goparse import GoDecodeError
 from llm_engine.api.goscan import GoSyntaxError
 
 TEXTS = st.text(st.characters(exclude_categories=["Cs"]), max_size=40) | st.text(
@@ -30,14 +30,14 @@ def small_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def whole(raw: bytes) -> Any:
     try:
-        return gojson._parse(raw)
+        return goparse._parse(raw)
     except GoDecodeError as error:
         return str(error)
 
 
 def pieces(raw: bytes) -> Any:
     try:
-        return longtexts.loads(raw, gojson._parse)
+        return longtexts.loads(raw, goparse._parse)
     except (GoDecodeError, GoSyntaxError) as error:
         return str(error)
 
@@ -80,7 +80,7 @@ def test_much_structure_is_refused_and_long_texts_are_not(monkeypatch: pytest.Mo
     text = "x" * 5000
     assert pieces(json.dumps({"a": [text, text]}).encode()) == {"a": [text, text]}
     with pytest.raises(longtexts.TooMuch, match="more than 1000 bytes besides its long texts"):
-        longtexts.loads(json.dumps({"a": list(range(1000))}).encode(), gojson._parse)
+        longtexts.loads(json.dumps({"a": list(range(1000))}).encode(), goparse._parse)
 
 
 @given(st.binary(max_size=60), st.sampled_from([4, 8, 12]))

@@ -21,7 +21,7 @@ from starlette.datastructures import Headers
 from starlette.requests import ClientDisconnect
 from starlette.types import Message, Receive, Scope, Send
 
-from llm_engine.api import goencode, gojson, longtexts
+from llm_engine.api import goencode, gojson, goparse, longtexts
 from llm_engine.api.errors import ApiError, Dialect, body
 
 if TYPE_CHECKING:
@@ -168,7 +168,7 @@ class Call:
             return await self.work(gojson.decode, raw, cls)
         except longtexts.TooMuch as error:
             raise ApiError(413, str(error)) from None
-        except gojson.GoDecodeError as error:
+        except goparse.GoDecodeError as error:
             raise ApiError(400, str(error)) from None
 
 

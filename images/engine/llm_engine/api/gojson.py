@@ -1,34 +1,23 @@
 """Reads request bodies the way Go's encoding/json does, because clients of Ollama depend on its leniency.
 
-Keys match without regard to case, unknown keys are ignored, a later duplicate wins, bytes after the first
-value are ignored, `null` leaves the default. What is refused is refused with Go's own sentence: people search
-for those sentences. The shape is a frozen dataclass; its annotations are compiled once into converters.
+Keys match without regard to case, unknown keys are ignored, a later duplicate wins, `null` leaves the
+default. What is refused is refused with Go's own sentence: people search for those sentences. The shape is a
+frozen dataclass; its annotations are compiled once into converters.
 """
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import functools
-import gc
-import json
 import math
 import types
 import typing
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Annotated, Any, Protocol, TypeVar, cast, get_args, get_origin
 
-import orjson
+from llm_engine.api.goparse import GoDecodeError, Infinite, Overflowing, parse, refuse_infinite
 
-from llm_engine.api import longtexts
-from llm_engine.api.goscan import GoSyntaxError, scan
-
-MAX_DEPTH = 500
 T = TypeVar("T")
-
-
-class GoDecodeError(ValueError):
-    """The body is not what the Go struct of the same name would accept; the text is Go's."""
 
 
 class CustomJson(Protocol):
@@ -51,78 +40,13 @@ Float32 = Annotated[float, GoType("float32")]
 Convert = Callable[[Any, str, str], Any]
 
 
-def parse(raw: bytes) -> Any:
-    """The first JSON value of a body; GoDecodeError says what is wrong with it."""
-    if len(raw) <= longtexts.LARGE:
-        return _parse(raw)
-    try:
-        return longtexts.loads(raw, _parse)
-    except GoSyntaxError as error:
-        raise GoDecodeError(str(error)) from None
-
-
-def _parse(raw: bytes) -> Any:
-    try:
-        with _uncollected():
-            value = orjson.loads(raw)
-    except orjson.JSONDecodeError:
-        value = _parse_leniently(raw)
-    if isinstance(value, (dict, list)) and _deeper_than(value, MAX_DEPTH):
-        raise GoDecodeError("exceeded max depth")
-    return value
-
-
-@contextlib.contextmanager
-def _uncollected() -> Iterator[None]:
-    """Without the garbage collector, which would look at all that is being made again and again, while no
-    other thread can run."""
-    was_enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if was_enabled:
-            gc.enable()
-
-
-def _parse_leniently(raw: bytes) -> Any:
-    try:
-        end = scan(raw, max_depth=MAX_DEPTH)
-    except GoSyntaxError as error:
-        raise GoDecodeError(str(error)) from None
-    text = raw[:end].decode("utf-8", "replace")
-    value = json.loads(text, strict=False)
-    return _without_surrogates(value)
-
-
-def _without_surrogates(value: Any) -> Any:
-    """Go replaces half a surrogate pair by U+FFFD; left in, it could not be encoded later."""
-    if isinstance(value, str):
-        return value.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
-    if isinstance(value, list):
-        return [_without_surrogates(item) for item in value]
-    if isinstance(value, dict):
-        return {_without_surrogates(key): _without_surrogates(item) for key, item in value.items()}
-    return value
-
-
-def _deeper_than(value: Any, limit: int) -> bool:
-    level = [value]
-    for _ in range(limit):
-        level = [
-            child
-            for node in level
-            for child in (node.values() if isinstance(node, dict) else node)
-            if isinstance(child, (dict, list))
-        ]
-        if not level:
-            return False
-    return True
-
-
 def decode(raw: bytes, cls: type[T]) -> T:
     """A body as the request dataclass `cls`."""
-    return convert(parse(raw), cls)
+    value = parse(raw)
+    made = convert(value, cls)
+    if isinstance(value, Overflowing):
+        refuse_infinite(made)  # in what was read: a field that nobody knows may hold any number
+    return made
 
 
 def convert(value: Any, cls: type[T]) -> T:
@@ -173,7 +97,7 @@ def _kind(value: Any, *, literal: bool = False) -> str:
 
 
 def _number(value: int | float) -> str:
-    return str(value)
+    return value.text if isinstance(value, Infinite) else str(value)
 
 
 def _mismatch(value: Any, annotation: Any, root: str, path: str, *, literal: bool = False) -> GoDecodeError:

@@ -8,7 +8,7 @@ from typing import Any, NotRequired
 
 from typing_extensions import TypedDict
 
-from llm_engine.api.gojson import GoDecodeError
+from llm_engine.api.goparse import GoDecodeError
 from llm_engine.api.ollama_types import Message
 
 

@@ -6,7 +6,8 @@ import base64
 from collections.abc import Mapping
 from typing import Any
 
-from llm_engine.api.gojson import GoDecodeError, convert
+from llm_engine.api.gojson import convert
+from llm_engine.api.goparse import GoDecodeError
 from llm_engine.api.ollama_types import Message
 from llm_engine.chat import messages as chat
 

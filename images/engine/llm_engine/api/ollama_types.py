@@ -10,7 +10,7 @@ from typing import Any, NotRequired
 from typing_extensions import TypedDict
 
 from llm_engine.api import base64text
-from llm_engine.api.gojson import GoDecodeError
+from llm_engine.api.goparse import GoDecodeError, refuse_infinite
 from llm_engine.durations import FOREVER, InvalidDuration, parse_duration
 
 
@@ -25,6 +25,7 @@ class KeepAlive:
         if isinstance(value, bool) or not isinstance(value, (int, float, str)):
             kind = {bool: "bool", list: "[]interface {}", dict: "map[string]interface {}"}[type(value)]
             raise GoDecodeError(f"Unsupported type: '{kind}'")
+        refuse_infinite(value)
         if isinstance(value, str):
             try:
                 value = parse_duration(value)

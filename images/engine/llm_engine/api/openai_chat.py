@@ -11,7 +11,7 @@ from typing import Any
 from llm_engine.api import openai_messages as wire
 from llm_engine.api.endpoint import SSE, Call, Reply, Stream, json_reply, sse
 from llm_engine.api.errors import bad_request
-from llm_engine.api.gojson import GoDecodeError
+from llm_engine.api.goparse import GoDecodeError
 from llm_engine.api.ollama_types import KeepAlive
 from llm_engine.api.openai_types import ChatCompletionRequest, CompletionRequest, UsageOut
 from llm_engine.api.ranges import check_openai

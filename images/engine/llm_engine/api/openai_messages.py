@@ -3,12 +3,12 @@ refused."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
-from llm_engine.api import base64text
+from llm_engine.api import base64text, goparse
 from llm_engine.api.errors import bad_request
+from llm_engine.api.goparse import GoDecodeError
 from llm_engine.api.turn import JsonFormat, ToolChoice
 from llm_engine.chat.messages import Call, Message, Tool
 
@@ -143,8 +143,8 @@ def call_arguments(value: Any) -> dict[str, Any]:
     if isinstance(value, dict):
         return value
     try:
-        parsed = json.loads(value)
-    except (TypeError, ValueError, RecursionError):
+        parsed = goparse.whole(value) if isinstance(value, str) else None
+    except GoDecodeError:
         raise bad_request("invalid tool call arguments") from None
     if not isinstance(parsed, dict):
         raise bad_request("invalid tool call arguments")

@@ -170,7 +170,7 @@ def _bias(name: str, value: Any) -> Mapping[int, float]:
             number = -1
         if number < 0 or number >= 2**31:
             raise InvalidOption(f'option "{name}": "{token}" is not a token id')
-        if isinstance(weight, bool) or not isinstance(weight, (int, float)):
+        if isinstance(weight, bool) or not isinstance(weight, (int, float)) or not abs(weight) < 3.4e38:
             raise InvalidOption(f'option "{name}": the bias of token {token} must be a number')
         bias[number] = float(weight)
     return bias

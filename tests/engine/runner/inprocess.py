@@ -31,6 +31,8 @@ class Writer:
     def __init__(self) -> None:
         self.replies: dict[int, Any] = {}
         self.text: dict[int, str] = {}
+        self.said: dict[tuple[int, int], list[int]] = {}
+        """The ids of each answer's tokens, by request and answer, where they are asked for."""
         self.logprobs: dict[int, list[TokenLogprob]] = {}
         self.ends: dict[int, Done | Failed] = {}
 
@@ -43,6 +45,7 @@ class Writer:
             event = protocol.event(item)
             if isinstance(event, Tokens):
                 self.text[item[0]] = self.text.get(item[0], "") + event.text
+                self.said.setdefault((item[0], event.index), []).extend(event.ids)
                 self.logprobs.setdefault(item[0], []).extend(event.logprobs)
             elif isinstance(event, (Done, Failed)):
                 self.ends[item[0]] = event
@@ -61,7 +64,7 @@ class InProcess:
         return self.machine.loop
 
     def submit(self, number: int, request: GenerateRequest) -> None:
-        self.loop.submit(branches(self.machine.vocab, None, 4096, self.loop.n_ctx, number, request))
+        self.loop.submit(branches(self.machine.vocab, None, self.loop.n_ctx, number, request))
 
     def run(self, most: int = 1000) -> None:
         """Turns until nothing is left to do."""

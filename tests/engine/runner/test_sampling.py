@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from llm_engine.runner.history import History
 from llm_engine.runner.messages import SamplingParams
 from llm_engine.runner.sampling import Sampler
 from llm_engine.runner.vocab import Vocab
@@ -29,8 +30,10 @@ def logits_of(vocab: Vocab, shares: Sequence[float] | NDArray[np.float64] = SHAR
 def drawn(
     vocab: Vocab, logits: NDArray[np.float32], count: int = 1500, history: Sequence[int] = (), **params: Any
 ) -> list[int]:
-    sampler = Sampler(vocab, SamplingParams(**{**FREE, **params}), 4096, seed=1)
-    sampler.accept_prompt(np.array(history, dtype=np.int32))
+    wanted = SamplingParams(**{**FREE, **params})
+    past = History(vocab, wanted, 4096)
+    past.read(np.array(history, dtype=np.int32))
+    sampler = Sampler(vocab, wanted, past, seed=1)
     try:
         return [sampler.sample(logits) for _ in range(count)]
     finally:

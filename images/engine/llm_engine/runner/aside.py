@@ -2,7 +2,7 @@
 
 While one is prepared, the next requests are read, and what is being written goes on. Guarantees: jobs of one
 `Aside` are done in order of arrival; one that fails ends its own request alone; a request that was cancelled
-before it was ready never reaches the computing thread.
+before it was ready never reaches the computing thread, and what was made for it is dropped at once.
 """
 
 from __future__ import annotations
@@ -39,15 +39,18 @@ class Aside:
 
     def _run(self) -> None:
         while True:
-            request_id, job = self._jobs.get()
-            if request_id not in self._wanted:
-                continue
-            try:
-                work = job()
-            except Exception as error:  # noqa: BLE001 - told to whoever asked; the next job is taken up
-                self._fail(request_id, error)
-                work = None
-            with self._lock:
-                if request_id in self._wanted and work is not None:
-                    self._give(work)
-                self._wanted.discard(request_id)
+            self._do(*self._jobs.get())
+
+    def _do(self, request_id: int, job: Job) -> None:
+        """In a call of its own, so that nothing of a request is kept until the next one comes."""
+        if request_id not in self._wanted:
+            return
+        try:
+            work = job()
+        except Exception as error:  # noqa: BLE001 - told to whoever asked; the next job is taken up
+            self._fail(request_id, error)
+            work = None
+        with self._lock:
+            if request_id in self._wanted and work is not None:
+                self._give(work)
+            self._wanted.discard(request_id)

@@ -88,6 +88,12 @@ class Branch:
         self.tokens[: len(self.prompt)] = self.prompt
         self.count = len(self.prompt)
 
+    def close(self) -> None:
+        """It is over: give back what llama.cpp holds for it."""
+        self.state = State.OVER
+        if self.sampler is not None:
+            self.sampler.close()
+
     def append(self, token: int) -> None:
         if self.count == len(self.tokens):
             self.tokens = np.concatenate((self.tokens, np.empty(len(self.tokens), dtype=np.int32)))

@@ -15,6 +15,7 @@ import numpy as np
 from llm_engine.runner import library, protocol
 from llm_engine.runner.aside import Aside
 from llm_engine.runner.embed import Job, pair, rerank_template, truncate
+from llm_engine.runner.history import reach
 from llm_engine.runner.intake import ContextError, branches, has_media, tokens_of
 from llm_engine.runner.machine import Machine
 from llm_engine.runner.messages import EmbedRequest, GenerateRequest, LoadSpec, Media, RerankRequest
@@ -26,6 +27,8 @@ from llm_engine.runner.vocab import TokenArray
 # What takes longer than a turn to prepare: a text and a grammar of more characters than this.
 LONG_TEXT = 32768
 LONG_GRAMMAR = 8192
+# And what lets the samplers see more of the prompt than so many tokens, or makes DRY's walk the vocabulary.
+LONG_HISTORY = 8192
 
 
 def serve(sock: socket.socket) -> None:
@@ -69,8 +72,8 @@ class Desk:
     """
 
     def __init__(self, machine: Machine, writer: Writer, inbox: queue.SimpleQueue[Work]) -> None:
-        self._media, self._texts, self._grammars = (
-            Aside(name, inbox.put, self._failed) for name in ("media", "texts", "grammars")
+        self._media, self._texts, self._grammars, self._histories = (
+            Aside(name, inbox.put, self._failed) for name in ("media", "texts", "grammars", "histories")
         )
         self._machine = machine
         self._vocab = machine.vocab
@@ -113,6 +116,10 @@ class Desk:
         grammar = request.grammar
         if grammar is not None and len(grammar.gbnf or repr(grammar.json_schema)) > LONG_GRAMMAR:
             return self._grammars
+        loop = self._machine.loop
+        penalties, dry = reach(request.sampling, loop.n_ctx) if loop is not None else (0, 0)
+        if dry or penalties > LONG_HISTORY:
+            return self._histories
         parts = [request.prompt] if isinstance(request.prompt, str) else request.prompt
         texts = [part for part in parts if isinstance(part, str)]
         return self._texts if sum(map(len, texts)) > LONG_TEXT else None
@@ -121,9 +128,7 @@ class Desk:
         machine, loop = self._machine, self._machine.loop
         assert loop is not None
         try:
-            made = branches(
-                self._vocab, machine.projector, machine.n_ctx_train, loop.n_ctx, request_id, request
-            )
+            made = branches(self._vocab, machine.projector, loop.n_ctx, request_id, request)
         except ContextError as error:
             self._refuse(request_id, "context", str(error))
             return None
@@ -228,6 +233,6 @@ class Desk:
 
     def on_cancel(self, request_id: int, _payload: Any) -> Work:
         self._parts.pop(request_id, None)
-        for aside in (self._media, self._texts, self._grammars):
+        for aside in (self._media, self._texts, self._grammars, self._histories):
             aside.cancel(request_id)
         return lambda: self._machine.cancel(request_id)

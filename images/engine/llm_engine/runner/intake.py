@@ -10,6 +10,7 @@ import numpy as np
 
 from llm_engine.runner.branch import Branch
 from llm_engine.runner.grammar import constraint_factory
+from llm_engine.runner.history import MOST_BREAKERS, History
 from llm_engine.runner.media import Chunk, MediaError, Projector
 from llm_engine.runner.messages import GenerateRequest, Media, SamplingParams
 from llm_engine.runner.sampling import Sampler, new_seed
@@ -17,6 +18,8 @@ from llm_engine.runner.text import TextStream
 from llm_engine.runner.vocab import TokenArray, Vocab
 
 MOST_BRANCHES = 128
+# Each is looked for after every token, while the others' answers wait.
+MOST_STOPS, LONGEST_STOP = 256, 1024
 
 
 def tokens_of(vocab: Vocab, prompt: str | Sequence[Any], *, add_special: bool) -> TokenArray:
@@ -68,6 +71,11 @@ def check(request: GenerateRequest) -> None:
         raise ValueError(f"n must be between 1 and {MOST_BRANCHES}, not {request.n}")
     if request.logprobs is not None and request.logprobs < 0:
         raise ValueError(f"logprobs must not be negative, not {request.logprobs}")
+    if len(request.stop) > MOST_STOPS:
+        raise ValueError(f"stop has {len(request.stop)} strings; the limit is {MOST_STOPS}")
+    longest = max(map(len, request.stop), default=0)
+    if longest > LONGEST_STOP:
+        raise ValueError(f"a stop string has {longest} characters; the limit is {LONGEST_STOP}")
     check_sampling(request.sampling)
 
 
@@ -81,6 +89,9 @@ def check_sampling(params: SamplingParams) -> None:
         raise ValueError(f"mirostat must be 0, 1 or 2, not {params.mirostat}")
     if params.dry_multiplier > 0 and params.dry_base < 1:
         raise ValueError(f"dry_base must be at least 1, not {params.dry_base}")
+    breakers = len(params.dry_sequence_breakers)
+    if breakers > MOST_BREAKERS:
+        raise ValueError(f"dry_sequence_breakers has {breakers} strings; the limit is {MOST_BREAKERS}")
     for token, bias in params.logit_bias.items():
         if bias != bias:
             raise ValueError(f"logit_bias of token {token} must be a number")
@@ -89,7 +100,6 @@ def check_sampling(params: SamplingParams) -> None:
 def branches(
     vocab: Vocab,
     projector: Projector | None,
-    n_ctx_train: int,
     n_ctx: int,
     request_id: int,
     request: GenerateRequest,
@@ -109,6 +119,8 @@ def branches(
     if len(bias) != len(request.sampling.logit_bias):
         raise ValueError(f"logit_bias names a token that is not in the vocabulary of {vocab.size}")
     now = time.monotonic()
+    history = History(vocab, request.sampling, n_ctx)
+    history.read(tokens)
     made = []
     for index in range(request.n):
         own = (seed + index) & 0xFFFFFFFF
@@ -125,9 +137,9 @@ def branches(
             uneven=bool(media) and projector is not None and projector.many_positions,
         )
         branch.begin()
-        branch.sampler = Sampler(vocab, request.sampling, n_ctx_train, own, grammar)
-        branch.sampler.accept_prompt(tokens)
+        branch.sampler = Sampler(vocab, request.sampling, history, own, grammar)
         made.append(branch)
+    history.close()
     return made
 
 

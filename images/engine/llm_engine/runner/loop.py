@@ -90,6 +90,8 @@ class Loop:
         if self.queue.full:
             text = f"the queue of this model is full ({self.queue.limit} requests are waiting)"
             self.outbox.failed(branches[0].request_id, "busy", text)
+            for branch in branches:
+                branch.close()
             return
         for branch in branches:
             self.queue.add(branch)
@@ -118,9 +120,7 @@ class Loop:
         else:
             self.running.remove(branch)
             self._release(branch)
-        branch.state = State.OVER
-        if branch.sampler is not None:
-            branch.sampler.close()
+        branch.close()
         self._speculator.forget(branch)
 
     def _release(self, branch: Branch, *, keep: bool = True) -> None:

@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from llm_engine.runner.constraint import CANDIDATE, Constraint, GrammarError
+from llm_engine.runner.history import History
 from llm_engine.runner.library import lib
 from llm_engine.runner.messages import SamplingParams
 from llm_engine.runner.vocab import TokenArray, Vocab
@@ -29,50 +30,47 @@ MOST_REFUSED = 64
 
 
 class Sampler:
-    """One sequence's sampler. `close` frees it; using it afterwards is an error."""
+    """One sequence's sampler. `close` frees it, and so does its end; using it afterwards is an error."""
 
     def __init__(
         self,
         vocab: Vocab,
         params: SamplingParams,
-        n_ctx_train: int,
+        history: History,
         seed: int,
         grammar: Callable[[], Constraint] | None = None,
     ) -> None:
+        self._handle: Any = None
+        self._grammar: Constraint | None = None
         self._vocab = vocab
         self.params = params
-        self._handle: Any = None
         self._grammar = grammar() if grammar is not None else None
         bias = {int(token): float(value) for token, value in params.logit_bias.items()}
         if params.ignore_eos:
             bias.update(dict.fromkeys(vocab.end_tokens, _NEVER))
         greedy = params.temperature <= 0
-        self.history = _history_length(params, n_ctx_train)
-        """How many past tokens the samplers look at."""
-        self.plain_greedy = greedy and not bias and not self.history
+        self._remembers = history.length > 0
+        self.plain_greedy = greedy and not bias and not self._remembers
         """Nothing but the largest logit matters, as far as no grammar refuses it."""
         self._candidates: NDArray[Any] | None = None
-        alone = not bias and not self.history and not params.mirostat and params.top_n_sigma <= 0
+        alone = not bias and not self._remembers and not params.mirostat and params.top_n_sigma <= 0
         self._narrow = params.top_k if alone and not greedy and 0 < params.top_k <= MOST_NARROWED // 4 else 0
         """Where top-k comes first, its k, as then the rest of the vocabulary need not be looked at."""
         self._threshold = _NEVER
         if not self.plain_greedy or self._grammar is not None:
-            self._handle = _chain(vocab, params, bias, n_ctx_train, seed)
+            self._handle = _chain(vocab, params, bias, history, seed)
 
     def accept(self, token: int) -> None:
         """The sequence was continued with `token`."""
         if self._grammar is not None:
             self._grammar.accept(token)
-        if self.history:
+        if self._remembers:
             lib.llama_sampler_accept(self._handle, token)
 
-    def accept_prompt(self, tokens: TokenArray) -> None:
-        """Let the penalties see the end of the prompt; the grammar must not."""
-        if self.history:
-            accept, handle = lib.llama_sampler_accept, self._handle
-            for token in tokens[-self.history :].tolist():
-                if token >= 0:
-                    accept(handle, token)
+    @property
+    def open(self) -> bool:
+        """Whether llama.cpp still holds anything for it."""
+        return self._handle is not None or self._grammar is not None
 
     def sample(self, logits: Logits) -> int:
         """The next token; not yet accepted, so a caller may drop it."""
@@ -152,6 +150,9 @@ class Sampler:
             self._grammar.close()
             self._grammar = None
 
+    def __del__(self) -> None:
+        self.close()
+
 
 _id_cache: dict[int, TokenArray] = {}
 
@@ -175,14 +176,7 @@ def new_seed() -> int:
     return secrets.randbelow(0xFFFFFFFF)
 
 
-def _history_length(params: SamplingParams, n_ctx_train: int) -> int:
-    last_n = n_ctx_train if params.repeat_last_n < 0 else params.repeat_last_n
-    penalises = params.repeat_penalty != 1.0 or params.presence_penalty != 0 or params.frequency_penalty != 0
-    dry = n_ctx_train if params.dry_penalty_last_n < 0 else params.dry_penalty_last_n
-    return max(last_n if penalises else 0, dry if params.dry_multiplier > 0 else 0)
-
-
-def _chain(vocab: Vocab, params: SamplingParams, bias: dict[int, float], n_ctx_train: int, seed: int) -> Any:
+def _chain(vocab: Vocab, params: SamplingParams, bias: dict[int, float], history: History, seed: int) -> Any:
     chain = lib.llama_sampler_chain_init(lib.llama_sampler_chain_default_params())
 
     def add(sampler: Any) -> None:
@@ -193,17 +187,8 @@ def _chain(vocab: Vocab, params: SamplingParams, bias: dict[int, float], n_ctx_t
             *[lib.llama_logit_bias(token, value) for token, value in bias.items()]
         )
         add(lib.llama_sampler_init_logit_bias(vocab.size, len(bias), entries))
-    last_n = n_ctx_train if params.repeat_last_n < 0 else params.repeat_last_n
-    if last_n and (
-        params.repeat_penalty != 1.0 or params.presence_penalty != 0 or params.frequency_penalty != 0
-    ):
-        add(
-            lib.llama_sampler_init_penalties(
-                vocab.size, last_n, params.repeat_penalty, params.frequency_penalty, params.presence_penalty
-            )
-        )
-    if params.dry_multiplier > 0:
-        add(_dry(vocab, params, n_ctx_train))
+    for sampler in history.copies():
+        add(sampler)
     if params.temperature <= 0:
         add(lib.llama_sampler_init_greedy())
         return chain
@@ -221,7 +206,7 @@ def _chain(vocab: Vocab, params: SamplingParams, bias: dict[int, float], n_ctx_t
     if params.top_n_sigma > 0:
         add(lib.llama_sampler_init_top_n_sigma(params.top_n_sigma))
     if params.top_k > 0:
-        add(lib.llama_sampler_init_top_k(params.top_k))
+        add(lib.llama_sampler_init_top_k(min(params.top_k, vocab.size)))
     if params.typical_p < 1.0:
         add(lib.llama_sampler_init_typical(params.typical_p, 1))
     if params.top_p < 1.0:
@@ -233,21 +218,6 @@ def _chain(vocab: Vocab, params: SamplingParams, bias: dict[int, float], n_ctx_t
     add(lib.llama_sampler_init_temp(params.temperature))
     add(lib.llama_sampler_init_dist(seed))
     return chain
-
-
-def _dry(vocab: Vocab, params: SamplingParams, n_ctx_train: int) -> Any:
-    breakers = [text.encode() for text in params.dry_sequence_breakers]
-    array = (ctypes.c_char_p * len(breakers))(*breakers)
-    last_n = n_ctx_train if params.dry_penalty_last_n < 0 else params.dry_penalty_last_n
-    return lib.llama_sampler_init_dry(
-        vocab.handle,
-        params.dry_multiplier,
-        params.dry_base,
-        params.dry_allowed_length,
-        last_n,
-        array,
-        len(breakers),
-    )
 
 
 def log_softmax(logits: Logits) -> Logits:

@@ -85,10 +85,8 @@ class Engine:
         refuse_unless_met(front.requires, self._host)
         self._refuse_unattended()
         with hiding(self._secrets), self._lock():
-            run_dir = new_run_dir(self._runs, front.id)
-            salt = random.token_hex(8)
-            (run_dir / "procedure.md").write_text(self._procedure.text, encoding="utf-8")
-            return self._go(run_dir, salt, "run.started")
+            run_dir = new_run_dir(self._runs, front.id, self._procedure.text)
+            return self._go(run_dir, random.token_hex(8), "run.started")
 
     def resume(self, record: RunRecord, *, accept_changes: bool = False) -> RunResult:
         self._refuse_to_go_on(record, "--resume", accept_changes)
@@ -184,25 +182,28 @@ class Engine:
             interactive=self._person.ask is not None,
         )
         stepper = Stepper(context, self._scope, journal, lambda: deadline)
-        journal.append(
-            event,
-            run=run_dir.name,
-            procedure=front.id,
-            version=front.version,
-            sha256=self._procedure.sha256,
-            salt=salt,
-            inputs=inputs.redacted(front, self._values),
-            inputs_fingerprint=inputs.fingerprint(self._values, salt),
-            pid=os.getpid(),
-            pid_started=usage.start_time(os.getpid()),
-            boot=boot_id(),
-            in_force=self._host.facts()["generation"] if self._host is not None else None,
-            user=os.environ.get("SUDO_USER") or os.environ.get("USER") or str(os.getuid()),
-        )
         try:
+            if undoing:
+                journal.must_end()
+            journal.begin(
+                event,
+                run=run_dir.name,
+                procedure=front.id,
+                version=front.version,
+                sha256=self._procedure.sha256,
+                salt=salt,
+                inputs=inputs.redacted(front, self._values),
+                inputs_fingerprint=inputs.fingerprint(self._values, salt),
+                pid=os.getpid(),
+                pid_started=usage.start_time(os.getpid()),
+                boot=boot_id(),
+                in_force=self._host.facts()["generation"] if self._host is not None else None,
+                user=os.environ.get("SUDO_USER") or os.environ.get("USER") or str(os.getuid()),
+            )
             with StopSignals(self._person.say) as signals:
                 self._asking = Asking(front.id, self._person, stepper, signals, self._scope)
                 result = self._steps_then_undo(run_dir, journal, stepper, signals, undoing, failure)
+            journal.must_end()
             journal.append(
                 "run.finished",
                 result=result.result,
@@ -210,6 +211,8 @@ class Engine:
                 error=result.error.what if result.error else "",
                 left_by_hand=list(result.left_by_hand),
             )
+            if journal.lost is not None:
+                self._person.say(f"the journal of this run is not complete: {journal.lost.strerror}")
             return result
         finally:
             journal.close()
@@ -248,6 +251,7 @@ class Engine:
             return finish("interrupted", 128 + stop.signal_number)
         if failure is not None and not undoing and self._procedure.front.on_failure == "stop":
             return finish("stopped", failure.exit_code, failure)
+        journal.must_end()
         try:
             journal.append("run.undoing", error=failure.what if failure else "")
             if failure is not None:
@@ -317,12 +321,14 @@ class Engine:
         self._person.say(f"[{spec.id}] {spec.title}")
         self._again = True
         began = time.monotonic()
-        record.changed = record.changed or _changes_something(step)
-        move("running", changed=record.changed)
+        changes = record.changed or _changes_something(step)
+        move("running", changed=changes)
+        record.changed = changes
         try:
             outcome = stepper.carry_out(step)
         except StackctlError as failure:
             duration = round(time.monotonic() - began, 3)
+            journal.must_end()
             move("failed", failure.what, duration=duration, changed=record.changed)
             raise
         duration = round(time.monotonic() - began, 3)

@@ -3,10 +3,13 @@
 A line is on the disk before the thing it announces happens, so after `kill -9` or a power cut the journal
 says which step was under way. A torn last line is what such a cut leaves behind; it is ignored. Secrets are
 taken out before a line is made, of every text that is not one of ours.
+
+A run that cannot be written down goes no further, and goes back unwritten: see `Journal.must_end`.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
@@ -20,6 +23,8 @@ from pathlib import Path
 from typing import Any
 
 from stackctl import durable
+from stackctl.errors import PreflightError, StackctlError
+from stackctl.procedures import ballast
 from stackctl.redact import redacted_values
 from stackctl.runtime.local import usage
 
@@ -37,12 +42,19 @@ BEGINNING = (
 )  # fmt: skip
 
 
+class JournalLost(StackctlError):
+    """A line of the journal could not be written, so nothing more may be done."""
+
+
 class Journal:
     def __init__(self, run_dir: Path) -> None:
         self.run_dir = run_dir
         self.path = run_dir / FILE
+        self.lost: OSError | None = None
+        self._must_end = False
         run_dir.mkdir(parents=True, exist_ok=True)
         os.chmod(run_dir, 0o700)
+        ballast.keep(run_dir.parent)
         _end_torn_line(self.path)
         fresh = not self.path.exists()
         self._descriptor = os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
@@ -50,15 +62,59 @@ class Journal:
             # A power cut must not take the file's name away while its lines are safe.
             durable.sync([run_dir, run_dir.parent])
 
+    def begin(self, event: str, **fields: Any) -> None:
+        """The line before which nothing was done: without it nothing is."""
+        try:
+            ballast.written(self.run_dir.parent, lambda: self._write(_line(event, fields)))
+        except OSError as error:
+            if not self._must_end:
+                raise _no_run(self.run_dir.parent, error) from error
+            self.lost = error
+
     def append(self, event: str, **fields: Any) -> None:
-        shown = {name: value if name in OURS else redacted_values(value) for name, value in fields.items()}
-        record = {"at": datetime.now(UTC).isoformat(timespec="milliseconds"), "event": event, **shown}
-        line = json.dumps(record, default=str, ensure_ascii=False)
-        os.write(self._descriptor, line.encode() + b"\n")
-        os.fsync(self._descriptor)
+        """Raises JournalLost when the line is not on the disk, and from then on, until the run must end."""
+        try:
+            if self.lost is None or self._must_end:
+                self._write(_line(event, fields))
+        except OSError as error:
+            self.lost = error
+            if ballast.give_up(self.run_dir.parent) and self._must_end:
+                self.append(event, **fields)
+        if self.lost is not None and not self._must_end:
+            what = f"the journal of this run cannot be written: {self.lost.strerror}: {self.path}"
+            raise JournalLost(what, fix=f"df -h {self.run_dir}") from self.lost
+
+    def must_end(self) -> None:
+        """From here on a line that cannot be written is left out: that may not keep a run from its end."""
+        self._must_end = True
 
     def close(self) -> None:
         os.close(self._descriptor)
+
+    def _write(self, line: bytes) -> None:
+        """All of it, or nothing."""
+        size = os.fstat(self._descriptor).st_size
+        try:
+            written = 0
+            while written < len(line):
+                written += os.write(self._descriptor, line[written:])
+            os.fsync(self._descriptor)
+        except OSError:
+            with contextlib.suppress(OSError):
+                os.ftruncate(self._descriptor, size)
+            raise
+
+
+def _line(event: str, fields: Mapping[str, Any]) -> bytes:
+    shown = {name: value if name in OURS else redacted_values(value) for name, value in fields.items()}
+    record = {"at": datetime.now(UTC).isoformat(timespec="milliseconds"), "event": event, **shown}
+    return json.dumps(record, default=str, ensure_ascii=False).encode() + b"\n"
+
+
+def _no_run(runs: Path, error: OSError) -> PreflightError:
+    return PreflightError(
+        f"no run can begin: {runs} cannot be written: {error.strerror}", fix=f"df -h {runs}"
+    )
 
 
 def _end_torn_line(path: Path) -> None:
@@ -70,16 +126,29 @@ def _end_torn_line(path: Path) -> None:
                 file.write(b"\n")
 
 
-def new_run_dir(runs: Path, procedure: str) -> Path:
+def new_run_dir(runs: Path, procedure: str, text: str) -> Path:
+    """A folder of its own for a run of that page, with the page as it is now."""
+    try:
+        return ballast.written(runs, lambda: _new_run_dir(runs, procedure, text))
+    except OSError as error:
+        raise _no_run(runs, error) from error
+
+
+def _new_run_dir(runs: Path, procedure: str, text: str) -> Path:
     while True:
         now = datetime.now(UTC)
         stamp = f"{now:%Y%m%dT%H%M%S}{now.microsecond // 1000:03d}Z"
         path = runs / f"{stamp}-{procedure}-{secrets.token_hex(2)}"
         try:
             path.mkdir(parents=True)
-            return path
         except FileExistsError:
             continue
+        try:
+            (path / "procedure.md").write_text(text, encoding="utf-8")
+        except OSError:
+            shutil.rmtree(path, ignore_errors=True)
+            raise
+        return path
 
 
 def boot_id() -> str:

@@ -4,6 +4,7 @@ journal. What is shown of it is redacted before it is quoted or cut.
 
 from __future__ import annotations
 
+import contextlib
 import shlex
 import time
 from collections.abc import Mapping
@@ -12,7 +13,7 @@ from typing import Any
 from stackctl.procedures import programs, registry
 from stackctl.procedures.context import Context
 from stackctl.procedures.expressions import fill, fill_shell
-from stackctl.procedures.journal import Journal
+from stackctl.procedures.journal import Journal, JournalLost
 from stackctl.procedures.model import Action, Argv, Operation, Operations, Shell
 from stackctl.procedures.registry import Outcome
 from stackctl.redact import redacted, redacted_values
@@ -47,18 +48,8 @@ def perform(
 ) -> Outcome:
     began = time.monotonic()
     fields: dict[str, Any] = {}
-    outcome = Outcome(False, "interrupted")
-    try:
-        if isinstance(operation, Action):
-            registered = registry.find(operation.name)
-            outcome = registered.function(context, registry.bind(registered, fill(operation.args, scope)))
-        else:
-            outcome = _run_program(operation, scope, fields)
-        return outcome
-    except Exception as error:
-        outcome = Outcome(False, f"{type(error).__name__}: {error}")
-        raise
-    finally:
+
+    def note(outcome: Outcome) -> None:
         if journal is not None:
             journal.append(
                 "operation",
@@ -70,6 +61,21 @@ def perform(
                 duration=round(time.monotonic() - began, 3),
                 **fields,
             )
+
+    try:
+        if isinstance(operation, Action):
+            registered = registry.find(operation.name)
+            outcome = registered.function(context, registry.bind(registered, fill(operation.args, scope)))
+        else:
+            outcome = _run_program(operation, scope, fields)
+    except BaseException as error:
+        why = f"{type(error).__name__}: {error}" if isinstance(error, Exception) else "interrupted"
+        with contextlib.suppress(JournalLost):  # what ended the operation is the better reason
+            note(Outcome(False, why))
+        raise
+    with contextlib.nullcontext() if outcome.ok else contextlib.suppress(JournalLost):
+        note(outcome)
+    return outcome
 
 
 def _run_program(operation: Argv | Shell, scope: Scope, fields: dict[str, Any]) -> Outcome:

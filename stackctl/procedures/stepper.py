@@ -15,7 +15,7 @@ from stackctl.errors import StackctlError, UnhealthyError
 from stackctl.procedures.context import Context
 from stackctl.procedures.document import Step
 from stackctl.procedures.expressions import when
-from stackctl.procedures.journal import Journal
+from stackctl.procedures.journal import Journal, JournalLost
 from stackctl.procedures.limits import TimeLimitReached, time_limit
 from stackctl.procedures.operations import all_hold
 from stackctl.procedures.registry import Outcome
@@ -111,7 +111,7 @@ class Stepper:
         try:
             operations = getattr(step.spec, phase)
             return all_hold(operations, self._context, self._scope(), self._journal, step.spec.id, phase)
-        except StepFailed:
+        except (StepFailed, JournalLost):
             raise
         except StackctlError as error:
             problems = "; ".join(getattr(error, "problems", []))

@@ -16,6 +16,10 @@ from collections.abc import Callable, Iterator
 from types import FrameType
 from typing import Any
 
+# What a step that is cut off may take to stop what it has started: services that are slow to end, an engine
+# beside the old one, the copy of a folder.
+CLEAN_UP = 120.0
+
 
 class TimeLimitReached(BaseException):
     """Not an `Exception`: a step's own `except Exception` must not swallow it."""
@@ -39,7 +43,8 @@ def _in_main_thread() -> bool:
 
 @contextlib.contextmanager
 def time_limit(seconds: float) -> Iterator[None]:
-    """Raise TimeLimitReached in the block when it takes longer; an outer limit keeps its own time."""
+    """Raise TimeLimitReached in the block when it takes longer, and again when its clean-up takes CLEAN_UP;
+    an outer limit keeps its own time."""
     if not _in_main_thread() or seconds == float("inf"):
         yield
         return
@@ -49,8 +54,8 @@ def time_limit(seconds: float) -> Iterator[None]:
         raise TimeLimitReached(seconds)
 
     outer_handler = signal.signal(signal.SIGALRM, expired)
-    # Repeats: a first interruption that lands in a clean-up must not be the last word.
-    outer_left, outer_interval = signal.setitimer(signal.ITIMER_REAL, max(seconds, 0.001), 5.0)
+    # Repeats, because a clean-up can hang, too; but only after one that does not has come to its end.
+    outer_left, outer_interval = signal.setitimer(signal.ITIMER_REAL, max(seconds, 0.001), CLEAN_UP)
     try:
         yield
     finally:

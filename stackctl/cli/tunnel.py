@@ -145,7 +145,16 @@ def _print_up(document: dict[str, Any], as_json: bool) -> None:
         click.echo(json.dumps({"schema": "stackctl.tunnel/1", **document}, indent=1))
         return
     for forward in document["forwards"]:
-        click.echo(f"{forward['service']:<10} http://{forward['local']}")
+        # The proxy has a certificate for its name, and no plain HTTP.
+        proxied = forward["service"] == "proxy"
+        address = f"https://localhost:{forward['local_port']}" if proxied else f"http://{forward['local']}"
+        click.echo(f"{forward['service']:<10} {address}")
+        if forward["service"] == "webui" and not forward["remote"].endswith(f":{forward['local_port']}"):
+            click.echo(
+                f"note: the web UI streams to addresses that it knows alone: add {address} to "
+                "services.webui.origin on the host, or free its own port here",
+                err=True,
+            )
     for note in document["notes"]:
         click.echo(f"warning: {note}", err=True)
     sys.stdout.flush()

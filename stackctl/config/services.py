@@ -11,6 +11,7 @@ from stackctl.config.durations import Duration
 from stackctl.config.monitoring import GrafanaService, PrometheusService
 from stackctl.config.section import HostPath, Port, Section, unwritten
 from stackctl.config.service import Limits, Service
+from stackctl.config.urls import Origins, ServerName
 
 
 class EngineService(Service):
@@ -41,8 +42,10 @@ class WebuiService(Service):
     limits: Limits = unwritten(memory=1 << 30)
     start_grace: Duration = Field(900.0, gt=0, description="long: the first start builds the database")
     admin_email: str = Field("admin@localhost.localdomain", pattern=r"^[^@\s]+@[^@\s]+\.[^@\s]+$")
-    origin: str | None = Field(
-        None, pattern=r"^https?://", description="address in the browser; default: loopback"
+    origin: Origins = Field(
+        (),
+        description="addresses in the browser, one or a list; at others the live channel is refused; "
+        "default: loopback and localhost, and the proxy's names",
     )
     embedding_model: str | None = Field(
         None, description="engine model for documents; default: no document search"
@@ -70,8 +73,10 @@ class ProxyService(Service):
     port: Port = 8443
     limits: Limits = unwritten(memory=256 << 20, pids=256)
     webui_port: Port = Field(8444, description="where the web UI is, if it is enabled; `port` has the APIs")
-    hostnames: tuple[str, ...] = Field(
-        ("localhost",), min_length=1, description="names the certificate is for"
+    hostnames: tuple[ServerName, ...] = Field(
+        ("localhost", "127.0.0.1"),
+        min_length=1,
+        description="names and addresses it answers to, and a certificate is for; the first one is shown",
     )
     tls: Literal["internal"] | Certificate = Field(
         "internal", description="a local CA of its own, or your files"
@@ -84,6 +89,13 @@ class ProxyService(Service):
     @property
     def ports(self) -> tuple[int, ...]:
         return (self.port, self.webui_port)
+
+    @property
+    def hostname(self) -> str:
+        """One that a browser can be given."""
+        return next(
+            (name for name in self.hostnames if "*" not in name), self.hostnames[0].replace("*", "any")
+        )
 
     @model_validator(mode="after")
     def _mtls_has_ca(self) -> ProxyService:

@@ -72,14 +72,15 @@ class StackConfig(Section):
         return "0.0.0.0" if self.expose == "lan" else "127.0.0.1"
 
     def url(self, service: str) -> str:
-        """Where a service answers, as seen from this host."""
+        """Where a service answers, as seen from this host; the proxy answers to its names alone."""
         found = getattr(self.services, service)
-        scheme = "https" if service == "proxy" else "http"
-        return f"{scheme}://127.0.0.1:{found.port}"
+        if service == "proxy":
+            return f"https://{found.hostname}:{found.port}"
+        return f"http://127.0.0.1:{found.port}"
 
     def urls(self) -> dict[str, str]:
         """Where all of them answer; the web UI has a second address where the proxy is in front of it."""
         found = {name: self.url(name) for name in self.services.enabled()}
         for port in self.services.ports_of("proxy")[1:] if "proxy" in found else ():
-            found["webui_proxy"] = f"https://127.0.0.1:{port}"
+            found["webui_proxy"] = f"https://{self.services.proxy.hostname}:{port}"
         return found

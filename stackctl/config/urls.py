@@ -1,13 +1,15 @@
-"""URLs and headers of stack.yaml that an HTTP client takes: what it does not must not wait for an alarm."""
+"""URLs, origins, host names and headers of stack.yaml, as HTTP takes them: what it does not must not wait for
+an alarm, or for somebody's browser."""
 
 from __future__ import annotations
 
 import re
-from typing import Annotated
+from typing import Annotated, Any
 from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, BeforeValidator, Field
 
+_ORIGIN_HOST = re.compile(r"[a-z0-9._-]+(:\d+)?|\[[0-9a-f:.]+\](:\d+)?")
 _HEADER = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 
 
@@ -31,5 +33,26 @@ def _sendable(headers: dict[str, str]) -> dict[str, str]:
     return headers
 
 
+def _origin(text: str) -> str:
+    """As a browser writes it, because servers compare the whole text: no path, no port that is the usual."""
+    _usable(text)
+    parts = urlsplit(text.lower())
+    usual = {"http": 80, "https": 443}[parts.scheme]
+    if parts.path.strip("/") or parts.query or parts.username or not _ORIGIN_HOST.fullmatch(parts.netloc):
+        raise ValueError(f"'{text}' is more than an origin, which is like https://llm.example.org:8444")
+    return f"{parts.scheme}://{parts.netloc.removesuffix(f':{usual}')}"
+
+
+def _listed(value: Any) -> Any:
+    return (value,) if isinstance(value, str) else value
+
+
 HttpUrl = Annotated[str, Field(pattern=r"^https?://"), AfterValidator(_usable)]
 Headers = Annotated[dict[str, str], AfterValidator(_sendable)]
+Origin = Annotated[str, Field(pattern=r"^https?://"), AfterValidator(_origin)]
+Origins = Annotated[
+    tuple[Origin, ...], BeforeValidator(_listed, json_schema_input_type=str | tuple[str, ...])
+]
+ServerName = Annotated[
+    str, Field(pattern=r"^((\*\.)?[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?|\[[0-9A-Fa-f:.]+\])$")
+]

@@ -11,14 +11,17 @@ from dataclasses import dataclass
 
 from stackctl.engine_api import EngineError
 from stackctl.errors import PreflightError, RollbackError, StackctlError, UnhealthyError
-from stackctl.operations import gate, lockfile, moving, preflight, underway
+from stackctl.operations import front, gate, lockfile, moving, preflight, underway
 from stackctl.operations.context import Stack
 from stackctl.operations.evidence import show_evidence
 from stackctl.operations.facts import gather
 from stackctl.render import Facts, Rendered, policy, render
+from stackctl.render.proxy import KEY_SECRET
+from stackctl.render.proxy import secrets as proxy_secrets
 from stackctl.runtime import audit
 from stackctl.runtime.generations import Generation
 from stackctl.runtime.lock import stack_lock
+from stackctl.runtime.secrets import SecretStore
 
 GOING_BACK = 300.0
 
@@ -157,6 +160,9 @@ def passes_gate(
             version = gate.engine_answers(stack.engine())
             verify_gpu(stack)
             seconds = _probe(stack)
+        if "proxy" in services and stack.config.services.proxy.enabled:
+            key = SecretStore(stack.name).get(KEY_SECRET) if proxy_secrets(stack.config) else None
+            front.proxy_answers(stack.config, key)
     except StackctlError:
         gate.look(stack, services, before)  # that it crashed is the better reason
         raise

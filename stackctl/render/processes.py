@@ -88,6 +88,7 @@ def _notes(config: StackConfig, facts: Facts) -> list[str]:
         notes.append(f"no GPU: the engine runs on the CPU ({facts.gpu.reason})")
     if config.expose == "lan":
         notes.append("services listen on every address of this host (expose: lan)")
+        notes += webui.notes(config)
     return notes
 
 

@@ -7,6 +7,8 @@ are alike (`/api/...`); it brings its own logins, so the key is asked for on the
 
 from __future__ import annotations
 
+import ipaddress
+
 from stackctl.config import StackConfig
 from stackctl.config.services import Certificate
 
@@ -21,7 +23,10 @@ def secrets(config: StackConfig) -> list[str]:
 def caddyfile(config: StackConfig, *, local: bool) -> str:
     service = config.services.proxy
     engine = f"127.0.0.1:{config.services.engine.port}" if local else "engine:11434"
-    lines = ["{", "\tadmin off", "\tauto_https disable_redirects", "\tskip_install_trust", "}", ""]
+    lines = ["{", "\tadmin off", "\tauto_https disable_redirects", "\tskip_install_trust"]
+    # To an address a client names nobody, and what it connected to is, in a container, the container's own.
+    lines += [f"\tdefault_sni {name}" for name in service.hostnames if _is_address(name)][:1]
+    lines += ["}", ""]
     if not local:
         lines += [f"http://127.0.0.1:{HEALTH_PORT} {{", "\tbind 127.0.0.1", "\trespond ok", "}", ""]
     key = _key_gate() if service.auth == "key" else []
@@ -30,6 +35,14 @@ def caddyfile(config: StackConfig, *, local: bool) -> str:
         webui = f"127.0.0.1:{config.services.webui.port}" if local else "webui:8080"
         lines += _site(config, service.webui_port, _upstream(webui), local)
     return "\n".join(lines)
+
+
+def _is_address(name: str) -> bool:
+    try:
+        ipaddress.ip_address(name.strip("[]"))
+    except ValueError:
+        return False
+    return True
 
 
 def _site(config: StackConfig, port: int, body: list[str], local: bool) -> list[str]:
@@ -74,7 +87,6 @@ def _key_gate() -> list[str]:
 
 
 def _upstream(address: str) -> list[str]:
-
     return [
         "handle {",
         f"\treverse_proxy {address} {{",

@@ -43,9 +43,33 @@ _CLOSED = {
 }
 
 
+def origins(config: StackConfig) -> tuple[str, ...]:
+    """Where a browser may have the page from: elsewhere its live channel is refused, and nothing says so.
+
+    Only what the stack itself publishes: a page on any other port of this host could use the login.
+    """
+    written, port = config.services.webui.origin, config.services.webui.port
+    if written:
+        return written
+    found = [f"http://{name}:{port}" for name in ("127.0.0.1", "localhost")]
+    proxy = config.services.proxy
+    if proxy.enabled:
+        names = [name.lower() for name in proxy.hostnames if "*" not in name]
+        found += [f"https://{name}:{proxy.webui_port}".removesuffix(":443") for name in names]
+    return tuple(found)
+
+
+def notes(config: StackConfig) -> list[str]:
+    """What a network of browsers is not told by the page itself."""
+    if not config.services.webui.enabled or config.services.webui.origin:
+        return []
+    known = ", ".join(origins(config))
+    return [f"the web UI's live channel is open at {known} alone: services.webui.origin says where else"]
+
+
 def environment(config: StackConfig, *, engine_url: str, data: str) -> dict[str, str]:
     service = config.services.webui
-    origin = service.origin or f"http://127.0.0.1:{service.port}"
+    allowed = origins(config)
     settings = {
         **_LOCAL_FIRST,
         **_CLOSED,
@@ -56,8 +80,8 @@ def environment(config: StackConfig, *, engine_url: str, data: str) -> dict[str,
         "STATIC_DIR": f"{data}/static",
         "HOME": data,
         "WEBUI_ADMIN_EMAIL": service.admin_email,
-        "WEBUI_URL": origin,
-        "CORS_ALLOW_ORIGIN": origin,
+        "WEBUI_URL": allowed[0],
+        "CORS_ALLOW_ORIGIN": ";".join(allowed),
         "BYPASS_MODEL_ACCESS_CONTROL": "true",
         # 36 built-in tools (25 KB) would go with every chat, more than a small context holds.
         "DEFAULT_MODEL_METADATA": json.dumps({"capabilities": {"builtin_tools": False}}),
@@ -74,6 +98,6 @@ def environment(config: StackConfig, *, engine_url: str, data: str) -> dict[str,
     }
     if service.embedding_model:
         settings["RAG_EMBEDDING_MODEL"] = service.embedding_model
-    if origin.startswith("https://"):
+    if all(origin.startswith("https://") for origin in allowed):
         settings["WEBUI_SESSION_COOKIE_SECURE"] = "true"
     return settings

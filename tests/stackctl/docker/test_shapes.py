@@ -8,14 +8,17 @@ import ssl
 import subprocess
 import urllib.error
 import urllib.request
+from pathlib import Path
 from typing import Any
 
 import pytest
+import trustme
 
-from tests.support.stacks import Folder, engine, free_port, wait_for
+from stackctl.config.services import ProxyService
+from tests.support.gates import refuse
+from tests.support.stacks import Folder, engine, free_port
 
 pytestmark = [pytest.mark.docker, pytest.mark.timeout(300)]
-PROXY = "stackctl-proxy:2"
 
 
 def neighbour(image: str, inside: int) -> dict[str, Any]:
@@ -80,29 +83,80 @@ def test_secrets_are_in_no_environment_and_only_their_service_can_read_them(
     assert next(one["started_at"] for one in after if one["name"] == "engine") == services[0]["started_at"]
 
 
-def test_behind_the_proxy(docker_folder: Folder, standin_image: str) -> None:
-    if subprocess.run(["docker", "image", "inspect", PROXY], capture_output=True, check=False).returncode:
-        pytest.skip(f"there is no image {PROXY} (IMAGE=proxy make images)")
-    document = engine(standin_image, free_port())
-    port = free_port()
-    document["services"]["proxy"] = {"enabled": True, "port": port, "webui_port": free_port()}
-    docker_folder.write(document)
-    docker_folder.ok("up")
-    key = (docker_folder.state / "secrets" / "proxy_key").read_text().strip()
-    # The local CA's certificate is in the data folder, where root put it.
-    context = ssl.create_default_context()
-    root = docker_folder.ok("exec", "proxy", "cat", "/data/caddy/pki/authorities/local/root.crt").out
-    context.load_verify_locations(cadata=root)
+@pytest.fixture(scope="module")
+def proxy_image() -> str:
+    """The ID of what the stack runs unless told otherwise; by its name `up` would build it anew where it is
+    old."""
+    image = ProxyService().image
+    argv = ["docker", "image", "inspect", "--format", "{{.Id}}", image]
+    found = subprocess.run(argv, capture_output=True, text=True, check=False)
+    if found.returncode:
+        refuse(f"there is no image {image} (IMAGE=proxy make images)", "REQUIRE_PROXY_IMAGE")
+    return found.stdout.strip()
 
-    def asks(value: str) -> int:
-        request = urllib.request.Request(
-            f"https://localhost:{port}/api/version", headers={"Authorization": f"Bearer {value}"}
-        )
-        try:
-            with urllib.request.urlopen(request, context=context, timeout=10) as answer:
-                return int(answer.status)
-        except urllib.error.HTTPError as error:
-            return error.code
 
-    wait_for(lambda: asks(key) == 200, "the key opens")
-    assert asks("wrong") == 401
+def behind_proxy(standin: str, image: str, **proxy: Any) -> dict[str, Any]:
+    document = engine(standin, free_port())
+    document["services"]["webui"] = neighbour(standin, 8080)
+    ports = {"port": free_port(), "webui_port": free_port()}
+    document["services"]["proxy"] = {"enabled": True, "image": image, **ports, **proxy}
+    return document
+
+
+def asks(url: str, context: ssl.SSLContext, key: str = "") -> int:
+    headers = {"Authorization": f"Bearer {key}"} if key else {}
+    try:
+        with urllib.request.urlopen(
+            urllib.request.Request(url, headers=headers), context=context, timeout=10
+        ) as answer:
+            return int(answer.status)
+    except urllib.error.HTTPError as error:
+        return error.code
+
+
+def test_behind_the_proxy(docker_folder: Folder, standin_image: str, proxy_image: str) -> None:
+    """Both services at every address, and again after a `down`, with the key and the CA of before."""
+    docker_folder.write(behind_proxy(standin_image, proxy_image))
+    kept = set()
+    for _ in range(2):
+        urls = docker_folder.ok("up", "--json").json["urls"]
+        assert urls["proxy"].startswith("https://localhost:")
+        key = (docker_folder.state / "secrets" / "proxy_key").read_text().strip()
+        # The local CA's certificate is in the data folder, where root put it.
+        root = docker_folder.ok("exec", "proxy", "cat", "/data/caddy/pki/authorities/local/root.crt").out
+        kept.add((key, root))
+        context = ssl.create_default_context(cadata=root)
+        for host in ("localhost", "127.0.0.1"):
+            apis, webui = (urls[name].replace("localhost", host) for name in ("proxy", "webui_proxy"))
+            assert asks(f"{apis}/api/version", context, key) == 200
+            assert asks(f"{apis}/api/version", context, "wrong") == 401
+            assert asks(f"{webui}/health", context) == 200
+        docker_folder.ok("down")
+    assert len(kept) == 1
+
+
+def test_the_proxy_with_certificates_of_yours(
+    docker_folder: Folder, standin_image: str, proxy_image: str, tmp_path: Path
+) -> None:
+    """The server's from your files, the clients' by your CA: nobody else gets to the engine or the page."""
+    authority, clients = trustme.CA(), trustme.CA()
+    server = authority.issue_cert("localhost")
+    server.private_key_pem.write_to_path(tmp_path / "key.pem")
+    (tmp_path / "cert.pem").write_bytes(b"".join(blob.bytes() for blob in server.cert_chain_pems))
+    clients.cert_pem.write_to_path(tmp_path / "clients.pem")
+    for path in tmp_path.glob("*.pem"):
+        path.chmod(0o644)  # the container's user reads them
+    tls = {"certificate": str(tmp_path / "cert.pem"), "key": str(tmp_path / "key.pem")}
+    wanted = {"tls": tls, "auth": "mtls", "client_ca": str(tmp_path / "clients.pem")}
+    docker_folder.write(behind_proxy(standin_image, proxy_image, **wanted))
+    stranger, known = ssl.create_default_context(), ssl.create_default_context()
+    for context in (stranger, known):
+        authority.configure_trust(context)
+    clients.issue_cert("friend@example.org").configure_cert(known)
+    for _ in range(2):
+        urls = docker_folder.ok("up", "--json").json["urls"]
+        for url in (f"{urls['proxy']}/api/version", f"{urls['webui_proxy']}/health"):
+            assert asks(url, known) == 200
+            with pytest.raises((urllib.error.URLError, ConnectionError, ssl.SSLError)):
+                asks(url, stranger)
+        docker_folder.ok("down")

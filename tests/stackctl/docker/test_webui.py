@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import http.client
 import json
 import subprocess
 import urllib.error
@@ -39,6 +40,22 @@ def asks(url: str, body: dict[str, Any] | None = None, token: str | None = None)
         return error.code, error.read().decode()
 
 
+def channel(base: str, origin: str) -> int:
+    """What the live channel answers to a page that was loaded from `origin`; without it no chat streams."""
+    path, headers = "/ws/socket.io/?EIO=4&transport=websocket", {"Origin": origin, "Upgrade": "websocket"}
+    headers |= {
+        "Connection": "Upgrade",
+        "Sec-WebSocket-Version": "13",
+        "Sec-WebSocket-Key": "MDEyMzQ1Njc4OWFiY2RlZg==",
+    }
+    connection = http.client.HTTPConnection(base.removeprefix("http://"), timeout=30)
+    try:
+        connection.request("GET", path, headers=headers)
+        return connection.getresponse().status
+    finally:
+        connection.close()
+
+
 def test_a_chat_through_open_webui(docker_folder: Folder, engine_image: str, webui_image: str) -> None:
     port = free_port()
     services = {
@@ -50,6 +67,9 @@ def test_a_chat_through_open_webui(docker_folder: Folder, engine_image: str, web
     assert up.code == 0, up.err
     base = f"http://127.0.0.1:{port}"
     assert asks(f"{base}/health")[0] == 200
+
+    assert channel(base, base) == channel(base, f"http://localhost:{port}") == 101
+    assert channel(base, "http://127.0.0.1:1") in (400, 403)
 
     stranger = {"name": "Mallory", "email": "mallory@example.com", "password": "Long-enough-1"}
     assert asks(f"{base}/api/v1/auths/signup", stranger)[0] == 403

@@ -157,6 +157,47 @@ def test_webui_is_local_first_and_its_secrets_are_files() -> None:
     assert not {"WEBUI_SECRET_KEY", "WEBUI_ADMIN_PASSWORD"} & set(environment)
 
 
+@pytest.mark.parametrize(
+    ("shape", "allowed"),
+    [
+        ({"webui": {"enabled": True}}, "http://127.0.0.1:3000;http://localhost:3000"),
+        (
+            {"webui": {"enabled": True, "port": 3001}, "proxy": {"enabled": True, "webui_port": 443}},
+            "http://127.0.0.1:3001;http://localhost:3001;https://localhost;https://127.0.0.1",
+        ),
+        ({"webui": {"enabled": True, "origin": "https://LLM.example.org:443/"}}, "https://llm.example.org"),
+        (
+            {"webui": {"enabled": True, "origin": ["http://127.0.0.1:3001", "https://a.b:8444"]}},
+            "http://127.0.0.1:3001;https://a.b:8444",
+        ),
+    ],
+)
+def test_the_web_ui_is_told_every_address_that_it_is_published_at(
+    shape: dict[str, Any], allowed: str
+) -> None:
+    stack = config(shape)
+    environment = render(stack, facts(stack)).document["services"]["webui"]["environment"]
+    assert environment["CORS_ALLOW_ORIGIN"] == allowed
+    assert environment["WEBUI_URL"] == allowed.partition(";")[0]
+    # A cookie for https alone would lock everybody out at the others.
+    assert ("WEBUI_SESSION_COOKIE_SECURE" in environment) == ("http:" not in allowed)
+
+
+@pytest.mark.parametrize(
+    "origin", ["https://a/b", "https://a;https://b", "http://*", "ftp://a", "http://u@a"]
+)
+def test_an_origin_that_no_browser_would_send_is_refused(origin: str) -> None:
+    with pytest.raises(ValueError, match=r"services\.webui\.origin"):
+        config({"webui": {"enabled": True, "origin": origin}})
+
+
+def test_on_the_network_the_addresses_of_the_web_ui_are_said() -> None:
+    stack = config({"webui": {"enabled": True}}, expose="lan")
+    assert any("services.webui.origin" in note for note in render(stack, facts(stack)).notes)
+    told = config({"webui": {"enabled": True, "origin": "http://10.0.0.5:3000"}}, expose="lan")
+    assert not any("services.webui.origin" in note for note in render(told, facts(told)).notes)
+
+
 def test_the_memory_of_every_service_is_limited_unless_the_stack_file_says_none() -> None:
     def limit(host: int, **engine: Any) -> int | None:
         stack = config({"engine": engine})

@@ -3,6 +3,7 @@ unbuffered."""
 
 from __future__ import annotations
 
+import functools
 import http.client
 import os
 import socket
@@ -19,6 +20,9 @@ import pytest
 import trustme
 
 from stackctl.config import StackConfig
+from stackctl.errors import UnhealthyError
+from stackctl.operations.front import proxy_answers
+from stackctl.redact import Secret
 from stackctl.render.proxy import caddyfile
 from tests.support.gates import need_program
 from tests.support.stacks import free_port, wait_for
@@ -96,8 +100,10 @@ def config(upstream: int, **proxy: Any) -> StackConfig:
     return StackConfig.model_validate({"name": "t", "services": services})
 
 
-def get(port: int, context: ssl.SSLContext, path: str = "/", **headers: str) -> http.client.HTTPResponse:
-    connection = http.client.HTTPSConnection("localhost", port, context=context, timeout=20)
+def get(
+    port: int, context: ssl.SSLContext, path: str = "/", host: str = "localhost", **headers: str
+) -> http.client.HTTPResponse:
+    connection = http.client.HTTPSConnection(host, port, context=context, timeout=20)
     connection.request("GET", path, headers=headers)
     return connection.getresponse()
 
@@ -163,11 +169,43 @@ def test_a_local_authority_of_its_own(tmp_path: Path, upstream: int) -> None:
         root = tmp_path / "caddy/pki/authorities/local/root.crt"
         wait_for(root.exists, "the local CA")
         context = ssl.create_default_context(cafile=str(root))
-        wait_for(lambda: _answers(port, context), "a certificate of the local CA")
+        for host in ("localhost", "127.0.0.1"):
+            wait_for(functools.partial(_answers, port, context, host), f"a certificate for {host}")
 
 
-def _answers(port: int, context: ssl.SSLContext) -> bool:
+def _answers(port: int, context: ssl.SSLContext, host: str) -> bool:
     try:
-        return get(port, context, Authorization=f"Bearer {KEY}").status == 200
+        return get(port, context, host=host, Authorization=f"Bearer {KEY}").status == 200
     except (ssl.SSLError, OSError):
         return False
+
+
+@pytest.mark.parametrize("names", [["localhost"], ["llm.example.org", "10.1.2.3"], ["*.example.org"]])
+def test_the_gate_asks_in_the_name_that_is_shown(tmp_path: Path, upstream: int, names: list[str]) -> None:
+    wanted = config(upstream, hostnames=names)
+    shown = wanted.urls()["proxy"]
+    assert shown.startswith(f"https://{names[0].replace('*', 'any')}:")
+    with caddy(tmp_path, wanted):
+        proxy_answers(wanted, Secret(KEY))
+        with pytest.raises(UnhealthyError, match=f"{shown}/api/version: status 401"):
+            proxy_answers(wanted, Secret("another-key"), within=0)
+    with pytest.raises(UnhealthyError, match="efused"):
+        proxy_answers(wanted, Secret(KEY), within=0)
+
+
+def test_the_gate_tells_what_is_behind_from_the_proxy_itself(
+    tmp_path: Path, certificate: dict[str, str]
+) -> None:
+    trustme.CA().cert_pem.write_to_path(tmp_path / "clients.pem")
+    gone = config(free_port(), tls=certificate)
+    with caddy(tmp_path, gone), pytest.raises(UnhealthyError, match=r"to engine at .*: status 502"):
+        proxy_answers(gone, Secret(KEY), within=0)
+    closed = config(free_port(), tls=certificate, auth="mtls", client_ca=str(tmp_path / "clients.pem"))
+    with caddy(tmp_path, closed):
+        proxy_answers(closed, None)  # it asks us for a certificate: it stands
+
+
+def test_a_name_that_would_be_more_than_a_name_is_refused() -> None:
+    for name in ("localhost {", "a, :80", "", "http://x", "a:1", "x\ny"):
+        with pytest.raises(ValueError, match="hostnames"):
+            config(1, hostnames=[name])

@@ -40,6 +40,8 @@ def test_the_stack_there_says_what_it_has(laptop: Laptop) -> None:
     assert "as the stack there says" in up.stderr
     forwards = laptop.status()["forwards"]
     assert [(f["service"], f["remote"]) for f in forwards] == [("webui", f"127.0.0.1:{laptop.page}")]
+    # The port was taken, so the browser is elsewhere than the web UI was told.
+    assert f"add http://{forwards[0]['local']} to services.webui.origin" in up.stderr
     no_api = laptop.stackctl("tunnel", "env", "box", code=1)
     assert "forwards no API (webui)" in no_api.stderr and "up box engine" in no_api.stderr
 

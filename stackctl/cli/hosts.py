@@ -124,7 +124,10 @@ def session() -> None:
 
 
 _mark = click.option(
-    "--mark", is_flag=True, help="Begin with a zero byte and a line of two places: what follows is the run's."
+    "--mark",
+    is_flag=True,
+    help="Begin each stream with a zero byte, and stdout then with a line of two places: "
+    "what follows is the run's.",
 )
 
 
@@ -135,6 +138,8 @@ def _greet(session_id: str, out_from: int, err_from: int) -> tuple[int, int]:
     places = sessions.places(session_id, out_from, err_from)
     sys.stdout.buffer.write(sessions.MARK + b"%d %d\n" % places)
     sys.stdout.buffer.flush()
+    sys.stderr.buffer.write(sessions.MARK)
+    sys.stderr.buffer.flush()
     return places
 
 

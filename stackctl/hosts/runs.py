@@ -8,6 +8,7 @@ lets go of the run and says how to come back to it.
 
 from __future__ import annotations
 
+import contextlib
 import random
 import re
 import subprocess
@@ -22,6 +23,7 @@ from typing import BinaryIO, NoReturn
 
 from stackctl.errors import StackctlError
 from stackctl.hosts import remote
+from stackctl.hosts.noise import Tail, after_noise
 from stackctl.hosts.sessions import BEHIND, MARK, left_out
 from stackctl.tunnel.errors import PermanentTunnelError, TunnelError
 from stackctl.tunnel.hosts import Host
@@ -93,6 +95,16 @@ class _Follower:
                 self._wait(trouble)
             except KeyboardInterrupt:
                 self._pass_on()
+            except BrokenPipeError:
+                with contextlib.suppress(OSError):
+                    print(f"nobody reads on; if the run has not ended: {self.again}", file=sys.stderr)
+                raise
+            except OSError as error:
+                raise StackctlError(
+                    f"cannot write what the run says: {(error.strerror or str(error)).lower()}; "
+                    "if it has not ended, it goes on over there",
+                    fix=self.again,
+                ) from None
 
     def _wait(self, trouble: str) -> None:
         """Before the next connection; raises when there is no point in one."""
@@ -137,15 +149,27 @@ class _Follower:
         return code, ""
 
     def _follow_child(self, line: list[str]) -> tuple[int, str]:
-        """Copy what ssh brings; its exit code, and a last line that was ssh's own."""
+        """Copy what ssh brings; its exit code, and a last line that was ssh's own.
+
+        Raises what kept the output from being written here.
+        """
         child = subprocess.Popen(
             line, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE
         )
         assert child.stdout is not None and child.stderr is not None
-        tail = _Tail(sys.stderr.buffer)
+        tail = Tail(sys.stderr.buffer)
+        unwritten: list[OSError] = []
+
+        def copy(name: str, source: BinaryIO, target: BinaryIO | Tail) -> None:
+            try:
+                self._copy(name, source, target)
+            except OSError as error:  # a full disk, a pipe that nobody reads
+                unwritten.append(error)
+                _end(child)  # or it would wait for us to read on
+
         threads = [
-            threading.Thread(target=self._copy, args=("out", child.stdout, sys.stdout.buffer), daemon=True),
-            threading.Thread(target=self._copy, args=("err", child.stderr, tail), daemon=True),
+            threading.Thread(target=copy, args=("out", child.stdout, sys.stdout.buffer), daemon=True),
+            threading.Thread(target=copy, args=("err", child.stderr, tail), daemon=True),
         ]
         try:
             for thread in threads:
@@ -162,16 +186,20 @@ class _Follower:
             for name, size in self._skipped.items():
                 self.seen[name] += size
             self._skipped = {}
-            # Not part of the run: it does not count towards where we are in its output.
-            self.seen["err"] -= len(tail.kept)
+            if tail.marked:
+                # Perhaps ssh's own, perhaps the run's; not counted, it comes again in the second case.
+                self.seen["err"] -= len(tail.kept)
+        if unwritten:
+            raise unwritten[0]
+        if code != remote.SSH_FAILED:
+            tail.finish()
         return code, tail.kept.decode(errors="replace")
 
-    def _copy(self, name: str, source: BinaryIO, target: BinaryIO | _Tail) -> None:
-        if name == "out":
-            first = self._greeted(source)
-            self.seen[name] += len(first)
-            target.write(first)
-            target.flush()
+    def _copy(self, name: str, source: BinaryIO, target: BinaryIO | Tail) -> None:
+        first = after_noise(source, target) if isinstance(target, Tail) else self._greeted(source)
+        self.seen[name] += len(first)
+        target.write(first)
+        target.flush()
         while data := source.read1(65536):  # type: ignore[attr-defined]
             self.seen[name] += len(data)
             target.write(data)
@@ -236,25 +264,6 @@ def _end(child: subprocess.Popen[bytes]) -> None:
     except subprocess.TimeoutExpired:
         child.kill()
         child.wait()
-
-
-class _Tail:
-    """Passes on all but a last line that ends in CR LF: that is how ssh itself says good-bye."""
-
-    def __init__(self, target: BinaryIO) -> None:
-        self.target = target
-        self.kept = b""
-
-    def write(self, data: bytes) -> None:
-        data = self.kept + data
-        self.kept = b""
-        if data.endswith(b"\r\n"):
-            at = data.rfind(b"\n", 0, -2) + 1
-            data, self.kept = data[:at], data[at:]
-        self.target.write(data)
-
-    def flush(self) -> None:
-        self.target.flush()
 
 
 def _lost(said: str) -> bool:

@@ -34,8 +34,8 @@ from stackctl.paths import state_root
 KEEP = 50
 #: All that ended runs may have said.
 KEEP_BYTES = 256 << 20
-#: Comes before all output, if asked for: the reader got through. A login script's words come before it, and
-#: after it a line says from which places the two streams go on.
+#: Comes before all output on each stream, if asked for: the reader got through. What the server and a login
+#: script say comes before it, and after it a line of stdout says from which places the two streams go on.
 MARK = b"\0"
 #: A reader that asked for the mark fell behind what is kept; it has to come again. No run ends with this.
 BEHIND = 75

@@ -139,6 +139,55 @@ def test_a_dropped_connection_is_picked_up_where_it_was(far: Far) -> None:
     assert err.count("a warning") == 0
 
 
+def test_words_of_the_server_are_no_part_of_the_run(far: Far) -> None:
+    """A banner stands on ssh's stderr at every login; the run's own lines there all come, and come once."""
+    far.sshd.stop()
+    (far.folder / "banner").write_text("*** Authorised users only. All activity is logged. ***\n")
+    far.sshd.options["Banner"] = str(far.folder / "banner")
+    far.sshd.start()
+    gate = slow_procedure(far)
+    script = far.folder / "slow"
+    more = "for n in range(9): print('warning', n, file=sys.stderr, flush=True)\n"
+    last = "sys.stderr.write('of windows\\r\\n')\n"
+    script.write_text(script.read_text().replace("print('last line'", f"{more}{last}print('last line'"))
+    process = far.begin("--host", "box", "upgrade")
+    assert process.stdout is not None and process.stderr is not None
+    assert process.stdout.readline() == "first line\n"
+    eventually(lambda: process.stderr.readline() == "a warning\n", what="the first words")  # type: ignore[union-attr]
+    far.sshd.drop_sessions()
+    eventually(lambda: "reconnecting" in process.stderr.readline(), what="a word about the loss")  # type: ignore[union-attr]
+    gate.touch()
+    with process.stderr:  # as bytes: how the last line ends matters
+        err = process.stderr.read()
+    assert process.wait(60) == 4
+    assert err.splitlines()[-10:] == [*(f"warning {n}" for n in range(9)), "of windows"]
+    assert "a warning" not in err
+
+
+@pytest.mark.parametrize("target", ["head", "full disk"])
+def test_output_that_cannot_be_written_ends_the_following(far: Far, target: str) -> None:
+    gate = slow_procedure(far)
+    script = far.folder / "slow"
+    script.write_text(script.read_text().replace("print('first line'", "print('first line ' * 20_000"))
+    with open("/dev/full", "w") as full:
+        process = subprocess.Popen(
+            [STACKCTL, "--host", "box", "upgrade"], env=far.near, cwd=far.folder, text=True,
+            stdout=full if target == "full disk" else subprocess.PIPE, stderr=subprocess.PIPE,
+        )  # fmt: skip
+    if process.stdout is not None:
+        process.stdout.read(10)
+        process.stdout.close()
+    _, err = process.communicate(timeout=60)
+    assert "Traceback" not in err
+    assert "stackctl --host box run --attach " in err
+    if target == "full disk":
+        assert "error: cannot write what the run says: no space left on device" in err
+    assert process.returncode == 1
+    gate.touch()  # the run goes on
+    attached = far.stackctl("--host", "box", "run", "--attach")
+    assert attached.returncode == 4 and attached.stdout.endswith("last line\n")
+
+
 def test_what_is_no_longer_kept_is_left_out_and_said(far: Far) -> None:
     """The run said more than is kept while the connection was away; then it goes on at the right byte."""
     gate = slow_procedure(far)

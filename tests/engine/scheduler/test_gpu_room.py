@@ -12,8 +12,8 @@ from llm_engine.scheduler.errors import LoadError
 from llm_engine.scheduler.options import RunnerOptions
 from llm_engine.scheduler.plan import ModelFiles
 
-from tests.engine.scheduler.conftest import LAYERS, MIB, Build, GpuMachine
-from tests.engine.scheduler.test_scheduler import loaded, until
+from tests.engine.scheduler.conftest import LAYERS, MIB, Build, GpuMachine, until
+from tests.engine.scheduler.test_scheduler import loaded
 
 ALL = LAYERS + 1
 

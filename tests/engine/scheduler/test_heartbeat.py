@@ -16,7 +16,7 @@ from llm_engine.runner.messages import Event, Failed, GenerateRequest, LoadSpec,
 from llm_engine.scheduler.heartbeat import BEAT_SECONDS, SILENT_BEATS, STUCK_SECONDS, Heartbeat
 from llm_engine.scheduler.process import RunnerError, RunnerProcess
 
-from tests.engine.scheduler.test_scheduler import until
+from tests.engine.scheduler.conftest import until
 
 STEPS = int(STUCK_SECONDS / BEAT_SECONDS)
 

@@ -20,11 +20,12 @@ from llm_engine import logs
 from llm_engine.durations import FOREVER
 from llm_engine.runner.messages import EmbedRequest, GenerateRequest, LoadSpec
 from llm_engine.scheduler import Limits, Scheduler
-from llm_engine.scheduler.errors import Busy, LoadError, ShuttingDown
+from llm_engine.scheduler.errors import Busy, LoadError, ShuttingDown, Unloaded
 from llm_engine.scheduler.memory import Shape, need
 from llm_engine.scheduler.options import RunnerOptions
 from llm_engine.scheduler.plan import Defaults, ModelFiles
 from llm_engine.scheduler.process import RunnerError, RunnerProcess
+from llm_engine.scheduler.residency import State
 from llm_engine.scheduler.room import RAM_MARGIN
 from llm_engine.scheduler.scheduler import start_runner
 
@@ -39,11 +40,16 @@ class Gate:
         self.open = asyncio.Event()
         self.open.set()
         self.started: list[str] = []
+        self.abandoned: list[str] = []
 
     async def __call__(self, spec: LoadSpec, on_progress: Callable[[float], None]) -> RunnerProcess:
         self.started.append(Path(spec.model_path).stem)
-        await self.open.wait()
-        return await start_runner(spec, on_progress)
+        try:
+            await self.open.wait()
+            return await start_runner(spec, on_progress)
+        except asyncio.CancelledError:
+            self.abandoned.append(Path(spec.model_path).stem)
+            raise
 
 
 @pytest.fixture
@@ -263,6 +269,69 @@ async def test_an_order_to_leave_holds(make: Make, gate: Gate, files: Files) -> 
     assert await scheduler.unload(model)
     gate.open.set()
     await loading
+    await until(lambda: not loaded(scheduler))
+
+
+async def test_a_load_is_given_up_when_nobody_waits_for_it_any_more(
+    make: Make, gate: Gate, files: Files
+) -> None:
+    """At once: its process ends in the middle of the load, and what it had taken is free."""
+    scheduler = make()
+    gate.open.clear()
+    tasks = [asyncio.create_task(_use(scheduler, files("a"))) for _ in range(2)]
+    await until(lambda: gate.started and scheduler.waiting == 2)
+    residency = scheduler.find(files("a").key)
+    assert residency is not None
+    tasks[0].cancel()
+    await asyncio.gather(tasks[0], return_exceptions=True)
+    assert residency.state is State.LOADING, "somebody still waits"
+    tasks[1].cancel()
+    async with asyncio.timeout(60):
+        await residency.task
+    assert not list(scheduler.residencies()) and gate.abandoned == ["a"]
+
+
+async def test_who_comes_while_a_load_is_given_up_gets_another(make: Make, gate: Gate, files: Files) -> None:
+    scheduler = make()
+    gate.open.clear()
+    first = asyncio.create_task(_use(scheduler, files("a")))
+    await until(lambda: gate.started)
+    first.cancel()
+    await asyncio.gather(first, return_exceptions=True)
+    second = asyncio.create_task(_use(scheduler, files("a")))
+    await until(lambda: scheduler.waiting == 1)
+    gate.open.set()
+    async with asyncio.timeout(60):
+        await second
+    assert loaded(scheduler) == {"a"}
+
+
+async def test_an_order_to_leave_ends_a_load_that_was_only_to_be_there(
+    make: Make, gate: Gate, files: Files
+) -> None:
+    """Who waits with work for the model still gets it."""
+    scheduler = make()
+    gate.open.clear()
+
+    async def load() -> None:
+        async with scheduler.use(files("a"), keep_alive=1000, load_only=True):
+            pass
+
+    loading = asyncio.create_task(load())
+    await until(lambda: gate.started)
+    async with asyncio.timeout(60):
+        assert await scheduler.unload(files("a"))
+        with pytest.raises(Unloaded):
+            await loading
+    assert gate.abandoned == ["a"] and not list(scheduler.residencies())
+
+    loading, working = asyncio.create_task(load()), asyncio.create_task(_use(scheduler, files("a")))
+    await until(lambda: scheduler.waiting == 2)
+    assert await scheduler.unload(files("a"))
+    with pytest.raises(Unloaded):
+        await loading
+    gate.open.set()
+    await working
     await until(lambda: not loaded(scheduler))
 
 

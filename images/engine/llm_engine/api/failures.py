@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from llm_engine.api.errors import ApiError, QueueFull
-from llm_engine.scheduler.errors import Busy, CrashLoop, SchedulerError, ShuttingDown
+from llm_engine.scheduler.errors import Busy, CrashLoop, SchedulerError, ShuttingDown, Unloaded
 
 TOO_LONG = (
     "the prompt is longer than the context length currently available to the model; shorten the prompt, "
@@ -23,6 +23,8 @@ def scheduler_error(error: SchedulerError) -> ApiError:
         return QueueFull(error.queued, error.retry_after)
     if isinstance(error, ShuttingDown):
         return ApiError(503, str(error), code="shutting_down", headers={"Retry-After": "5"})
+    if isinstance(error, Unloaded):
+        return ApiError(503, str(error), code="unloaded")
     if isinstance(error, CrashLoop):
         headers = {"Retry-After": str(error.retry_after)}
         return ApiError(503, str(error), code="crash_loop", headers=headers)

@@ -78,11 +78,16 @@ class Engine:
 
     @contextlib.asynccontextmanager
     async def use(
-        self, call: Call, files: ModelFiles, options: RunnerOptions, keep_alive: float | None
+        self,
+        call: Call,
+        files: ModelFiles,
+        options: RunnerOptions,
+        keep_alive: float | None,
+        *,
+        load_only: bool = False,
     ) -> AsyncIterator[Lease]:
         """The model, with the scheduler's refusals as the client's errors, and the request on the list of
-        those
-        that run."""
+        those that run."""
         entry = Running(call.request_id, call.client, call.scope["path"], files.name)
         self.running[id(entry)] = entry
         lease: Lease | None = None
@@ -90,7 +95,9 @@ class Engine:
             async with contextlib.AsyncExitStack() as stack:
                 try:
                     lease = await stack.enter_async_context(
-                        self.scheduler.use(files, options, keep_alive, call.client, call.request_id)
+                        self.scheduler.use(
+                            files, options, keep_alive, call.client, call.request_id, load_only=load_only
+                        )
                     )
                 except SchedulerError as error:
                     raise scheduler_error(error) from None

@@ -198,7 +198,7 @@ async def load_only(call: Call, turn: Turn) -> None:
     model = await find_model(call, turn.model)
     await asyncio.to_thread(check_capabilities, call, model, turn)
     options = options_for(model, turn.options, overrides=turn.overrides)
-    async with call.engine.use(call, files_of(model), options.runner, turn.keep_alive):
+    async with call.engine.use(call, files_of(model), options.runner, turn.keep_alive, load_only=True):
         pass
 
 

@@ -52,7 +52,7 @@ async def embed(
     model = await find_model(call, name, missing)
     wanted = options_for(model, options)
     files = files_of(model)
-    async with call.engine.use(call, files, wanted.runner, keep_alive) as lease:
+    async with call.engine.use(call, files, wanted.runner, keep_alive, load_only=not inputs) as lease:
         if not inputs:
             return Embedded([], 0, lease.load_seconds)
         request = EmbedRequest(

@@ -45,6 +45,13 @@ class ShuttingDown(SchedulerError):
         super().__init__("the server is shutting down")
 
 
+class Unloaded(SchedulerError):
+    """It was ordered out by somebody before it was loaded."""
+
+    def __init__(self) -> None:
+        super().__init__("the model was unloaded while it was being loaded")
+
+
 class Abandoned(SchedulerError):
     """Nobody waits for this load any more."""
 

@@ -15,14 +15,21 @@ import contextvars
 import logging
 import re
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any, Protocol
 
 from llm_engine.durations import FOREVER
 from llm_engine.runner.messages import LoadSpec
-from llm_engine.scheduler.errors import Abandoned, LoadCrashed, LoadError, SchedulerError, ShuttingDown
+from llm_engine.scheduler.errors import (
+    Abandoned,
+    LoadCrashed,
+    LoadError,
+    SchedulerError,
+    ShuttingDown,
+    Unloaded,
+)
 from llm_engine.scheduler.fairqueue import FairQueue
 from llm_engine.scheduler.plan import Plan, satisfies
 from llm_engine.scheduler.process import Exit, RunnerProcess
@@ -70,6 +77,8 @@ class Waiter:
     tag: str = ""
     keep_alive: float | None = None
     """How long the model stays after this request; None: as it was told before."""
+    load_only: bool = False
+    """It wants the model to be there and nothing of it, so an order to leave answers it."""
     orders: int = 0
     """The orders to leave that the model had been given when this one came."""
     since: float = field(default_factory=time.monotonic)
@@ -140,10 +149,15 @@ class Residency:
         self.wake()
 
     def order_out(self) -> None:
-        """It leaves as soon as nobody uses it; who came before the order cannot take it back."""
+        """It leaves as soon as nobody uses it; who came before the order cannot take it back. A load that
+        nobody waits for any more is given up."""
         self.orders += 1
         self.keep_alive = 0.0
         self.pinned = False
+        for waiter in list(self.queue):
+            if waiter.load_only and not waiter.granted.done():
+                self.queue.remove(waiter.client, waiter)
+                waiter.granted.set_exception(Unloaded())
         self.wake()
 
     def disown(self, name: str) -> None:
@@ -295,11 +309,10 @@ class Residency:
         try:
             spec, process = await self._fit_and_start(waiter)
         except Abandoned:
-            self.state = State.EMPTY
-            await self.landlord.freed(self)
+            log.info("load given up", extra={"data": {"model": plan.name, "at": round(self.progress, 3)}})
+            await self._came_to_nothing()
             return
         except Exception as error:  # whatever it was, those who wait have to hear of it
-            self.state = State.EMPTY
             self.landlord.load_failed(self, error)
             known = isinstance(error, SchedulerError)
             data: dict[str, Any] = {"request_id": waiter.tag, "model": plan.name, "reason": str(error)}
@@ -311,7 +324,7 @@ class Residency:
                 exc_info=None if known else error,
             )
             self._fail_all(error if isinstance(error, SchedulerError) else LoadError(_unforeseen(error)))
-            await self.landlord.freed(self)
+            await self._came_to_nothing()
             return
         self.process, self.spec, self.plan = process, spec, plan
         if plan.automatic:
@@ -324,6 +337,11 @@ class Residency:
         self.evict = False
         process.exited.add_done_callback(lambda _: self.wake())
         self.landlord.loaded(self)
+
+    async def _came_to_nothing(self) -> None:
+        self.state = State.EMPTY
+        await self.landlord.freed(self)
+        self.unloaded.set()
 
     async def _fit_and_start(self, waiter: Waiter) -> tuple[LoadSpec, RunnerProcess]:
         """What was reckoned for a GPU may not be enough for it: then once more, with more room."""
@@ -350,7 +368,8 @@ class Residency:
                 await self.landlord.freed(self)
 
     async def _start(self, spec: LoadSpec) -> RunnerProcess:
-        """Start the runner; a load that makes no progress for the time allowed is ended."""
+        """Start the runner; a load that makes no progress for the time allowed is ended, and so is one that
+        nobody waits for any more: reading on would keep memory and disk busy for minutes, for nobody."""
         moved = time.monotonic()
 
         def on_progress(fraction: float) -> None:
@@ -369,7 +388,10 @@ class Residency:
                     )
                 if self.closing:
                     raise ShuttingDown
-                await asyncio.wait({task}, timeout=min(left, 1.0))
+                if not len(self.queue):
+                    raise Abandoned
+                self._wake.clear()
+                await _first(task, self._wake.wait(), left)
             return task.result()
         finally:
             if not task.done():
@@ -401,6 +423,15 @@ class Residency:
         self.evict = self.distrusted = False
         self.state = State.EMPTY
         self.unloaded.set()
+
+
+async def _first(task: asyncio.Future[Any], other: Coroutine[Any, Any, Any], seconds: float) -> None:
+    """Until the task is done, or the other, which is ended with this call, or the time is over."""
+    waiting = asyncio.ensure_future(other)
+    try:
+        await asyncio.wait({task, waiting}, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        waiting.cancel()
 
 
 def _unforeseen(error: Exception) -> str:

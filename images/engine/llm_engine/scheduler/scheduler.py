@@ -24,7 +24,7 @@ from llm_engine.scheduler.observer import Observer
 from llm_engine.scheduler.options import RunnerOptions
 from llm_engine.scheduler.plan import Defaults, ModelFiles, Plan, make_plan
 from llm_engine.scheduler.process import LoadDied, LoadFailed, RunnerProcess
-from llm_engine.scheduler.residency import Residency, Starter, State, Waiter
+from llm_engine.scheduler.residency import Residency, Starter, Waiter
 from llm_engine.scheduler.room import Limits, Room
 
 UNLOAD_SECONDS = 30.0
@@ -83,12 +83,15 @@ class Scheduler:
         keep_alive: float | None = None,
         client: str = "",
         tag: str = "",
+        *,
+        load_only: bool = False,
     ) -> AsyncIterator[Lease]:
         """Waits until the model is loaded as asked and has a free slot. `tag` names the request where the
         queue is looked at, and in the log. Without `keep_alive` the model stays as long as it was told
-        before, and the time of the settings if it was told nothing."""
+        before, and the time of the settings if it was told nothing. `load_only`: nothing will be asked of it,
+        so an order to unload it ends the wait. A load whose last waiter goes is given up."""
         plan = make_plan(files, options or RunnerOptions(), self.defaults)
-        residency, lease = await self._acquire(Waiter(plan, client, tag, keep_alive))
+        residency, lease = await self._acquire(Waiter(plan, client, tag, keep_alive, load_only))
         try:
             yield lease
         finally:
@@ -162,12 +165,12 @@ class Scheduler:
         return max(1, min(30, round(self.observer.mean_wait())))
 
     async def unload(self, files: ModelFiles) -> bool:
-        """Lets a model go: at once when idle (and then waits until its memory is back), else after its last
-        user."""
+        """Lets a model go: at once when idle, or when nobody waits for its load with work for it (and then
+        waits until its memory is back), else after its last user."""
         going = [r for r in self.residencies() if files.name in r.names or r.key == files.key]
         for residency in going:
             residency.order_out()
-        idle = [r for r in going if not r.active and not len(r.queue) and r.state is not State.LOADING]
+        idle = [r for r in going if not r.active and not len(r.queue)]
         waits = [asyncio.ensure_future(residency.unloaded.wait()) for residency in idle]
         if waits:
             _, late = await asyncio.wait(waits, timeout=UNLOAD_SECONDS)

@@ -42,6 +42,7 @@ BEFORE_UP = (
     "docker-version",
     "compose-version",
     "project-name",
+    "rootless",
     "cgroup-driver",
     "cdi-spec",
     "driver-cuda",

@@ -8,6 +8,7 @@ from stackctl.doctor.finding import Finding, error, ok, skipped, warning
 from stackctl.doctor.host import Host, version_numbers
 from stackctl.errors import StackctlError
 from stackctl.runtime.docker import endpoint, project
+from stackctl.runtime.docker.identity import of_options
 
 # `start_interval` and `configs` need it; older ones fail on the rendered file.
 OLDEST_COMPOSE = (2, 23)
@@ -118,23 +119,40 @@ def cgroup_driver(host: Host) -> Finding:
 
 
 def rootless(host: Host) -> Finding:
+    """Whose are the files that containers see as theirs?"""
     info = host.docker_info
     if info is None:
         return skipped("rootless", "no Docker Engine answers")
-    options = " ".join(info.get("SecurityOptions") or [])
-    if "rootless" in options:
+    found = of_options(info.get("SecurityOptions") or [])
+    if found.shifted:
+        return error(
+            "rootless",
+            "userns-remap is on: containers would have other user ids than the folders and secrets that up "
+            "makes, and could not read them",
+            'take "userns-remap" out of /etc/docker/daemon.json and restart docker, or use rootless Docker',
+        )
+    if not found.rootless:
+        return ok("rootless", "neither rootless nor shifted user ids")
+    file = endpoint.resolve().host.removeprefix("unix://")
+    owner = os.stat(file).st_uid if os.path.exists(file) else os.geteuid()
+    if owner != os.geteuid():
+        return error(
+            "rootless",
+            f"this rootless Docker is of user id {owner}: its containers could not read what user id "
+            f"{os.geteuid()} makes",
+            "run stackctl as that user",
+        )
+    if info.get("CgroupDriver") == "none":
         return warning(
             "rootless",
-            "rootless Docker: ports below 1024 are closed, and GPUs need no-cgroups in the NVIDIA toolkit",
-            "use ports from 1024 up, and gpu.mode: cdi",
+            "rootless Docker without control groups: limits of memory, cpus and processes do not hold",
+            "boot with cgroup v2 (systemd.unified_cgroup_hierarchy=1)",
         )
-    if "userns" in options:
-        return warning(
-            "rootless",
-            "user namespaces: owners of bind mounts are shifted",
-            "chown data_dir to the shifted id",
-        )
-    return ok("rootless", "neither rootless nor shifted user ids")
+    return warning(
+        "rootless",
+        "rootless Docker: ports below 1024 are closed, and GPUs need no-cgroups in the NVIDIA toolkit",
+        "use ports from 1024 up, and gpu.mode: cdi",
+    )
 
 
 def firewall(host: Host) -> Finding:

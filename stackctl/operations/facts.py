@@ -26,23 +26,18 @@ def gather(config: StackConfig, runtime: str, locked: Mapping[str, str] | None =
         gpu = choose_local(config.gpu, seen)
         return Facts("local", gpu=gpu, memory=host_memory(), programs=programs)
     from stackctl.runtime.docker import images
+    from stackctl.runtime.docker.identity import container_user, identity
 
     seen = GpuEvidence() if config.gpu.mode == "none" else gpu_probe.probe()
     gpu = choose_gpu(config.gpu, seen)
     references = {service.image for service in config.services.enabled().values()}
     locked = {reference: pin for reference, pin in (locked or {}).items() if reference in references}
     pins = {**images.pins(reference for reference in references if not locked.get(reference)), **locked}
-    return Facts("docker", user=container_user(), gpu=gpu, memory=host_memory(), pins=pins)
+    return Facts("docker", user=container_user(identity()), gpu=gpu, memory=host_memory(), pins=pins)
 
 
 def host_memory() -> int:
     return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-
-
-def container_user() -> str:
-    """Containers run as whoever owns the data: ourselves, or an unprivileged id when we are root."""
-    uid = os.geteuid()
-    return "10001:10001" if uid == 0 else f"{uid}:{os.getegid()}"
 
 
 def find_program(name: str) -> str | None:

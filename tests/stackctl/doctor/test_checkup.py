@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -102,10 +103,21 @@ def test_systemd_cgroups_lose_the_gpu_unless_it_is_rendered_by_cdi(mode: str, se
     assert docker.cgroup_driver(host({"CgroupDriver": "systemd"})).good
 
 
-def test_rootless_and_shifted_ids_are_seen() -> None:
-    assert docker.rootless(host({"SecurityOptions": ["name=rootless"]})).severity == "warning"
-    assert docker.rootless(host({"SecurityOptions": ["name=userns"]})).severity == "warning"
+def test_rootless_and_shifted_ids_are_seen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    socket = tmp_path / "docker.sock"
+    socket.touch()
+    monkeypatch.setenv("DOCKER_HOST", f"unix://{socket}")
+    own = docker.rootless(host({"SecurityOptions": ["name=rootless"]}))
+    assert own.severity == "warning" and "below 1024" in own.evidence
+    loose = docker.rootless(host({"SecurityOptions": ["name=rootless"], "CgroupDriver": "none"}))
+    assert loose.severity == "warning" and "limits of memory" in loose.evidence
+    shifted = docker.rootless(host({"SecurityOptions": ["name=userns"]}))
+    assert shifted.severity == "error" and "could not read" in shifted.evidence
     assert docker.rootless(host({"SecurityOptions": ["name=seccomp"]})).severity == "ok"
+    assert "rootless" in BEFORE_UP
+    monkeypatch.setattr(os, "geteuid", lambda: 4321)
+    another = docker.rootless(host({"SecurityOptions": ["name=rootless"]}))
+    assert another.severity == "error" and another.fix == "run stackctl as that user"
 
 
 def test_ufw_does_not_govern_published_ports(tmp_path: Path) -> None:

@@ -77,9 +77,18 @@ def ports(host: Host) -> Finding:
 
     enabled = host.config.services.enabled()
     wanted = [
-        (name, host.config.bind_address, port) for name, service in enabled.items() for port in service.ports
+        (name, host.config.bind_address, port)
+        for name in enabled
+        for port in host.config.services.ports_of(name)
     ]
-    for (name, _, port), _ in held_by_others(wanted, lambda: _published_ports(host)):
+    runtime = "docker" if host.uses_docker else "local"
+    for (name, _, port), found in held_by_others(wanted, lambda: _published_ports(host), runtime):
+        if found.forbidden:
+            return error(
+                "ports",
+                f"this user may not listen on port {port} of {name}: {found.reason}",
+                f"set services.{name}.port to 1024 or more",
+            )
         who = holder_of(port) or "a process of another user"
         return error(
             "ports", f"port {port} of {name} is held by {who}", f"stop it, or set services.{name}.port"

@@ -7,7 +7,6 @@ anew.
 from __future__ import annotations
 
 import os
-import socket
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
@@ -17,7 +16,7 @@ from stackctl.operations.context import Stack
 from stackctl.operations.secret_kinds import MADE_HERE
 from stackctl.render import Rendered
 from stackctl.runtime.generations import Generation
-from stackctl.runtime.ports import holder_of
+from stackctl.runtime.ports import Refusal, holder_of, refusal
 from stackctl.runtime.secrets import SecretStore
 
 Wanted = tuple[str, str, int]  # service, address, port
@@ -124,23 +123,42 @@ def _ports(stack: Stack, rendered: Rendered) -> None:
         for name, body in rendered.document["services"].items()
         for port in body.get("ports", [])
     ]
-    for (name, address, number), reason in held_by_others(wanted, lambda: _ours(stack)):
-        who = f" by {found}" if (found := holder_of(number)) else ""
+    for (name, address, number), found in held_by_others(wanted, lambda: _ours(stack), stack.choice.name):
+        key = f"services.{name}.{_key(stack, name, number)}"
+        if found.forbidden:
+            raise PreflightError(
+                f"{name}: this user may not listen on port {number} of {address}: {found.reason}",
+                fix=f"set {key} to 1024 or more",
+            )
+        who = f" by {holder}" if (holder := holder_of(number)) else ""
         raise PreflightError(
-            f"{name}: port {number} on {address} is taken{who}: {reason}",
-            fix=f"stop it, or set services.{name}.{_key(stack, name, number)}",
+            f"{name}: port {number} on {address} is taken{who}: {found.reason}", fix=f"stop it, or set {key}"
         )
 
 
-def held_by_others(wanted: Iterable[Wanted], ours: Callable[[], set[int]]) -> list[tuple[Wanted, str]]:
-    """The wanted ports that are taken, and not by the stack itself, with the kernel's reason.
+def held_by_others(
+    wanted: Iterable[Wanted], ours: Callable[[], set[int]], runtime: str
+) -> list[tuple[Wanted, Refusal]]:
+    """The wanted ports that the stack cannot have, and does not have, with the kernel's reason.
 
-    Whose they are is asked only after they were found taken: asked before, a service that began to listen
-    between the two would pass for a stranger.
+    What this user may not do is no reason where Docker's own process listens. Whose they are is asked only
+    after they were found taken: asked before, a service that began to listen between the two would pass for a
+    stranger.
     """
-    found = [(one, reason) for one in wanted if (reason := _taken(one[1], one[2]))]
+    refusals = [(one, refusal(one[1], one[2])) for one in wanted]
+    listens = runtime == "docker" and not _rootless(refusals)
+    found = [(one, why) for one, why in refusals if why and not (why.forbidden and listens)]
     known = ours() if found else set()
-    return [(one, reason) for one, reason in found if one[2] not in known]
+    return [(one, why) for one, why in found if one[2] not in known]
+
+
+def _rootless(refusals: Iterable[tuple[Wanted, Refusal | None]]) -> bool:
+    """Asked where it matters alone: such an engine may listen where its user may."""
+    if not any(why and why.forbidden for _, why in refusals):
+        return False
+    from stackctl.runtime.docker.identity import identity
+
+    return identity().rootless
 
 
 def _ours(stack: Stack) -> set[int]:
@@ -153,13 +171,3 @@ def _ours(stack: Stack) -> set[int]:
 def _key(stack: Stack, name: str, port: int) -> str:
     own = name == "proxy" and port == stack.config.services.proxy.webui_port
     return "webui_port" if own else "port"
-
-
-def _taken(address: str, port: int) -> str | None:
-    with socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET) as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((address, port))
-        except OSError as error:
-            return error.strerror or str(error)
-    return None

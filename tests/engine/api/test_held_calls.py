@@ -73,6 +73,31 @@ def test_arguments_keep_to_the_schema(client: Client, ask: Any) -> None:
     assert ask(client, {"type": "object", "properties": {"city": {"const": "Rome"}}}) == {"city": "Rome"}
 
 
+HOPELESS: list[dict[str, Any]] = [
+    {"allOf": [{"$ref": "#/$defs/a"}], "$defs": {"a": {"$ref": "#/$defs/a"}}},
+    {"type": "object", "anyOf": [{"$ref": "#"}]},
+    {"type": "object", "properties": {"days": {"type": "integer", "minimum": "0"}}},
+    {"type": "object", "properties": {"city": {"allOf": 5}}},
+    {"type": "object", "properties": {"city": {"type": "array", "prefixItems": 5}}},
+    {"type": "object", "properties": {"city": {"type": "string"}}, "required": True},
+]
+
+
+@pytest.mark.parametrize("hopeless", HOPELESS, ids=range(len(HOPELESS)))
+def test_a_schema_that_makes_no_sense_is_the_clients_mistake(
+    client: Client, hopeless: dict[str, Any]
+) -> None:
+    """Where a form must be kept it is refused; a call of the model's own will needs none."""
+    tools = [{"type": "function", "function": function(hopeless)}]
+    body = {"model": "tool", "messages": HI, "tools": tools}
+    (choice,) = client.post("/v1/chat/completions", body).json["choices"]
+    assert choice["finish_reason"] == "tool_calls"
+    forced = client.post("/v1/chat/completions", {**body, "tool_choice": "required"})
+    assert forced.status == 400 and forced.json["error"]["message"].startswith("invalid schema: ")
+    formed = client.post("/api/chat", {"model": "tool", "messages": HI, "format": hopeless})
+    assert formed.status == 400 and formed.json["error"].startswith("invalid schema: ")
+
+
 def test_a_wrong_name_becomes_one_of_the_tools(client: Client) -> None:
     tools = [{"type": "function", "function": {**function(schema("Rome")), "name": "set_alarm"}}]
     body = {"model": "tool", "messages": HI, "tools": tools}

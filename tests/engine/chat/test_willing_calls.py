@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -241,6 +243,32 @@ def test_a_schema_that_makes_no_sense_holds_its_call_to_any_object(vocab: Vocab)
     assert refused_at(vocab, grammar, CALLS["hermes"][0]) == (None, True)
     said, _ = refused_at(vocab, grammar, CALLS["hermes"][0].replace(JSON, "[]"))
     assert said is not None
+
+
+SLOPPY: list[dict[str, Any]] = [
+    {"type": "object", "properties": {"x": {"type": "integer"}}, "required": None},
+    {"type": "object", "properties": {"x": {"type": "integer"}}, "required": True},
+    {"type": "object", "properties": {"x": {"type": "integer", "minimum": "0"}}},
+    {"type": "object", "anyOf": [{"$ref": "#"}]},
+    {"type": "object", "properties": {"x": {"type": "array", "prefixItems": 5}}},
+    {"type": "object", "properties": {"x": {"allOf": 5}}},
+    {"type": "object", "properties": {"x": {"type": "string", "format": ["date"]}}},
+    {"type": "object", "properties": {"x": {"allOf": [{"$ref": "#/a"}]}}, "a": {"$ref": "#/a"}},
+    {"type": "object", "properties": None, "required": 3},
+    {"properties": 7},
+]
+
+
+@pytest.mark.parametrize("name", ["hermes", "qwen3-coder", "seed-oss", "gemma4", "llama3"])
+@pytest.mark.parametrize("parameters", SLOPPY, ids=range(len(SLOPPY)))
+def test_a_sloppy_schema_is_held_to_something_or_refused_by_name(name: str, parameters: Any) -> None:
+    """Whoever leaves the call to the model gets it, whatever the schema; a call that must be made is refused
+    where the schema says nothing that can be held.
+    """
+    base, tools = base_of(name, think=False), [Tool("move", parameters=parameters)]
+    assert forcing.willing_call(base, tools, several=False) is not None
+    with contextlib.suppress(ValueError):
+        forcing.tool_call(base, tools, room=False)
 
 
 def seconds_of(vocab: Vocab, constraint: Constraint, count: int) -> float:

@@ -86,6 +86,26 @@ def test_bounds_of_integers_are_exact(vocab: Vocab, low: int | None, high: int |
         ({"type": "string", "minLength": 3, "maxLength": 2}, "contradict"),
         ({"type": "array", "minItems": -1}, "not negative"),
         (3, "must be an object"),
+        ({"allOf": [{"$ref": "#/$defs/a"}], "$defs": {"a": {"$ref": "#/$defs/a"}}}, "back to itself"),
+        (
+            {"allOf": [{"$ref": "#/a"}], "a": {"$ref": "#/b"}, "b": {"$ref": "#/a"}},
+            "back to itself",
+        ),
+        ({"type": "object", "anyOf": [{"$ref": "#"}]}, "nested too deeply"),
+        ({"allOf": [{"$ref": "#"}]}, "nested too deeply"),
+        ({"allOf": 5}, "must be a list"),
+        ({"type": "array", "prefixItems": 5}, "must be a list"),
+        ({"type": []}, "some of"),
+        ({"type": [["string"]]}, "some of"),
+        ({"type": "object", "required": True}, "a list of names"),
+        ({"type": "object", "properties": 5}, "must be an object"),
+        ({"allOf": [{"properties": 5}]}, "must be an object"),
+        ({"type": "integer", "minimum": "0"}, "must be a number, not"),
+        ({"type": "integer", "minimum": float("inf")}, "must be a number, not"),
+        ({"type": "integer", "minimum": 10**4000}, "no integer"),
+        ({"type": "string", "pattern": "(" * 3000}, "too deeply|too early"),
+        ({"type": "string", "pattern": "a" * 5000}, "over the limit"),
+        ({"type": "object", "required": [["a"]]}, "a list of names"),
     ],
 )
 def test_a_schema_that_makes_no_sense_is_refused_with_its_place(schema: Any, says: str) -> None:
@@ -100,3 +120,103 @@ def test_many_optional_properties_stay_small() -> None:
         "additionalProperties": False,
     }
     assert len(schema_to_gbnf(schema)) < 40_000
+
+
+def test_what_says_nothing_is_passed_over() -> None:
+    plain = schema_to_gbnf({"type": "object", "properties": {"a": {"type": "string"}}})
+    for more in ({"required": None}, {"allOf": []}):
+        schema = {"type": "object", "properties": {"a": {"type": "string"}}, **more}
+        assert schema_to_gbnf(schema) == plain
+    assert schema_to_gbnf({"type": "string", "format": ["date"]}) == schema_to_gbnf({"type": "string"})
+
+
+@pytest.mark.parametrize(
+    ("bounds", "takes", "refuses"),
+    [
+        # OpenAPI 3.0 says by a boolean whether the bound itself is outside.
+        ({"minimum": 0, "exclusiveMinimum": True}, [1, 2], [0, -1]),
+        ({"minimum": 0, "exclusiveMinimum": False}, [0, 1], [-1]),
+        ({"minimum": 0, "maximum": 10, "exclusiveMaximum": False}, [0, 10], [11]),
+        ({"minimum": 0, "maximum": 10, "exclusiveMaximum": True}, [0, 9], [10]),
+        ({"exclusiveMaximum": True}, [0, 10], []),
+        ({"minimum": 3, "exclusiveMinimum": 1}, [3], [2]),
+        ({"minimum": 0.5, "exclusiveMaximum": 2.5}, [1, 2], [0, 3]),
+        ({"maximum": 10**400}, [7, -7], []),
+    ],
+)
+def test_bounds_in_every_dialect(vocab: Vocab, bounds: Any, takes: list[int], refuses: list[int]) -> None:
+    schema = {"type": "integer", **bounds}
+    for value in takes:
+        assert accepts(vocab, schema, str(value)), value
+    for value in refuses:
+        assert not accepts(vocab, schema, str(value)), value
+
+
+def deep_map(levels: int) -> Any:
+    schema: Any = {"type": "integer"}
+    for _ in range(levels):
+        schema = {"type": "object", "additionalProperties": schema}
+    return schema
+
+
+def test_a_map_of_maps_stays_small(vocab: Vocab) -> None:
+    assert len(schema_to_gbnf(deep_map(40))) < 20_000
+    value = 7
+    for _ in range(15):
+        value = {"a": value, "b": value} if isinstance(value, int) else {"c": value}  # type: ignore[assignment]
+    assert accepts(vocab, deep_map(15), json.dumps(value))
+    assert not accepts(vocab, deep_map(15), json.dumps(value).replace("7", '"7"'))
+
+
+def nested(levels: int, layer: Any) -> Any:
+    schema: Any = {"type": "integer"}
+    for _ in range(levels):
+        schema = layer(schema)
+    return schema
+
+
+@pytest.mark.parametrize(
+    "layer",
+    [
+        lambda inner: {"type": "object", "properties": {"a": {"type": "integer"}, "b": inner}},
+        lambda inner: {"type": "object", "properties": {"a": inner}, "additionalProperties": inner},
+        lambda inner: {"type": ["array", "array"], "items": inner},
+        lambda inner: {"anyOf": [{"type": "object", "additionalProperties": inner}, {"type": "null"}]},
+    ],
+)
+def test_what_is_nested_does_not_double(layer: Any) -> None:
+    """A schema of a few hundred bytes must not become megabytes, as it did with each level said twice."""
+    try:
+        assert len(schema_to_gbnf(nested(30, layer))) < 200_000
+    except ValueError as error:
+        assert "more than" in str(error)
+
+
+def doubling(levels: int, **more: Any) -> Any:
+    """Each definition brings the next one twice."""
+    defs = {
+        f"d{at}": {**more, "allOf": [{"$ref": f"#/$defs/d{at + 1}"}, {"$ref": f"#/$defs/d{at + 1}"}]}
+        for at in range(levels)
+    }
+    return {"$ref": "#/$defs/d0", "$defs": {**defs, f"d{levels}": {"type": "object"}}}
+
+
+@pytest.mark.parametrize(
+    "schema",
+    [
+        doubling(28),
+        doubling(28, properties={"a": {}}),
+        nested(30, lambda inner: {"properties": {"x": inner}, "anyOf": [{"type": "object"}] * 2}),
+        {"enum": ["x" * 1000] * 2000},
+        {"type": "object", "required": [f"{at}" * 9 for at in range(30_000)]},
+    ],
+    ids=["references", "references with properties", "alternatives", "values", "names"],
+)
+def test_a_schema_that_would_grow_without_end_is_refused(schema: Any) -> None:
+    with pytest.raises(ValueError, match="more than"):
+        schema_to_gbnf(schema)
+
+
+def test_numbers_stay_within_what_json_readers_hold(vocab: Vocab) -> None:
+    assert accepts(vocab, {"type": "number"}, "-1.5e99")
+    assert not accepts(vocab, {"type": "number"}, "1e400")

@@ -12,6 +12,7 @@ from typing import Any
 from llm_engine.chat import gbnf_gemma
 from llm_engine.chat.gbnf import literal, renamed, up_to
 from llm_engine.chat.messages import Tool
+from llm_engine.runner import schema_words
 from llm_engine.runner.json_schema import schema_to_gbnf
 
 BLANK = "call-blank"
@@ -120,12 +121,13 @@ def _tagged(schema: Mapping[str, Any]) -> str:
     properties = schema.get("properties")
     if not isinstance(properties, Mapping) or not properties:
         return f'root ::= (blank "<parameter=" [^>\\n]+ ">" value)*\n{_TAG_BLANK}{up_to(_CLOSE, "value")}'
+    required = schema_words.required(schema, "#")
     shared = {key: schema[key] for key in ("$defs", "definitions") if key in schema}
     rules, parts = _TAG_BLANK, []
     for number, (key, value) in enumerate(properties.items()):
         rules += _value(value, shared, f"p{number}-")
         part = f"blank {literal(f'<parameter={key}>')} p{number}-value"
-        parts.append(part if key in schema.get("required", ()) else f"({part})?")
+        parts.append(part if key in required else f"({part})?")
     return f"root ::= {' '.join(parts)}\n{rules}"
 
 

@@ -49,7 +49,7 @@ def _values(quote: str) -> str:
         "blank ::= [ \\n]{0,4}\n"
         'comma ::= blank "," blank\n'
         f"text ::= {literal(quote)} inside\n{up_to(quote, 'inside')}"
-        'number ::= "-"? [0-9]{1,18} ("." [0-9]{1,18})? ([eE] [-+]? [0-9]{1,3})?\n'
+        'number ::= "-"? [0-9]{1,18} ("." [0-9]{1,18})? ([eE] [-+]? [0-9]{1,2})?\n'
         'value ::= text | number | "true" | "false" | "null" | list | object\n'
         'list ::= "[" blank (value (comma value)*)? blank "]"\n'
         'object ::= "{" blank (member (comma member)*)? blank "}"\n'

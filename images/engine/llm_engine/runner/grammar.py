@@ -8,13 +8,12 @@ from collections.abc import Callable
 from typing import Any
 
 from llm_engine.runner.constraint import Constraint
-from llm_engine.runner.json_schema import schema_to_gbnf
+from llm_engine.runner.json_schema import LARGEST, schema_to_gbnf
 from llm_engine.runner.library import lib
 from llm_engine.runner.messages import Grammar
 from llm_engine.runner.trigger import Trigger
 from llm_engine.runner.vocab import Vocab
 
-LARGEST = 1 << 20
 # llama.cpp reads a group inside a group by calling itself, and a stack that overflows ends the process.
 DEEPEST = 1000
 _NESTING = re.compile(r'"(?:\\.|[^"\\])*"|\[(?:\\.|[^\]\\])*\]|#[^\n]*|[()]')

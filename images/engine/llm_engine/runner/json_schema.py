@@ -13,40 +13,21 @@ import json
 import re
 from typing import Any
 
+from llm_engine.runner import schema_words
 from llm_engine.runner.integer_range import integer_between
+from llm_engine.runner.json_rules import BASE, FORMAT_NEEDS, FORMATS, NEEDS, either, literal, repeat
 from llm_engine.runner.regex_gbnf import pattern_to_gbnf
+from llm_engine.runner.schema_words import count, place
 
-# llama.cpp refuses larger repetition counts.
-MOST_REPEATS = 1000
 MOST_RULES = 20_000
+LARGEST = 1 << 20
+"""Characters that a grammar may have."""
+MOST_PLACES = 20_000
+"""Schemas that may be looked at for one grammar, each as often as references bring it there."""
+DEEPEST = 100
+LONGEST_INLINE = 200
+"""A longer expression becomes a rule: what is said twice, by what is said twice, would grow without end."""
 
-_BASE = {
-    "ws": '| " " | "\\n" [ \\t]{0,20}',
-    "char": r'[^"\\\x7F\x00-\x1F] | [\\] (["\\/bfnrt] | "u" [0-9a-fA-F]{4})',
-    "string": '"\\"" char* "\\""',
-    "boolean": '"true" | "false"',
-    "null": '"null"',
-    "integer": '"-"? ([0] | [1-9] [0-9]{0,15})',
-    "number": '"-"? ([0] | [1-9] [0-9]{0,15}) ("." [0-9]{1,16})? ([eE] [-+]? [0-9]{1,3})?',
-    "value": "object | array | string | number | boolean | null",
-    "object": '"{" ws (string ":" ws value ("," ws string ":" ws value)*)? ws "}"',
-    "array": '"[" ws (value ("," ws value)*)? ws "]"',
-}
-_NEEDS = {
-    "string": ("char",),
-    "value": ("object", "array", "string", "number", "boolean", "null"),
-    "object": ("ws", "string", "value"),
-    "array": ("ws", "value"),
-}
-_FORMATS = {
-    "date": '[0-9]{4} "-" ("0" [1-9] | "1" [0-2]) "-" ("0" [1-9] | [1-2] [0-9] | "3" [0-1])',
-    "time": '([01] [0-9] | "2" [0-3]) ":" [0-5] [0-9] ":" [0-5] [0-9] ("." [0-9]{1,6})?'
-    ' ("Z" | [-+] ([01] [0-9] | "2" [0-3]) ":" [0-5] [0-9])',
-    "uuid": '[0-9a-fA-F]{8} ("-" [0-9a-fA-F]{4}){3} "-" [0-9a-fA-F]{12}',
-    "ipv4": 'octet ("." octet){3}',
-    "email": '[a-zA-Z0-9._%+-]{1,64} "@" [a-zA-Z0-9-]{1,63} ("." [a-zA-Z0-9-]{1,63}){1,8}',
-}
-_FORMAT_NEEDS = {"ipv4": {"octet": '"25" [0-5] | "2" [0-4] [0-9] | "1" [0-9]{2} | [1-9]? [0-9]'}}
 _TYPES = ("object", "array", "string", "number", "integer", "boolean", "null")
 
 
@@ -54,26 +35,15 @@ def schema_to_gbnf(schema: Any) -> str:
     """The whole grammar; its start is `root`. `{}` or `True` at the top means any JSON object."""
     builder = _Builder(schema)
     anything = schema is True or schema == {}
-    body = builder.base("object") if anything else builder.visit(schema, "#")
+    try:
+        body = builder.base("object") if anything else builder.visit(schema, "#")
+    except RecursionError as error:
+        raise ValueError("the schema is nested too deeply") from error
+    except (TypeError, AttributeError, KeyError, OverflowError) as error:
+        # A shape that nobody foresaw is the client's mistake all the same.
+        raise ValueError(f"the schema cannot be read: {error}") from error
     builder.rules["root"] = body
     return "\n".join(f"{name} ::= {text}" for name, text in builder.rules.items()) + "\n"
-
-
-def literal(text: str) -> str:
-    """`text` as a GBNF string."""
-    escaped = text.replace("\\", "\\\\").replace('"', '\\"')
-    escaped = escaped.replace("\n", "\\n").replace("\r", "\\r").replace("\t", "\\t")
-    return f'"{escaped}"'
-
-
-def repeat(item: str, least: int, most: int | None) -> str:
-    if most is not None and most < least:
-        raise ValueError(f"at least {least} and at most {most} contradict each other")
-    if least > MOST_REPEATS:
-        raise ValueError(f"a minimum of {least} is over the limit of {MOST_REPEATS}")
-    if most is None or most > MOST_REPEATS:
-        return f"{item}{{{least},}}" if least else f"{item}*"
-    return f"{item}{{{least},{most}}}"
 
 
 class _Builder:
@@ -82,29 +52,47 @@ class _Builder:
         self._used: dict[str, int] = {}
         self._document = document
         self._refs: dict[str, str] = {}
+        self._places = self._depth = self._length = 0
 
     def base(self, name: str) -> str:
         if name not in self.rules:
-            self.rules[name] = _BASE[name]
-            for needed in _NEEDS.get(name, ()):
+            self.rules[name] = BASE[name]
+            for needed in NEEDS.get(name, ()):
                 self.base(needed)
         return name
 
     def define(self, hint: str, text: str) -> str:
         """A rule of its own, named after its place in the schema."""
-        stem = re.sub(r"[^a-zA-Z0-9]+", "-", hint).strip("-") or "part"
-        name, count = stem, self._used.get(stem, 1)
-        while name in self.rules or name in _BASE or name == "root":
-            count += 1
-            name = f"{stem}-{count}"
-        self._used[stem] = count
+        stem = re.sub(r"[^a-zA-Z0-9]+", "-", hint[-60:]).strip("-") or "part"
+        name, number = stem, self._used.get(stem, 1)
+        while name in self.rules or name in BASE or name == "root":
+            number += 1
+            name = f"{stem}-{number}"
+        self._used[stem] = number
         if len(self.rules) >= MOST_RULES:
             raise ValueError(f"the schema needs more than {MOST_RULES} rules")
+        self._length += len(name) + len(text)
+        if self._length > LARGEST:
+            raise ValueError(f"the schema needs a grammar of more than {LARGEST} characters")
         self.rules[name] = text
         return name
 
     def visit(self, schema: Any, at: str) -> str:
-        """A GBNF expression for `schema`, which stands at the path `at`."""
+        """A GBNF expression for `schema`, which stands at the path `at`; a name, unless it is a short one."""
+        self._spend(1)
+        if self._depth >= DEEPEST:
+            raise ValueError(f"{at[:60]}…: schemas are nested too deeply: more than {DEEPEST} in each other")
+        self._depth += 1
+        text = self._expression(schema, at)
+        self._depth -= 1
+        return text if len(text) <= LONGEST_INLINE else self.define(f"{at}-value", text)
+
+    def _spend(self, places: int) -> None:
+        self._places += places
+        if self._places > MOST_PLACES:
+            raise ValueError(f"the schema, with its references, has more than {MOST_PLACES} parts")
+
+    def _expression(self, schema: Any, at: str) -> str:
         if schema is True or schema == {}:
             return self.base("value")
         if not isinstance(schema, dict):
@@ -114,10 +102,8 @@ class _Builder:
         if "const" in schema:
             return literal(json.dumps(schema["const"], ensure_ascii=False))
         if "enum" in schema:
-            values = schema["enum"]
-            if not isinstance(values, list) or not values:
-                raise ValueError(f"{at}: enum must be a list with at least one value")
-            return _either([literal(json.dumps(value, ensure_ascii=False)) for value in values])
+            values = schema_words.listed(schema, "enum", at)
+            return either([literal(json.dumps(value, ensure_ascii=False)) for value in values])
         for key in ("anyOf", "oneOf"):
             if key in schema:
                 return self._any_of(schema, key, at)
@@ -126,13 +112,11 @@ class _Builder:
         return self._typed(schema, at)
 
     def _any_of(self, schema: dict[str, Any], key: str, at: str) -> str:
-        options = schema[key]
-        if not isinstance(options, list) or not options:
-            raise ValueError(f"{at}: {key} must be a list with at least one schema")
+        options = schema_words.listed(schema, key, at)
         outer = {k: v for k, v in schema.items() if k not in (key, "title", "description", "default")}
         outer = {k: v for k, v in outer.items() if not k.startswith("$") and k != "definitions"}
         merged = [{"allOf": [outer, option]} if outer else option for option in options]
-        return _either([self.visit(option, f"{at}/{key}/{i}") for i, option in enumerate(merged)])
+        return either([self.visit(option, f"{at}/{key}/{i}") for i, option in enumerate(merged)])
 
     def _ref(self, ref: Any, at: str) -> str:
         if not isinstance(ref, str) or not ref.startswith("#"):
@@ -160,17 +144,19 @@ class _Builder:
         if depth > 32:
             raise ValueError(f"{at}: allOf is nested too deeply")
         merged: dict[str, Any] = {k: v for k, v in schema.items() if k != "allOf"}
-        properties = dict(merged.get("properties", {}))
-        required = list(merged.get("required", []))
+        properties = dict(schema_words.properties(merged, at))
+        required = list(schema_words.required(merged, at))
+        if not isinstance(schema["allOf"], list):
+            raise schema_words.wrong(at, "allOf", "a list", schema["allOf"])
         for part in schema["allOf"]:
-            while isinstance(part, dict) and "$ref" in part:
-                part = {**self._resolve(part["$ref"], at), **{k: v for k, v in part.items() if k != "$ref"}}
-            if not isinstance(part, dict):
-                raise ValueError(f"{at}/allOf: a schema must be an object, not {json.dumps(part)}")
+            part = self._followed(part, f"{at}/allOf")
             if "allOf" in part:
                 part = self._merge(part, at, depth + 1)
-            properties.update(part.get("properties", {}))
-            required += [name for name in part.get("required", []) if name not in required]
+            more = schema_words.properties(part, at)
+            self._spend(1 + len(more))
+            properties.update(more)
+            known = set(required)
+            required += [name for name in schema_words.required(part, at) if name not in known]
             merged.update({k: v for k, v in part.items() if k not in ("properties", "required")})
         if properties:
             merged["properties"] = properties
@@ -178,10 +164,29 @@ class _Builder:
             merged["required"] = required
         return merged
 
+    def _followed(self, part: Any, at: str) -> dict[str, Any]:
+        """A part of allOf with what its reference says; one may lead to another."""
+        seen = set()
+        while isinstance(part, dict) and "$ref" in part:
+            ref = part["$ref"]
+            if ref in seen:
+                raise ValueError(f"{at}: the reference {ref} leads back to itself")
+            seen.add(ref)
+            self._spend(1)
+            found = self._resolve(ref, at)
+            if not isinstance(found, dict):
+                raise schema_words.wrong(at, ref, "an object", found)
+            part = {**found, **{k: v for k, v in part.items() if k != "$ref"}}
+        if not isinstance(part, dict):
+            raise schema_words.wrong(at, "a schema", "an object", part)
+        return part
+
     def _typed(self, schema: dict[str, Any], at: str) -> str:
         kind = schema.get("type")
         if isinstance(kind, list):
-            return _either([self._typed({**schema, "type": one}, at) for one in kind])
+            if not kind or not all(one in _TYPES for one in kind):
+                raise schema_words.wrong(at, "type", f"some of {', '.join(_TYPES)}", kind)
+            return either([self._typed({**schema, "type": one}, at) for one in dict.fromkeys(kind)])
         if kind is None:
             kind = self._implied(schema)
         if kind is None:
@@ -214,11 +219,9 @@ class _Builder:
         return None
 
     def _object(self, schema: dict[str, Any], at: str) -> str:
-        properties: dict[str, Any] = schema.get("properties") or {}
-        if not isinstance(properties, dict):
-            raise ValueError(f"{at}: properties must be an object")
-        required = schema.get("required") or []
-        missing = [name for name in required if name not in properties]
+        properties = schema_words.properties(schema, at)
+        required = set(schema_words.required(schema, at))
+        missing = [name for name in schema_words.required(schema, at) if name not in properties]
         extra = schema.get("additionalProperties", not properties)
         everything = {**properties, **{name: extra if isinstance(extra, dict) else True for name in missing}}
         if not everything and extra is True:
@@ -227,7 +230,7 @@ class _Builder:
         pairs = []
         for name, child in everything.items():
             key = literal(json.dumps(name, ensure_ascii=False))
-            pairs.append((f'{key} {ws} ":" {ws} {self.visit(child, f"{at}/{name}")}', name in required))
+            pairs.append((f'{key} {ws} ":" {ws} {self.visit(child, place(at, name))}', name in required))
         tail = self._additional(extra, set(everything), at)
         first = self._pairs(pairs, tail, at, started=False)
         return f'"{{" {ws} {first} {ws} "}}"'
@@ -256,7 +259,7 @@ class _Builder:
             return None
         ws, value = self.base("ws"), self.visit(extra, f"{at}/additionalProperties")
         key = self.base("string") if not taken else self._other_key(taken, at)
-        return f'{key} {ws} ":" {ws} {value}'
+        return self.define(f"{at}-more", f'{key} {ws} ":" {ws} {value}')
 
     def _other_key(self, taken: set[str], at: str) -> str:
         """Any string that is not one of the names: it leaves their tree of letters somewhere, or goes on
@@ -289,9 +292,11 @@ class _Builder:
         if isinstance(items, list):
             prefix, items = items, schema.get("additionalItems", True)
         if prefix:
+            if not isinstance(prefix, list):
+                raise schema_words.wrong(at, "prefixItems", "a list", prefix)
             parts = [self.visit(item, f"{at}/prefixItems/{i}") for i, item in enumerate(prefix)]
             return f'"[" {ws} ' + f' "," {ws} '.join(parts) + f' {ws} "]"'
-        least, most = _bound(schema, "minItems", at) or 0, _bound(schema, "maxItems", at)
+        least, most = count(schema, "minItems", at) or 0, count(schema, "maxItems", at)
         if most == 0:
             return f'"[" {ws} "]"'
         item = self.visit(True if items is None else items, f"{at}/items")
@@ -307,37 +312,15 @@ class _Builder:
             return self.define(f"{at}-pattern", f'"\\"" {pattern_to_gbnf(schema["pattern"], at)} "\\""')
         kind = schema.get("format")
         if kind == "date-time":
-            text = f'({_FORMATS["date"]}) "T" ({_FORMATS["time"]})'
+            text = f'({FORMATS["date"]}) "T" ({FORMATS["time"]})'
             return self.define(f"{at}-datetime", f'"\\"" {text} "\\""')
-        if kind in _FORMATS:
-            self.rules.update(_FORMAT_NEEDS.get(kind, {}))
-            return self.define(f"{at}-{kind}", f'"\\"" {_FORMATS[kind]} "\\""')
-        least, most = _bound(schema, "minLength", at) or 0, _bound(schema, "maxLength", at)
+        if isinstance(kind, str) and kind in FORMATS:
+            self.rules.update(FORMAT_NEEDS.get(kind, {}))
+            return self.define(f"{at}-{kind}", f'"\\"" {FORMATS[kind]} "\\""')
+        least, most = count(schema, "minLength", at) or 0, count(schema, "maxLength", at)
         if not least and most is None:
             return self.base("string")
         return self.define(f"{at}-string", f'"\\"" {repeat("char", least, most)} "\\""')
 
     def _integer(self, schema: dict[str, Any], at: str) -> str:
-        low, high = schema.get("minimum"), schema.get("maximum")
-        if isinstance(schema.get("exclusiveMinimum"), (int, float)):
-            low = int(schema["exclusiveMinimum"] // 1) + 1
-        if isinstance(schema.get("exclusiveMaximum"), (int, float)):
-            high = -int(-schema["exclusiveMaximum"] // 1) - 1
-        low = None if low is None else -int(-low // 1)
-        high = None if high is None else int(high // 1)
-        if low is not None and high is not None and low > high:
-            raise ValueError(f"{at}: no integer is between {low} and {high}")
-        return self.define(f"{at}-integer", integer_between(low, high))
-
-
-def _either(options: list[str]) -> str:
-    return options[0] if len(options) == 1 else "(" + " | ".join(options) + ")"
-
-
-def _bound(schema: dict[str, Any], key: str, at: str) -> int | None:
-    value = schema.get(key)
-    if value is None:
-        return None
-    if not isinstance(value, int) or value < 0:
-        raise ValueError(f"{at}: {key} must be a whole number that is not negative, not {json.dumps(value)}")
-    return value
+        return self.define(f"{at}-integer", integer_between(*schema_words.integer_bounds(schema, at)))

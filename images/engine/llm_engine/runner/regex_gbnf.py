@@ -11,11 +11,14 @@ _SHORT = {"d": "0-9", "w": "a-zA-Z0-9_", "s": " \\t\\n"}
 _CONTROL = {"n": "\\\\n", "t": "\\\\t", "r": "\\\\r"}
 _ANY = "char"
 _MOST = 1000
+LONGEST = 4000
 
 
 def pattern_to_gbnf(pattern: object, at: str) -> str:
     if not isinstance(pattern, str):
         raise ValueError(f"{at}: pattern must be a string")
+    if len(pattern) > LONGEST:
+        raise ValueError(f"{at}: a pattern of {len(pattern)} characters is over the limit of {LONGEST}")
     parser = _Parser(pattern, at)
     text = parser.alternatives()
     if parser.rest:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -81,6 +82,8 @@ def test_bounds_of_integers_are_exact(vocab: Vocab, low: int | None, high: int |
         ({"anyOf": []}, "at least one schema"),
         ({"type": "string", "pattern": "(?=x)"}, "look-around"),
         ({"type": "string", "pattern": "[a"}, "too early"),
+        ({"type": "string", "pattern": "[z-a]"}, "wrong way round"),
+        ({"type": "string", "pattern": r"[\B]"}, "not supported"),
         ({"type": "integer", "minimum": 5, "maximum": 4}, "no integer"),
         ({"type": "array", "items": 3}, "must be an object"),
         ({"type": "string", "minLength": 3, "maxLength": 2}, "contradict"),
@@ -111,6 +114,27 @@ def test_bounds_of_integers_are_exact(vocab: Vocab, low: int | None, high: int |
 def test_a_schema_that_makes_no_sense_is_refused_with_its_place(schema: Any, says: str) -> None:
     with pytest.raises(ValueError, match=says):
         schema_to_gbnf(schema)
+
+
+@pytest.mark.parametrize(
+    "pattern",
+    [r"[ -~]", r"[!-~]", "[\"']", "[A-z]", r"[\\a]", r"[\w.\-]", "[\x01-\x22]", r"[\s\n]", "[#-é]", "[–-—a]"],
+)
+def test_a_class_of_a_pattern_leaves_the_string_whole(vocab: Vocab, pattern: str) -> None:
+    """A quote or a backslash among its members comes escaped: raw it would end the string."""
+    schema = {"type": "string", "pattern": f"^{pattern}$"}
+    for char in [*map(chr, range(128)), "é", "–", "𝄞"]:
+        inside = re.fullmatch(pattern, char, re.ASCII) is not None
+        assert accepts(vocab, schema, json.dumps(char, ensure_ascii=False)) == inside, char
+        if char in '"\\' or char < " ":
+            assert not accepts(vocab, schema, f'"{char}"'), char
+
+
+@pytest.mark.parametrize("pattern", ["[^a]", '^a\nb"$', r"\W", r"\S\D", r"^[^\w]$"])
+def test_what_a_pattern_lets_through_is_json(vocab: Vocab, pattern: str) -> None:
+    for char in ('"', "\\", "\n", "\x00"):
+        for text in (f'"{char}"', f'"a{char}b"', f'"a\nb{char}"'):
+            assert not accepts(vocab, {"type": "string", "pattern": pattern}, text), text
 
 
 def test_many_optional_properties_stay_small() -> None:

@@ -2,13 +2,24 @@
 
 Covered: literals, classes, `.`, groups, alternation, quantifiers, `\\d \\w \\s` and anchors at both ends. A
 pattern without an anchor may match anywhere in the text, so that side is left open. Look-around,
-back-references and the like have no counterpart in a context-free grammar and are refused.
+back-references and the like have no counterpart in a context-free grammar and are refused. Guarantees: what
+a pattern lets through is the inside of a JSON string, so quotes, backslashes and control characters come
+escaped or not at all.
 """
 
 from __future__ import annotations
 
+import json
+
 _SHORT = {"d": "0-9", "w": "a-zA-Z0-9_", "s": " \\t\\n"}
-_CONTROL = {"n": "\\\\n", "t": "\\\\t", "r": "\\\\r"}
+_MEMBERS = {
+    "d": [(48, 57)],
+    "w": [(48, 57), (65, 90), (95, 95), (97, 122)],
+    "s": [(9, 13), (32, 32)],
+}
+_CONTROL = {"n": "\n", "t": "\t", "r": "\r"}
+# What stands in a JSON string only behind a backslash.
+_ESCAPED = (*range(0x20), ord('"'), ord("\\"))
 _ANY = "char"
 _MOST = 1000
 LONGEST = 4000
@@ -95,7 +106,7 @@ class _Parser:
         if char.lower() in _SHORT:
             return rf'[^"\\\x00-\x1F{_SHORT[char.lower()]}]'
         if char in _CONTROL:
-            return f'"{_CONTROL[char]}"'
+            return _quote(_CONTROL[char])
         if char.isalnum():
             raise self.error(f"the escape \\{char} is not supported")
         return _quote(char)
@@ -103,33 +114,33 @@ class _Parser:
     def _class(self) -> str:
         negated = self.rest.startswith("^")
         self._i += negated
-        body = ""
+        members: list[tuple[int, int]] = []
         first = True
-        while True:
-            char = self._next()
-            if char == "]" and not first:
-                break
+        while (char := self._next()) != "]" or first:
             first = False
-            if char == "\\":
-                char = self._next()
-                if char in "dw":
-                    body += _SHORT[char]
-                    continue
-                if char == "s":
-                    body += " "
-                    continue
-                if char.isalnum():
-                    raise self.error(f"the escape \\{char} in a class is not supported")
-                body += _in_class(char)
-            elif char == "-" and body and not self.rest.startswith("]"):
-                body += "-"
-            else:
-                body += _in_class(char)
+            if char == "\\" and self.rest[:1] in _MEMBERS:
+                members += _MEMBERS[self._next()]
+                continue
+            low = high = self._member(char)
+            if self.rest.startswith("-") and self.rest[1:2] not in ("]", ""):
+                self._next()
+                high = self._member(self._next())
+                if high < low:
+                    raise self.error(f"the range {chr(low)!r} to {chr(high)!r} is the wrong way round")
+            members.append((low, high))
         if negated:
-            return rf'[^"\\\x7F\x00-\x1F{body}]'
-        if not body:
-            raise self.error("a class is empty")
-        return f"[{body}]"
+            return rf'[^"\\\x7F\x00-\x1F{"".join(_range(*part) for part in members)}]'
+        return _one_of(members)
+
+    def _member(self, char: str) -> int:
+        """The code point that stands in a class as `char`, or behind it."""
+        if char == "\\":
+            char = self._next()
+            if char in _CONTROL:
+                return ord(_CONTROL[char])
+            if char.isalnum():
+                raise self.error(f"the escape \\{char} in a class is not supported")
+        return ord(char)
 
     def _quantified(self, item: str) -> str:
         head = self.rest[:1]
@@ -155,14 +166,38 @@ class _Parser:
 
 def _quote(char: str) -> str:
     """A literal character as it stands inside a JSON string."""
-    if char == '"':
-        return '"\\\\\\""'
-    if char == "\\":
-        return '"\\\\\\\\"'
-    return f'"{char}"'
+    text = json.dumps(char, ensure_ascii=False)[1:-1]
+    return '"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"'
 
 
-def _in_class(char: str) -> str:
-    if char == "^":
-        return "\\x5E"
-    return "\\" + char if char in "\\]-[" else char
+def _one_of(members: list[tuple[int, int]]) -> str:
+    """A class of what may stand as it is, and beside it what has to be escaped."""
+    escaped = [code for code in _ESCAPED if any(low <= code <= high for low, high in members)]
+    plain = [part for low, high in members for part in _without_escaped(low, high)]
+    options = [f"[{''.join(_range(*part) for part in plain)}]"] if plain else []
+    options += [_quote(chr(code)) for code in escaped]
+    return options[0] if len(options) == 1 else f"({' | '.join(options)})"
+
+
+def _without_escaped(low: int, high: int) -> list[tuple[int, int]]:
+    parts = []
+    for code in _ESCAPED:
+        if low <= code <= high:
+            if low < code:
+                parts.append((low, code - 1))
+            low = code + 1
+    if low <= high:
+        parts.append((low, high))
+    return parts
+
+
+def _range(low: int, high: int) -> str:
+    """A part of a GBNF class."""
+    return _code(low) if low == high else f"{_code(low)}-{_code(high)}"
+
+
+def _code(code: int) -> str:
+    char = chr(code)
+    if char.isascii():
+        return char if char.isalnum() else f"\\x{code:02X}"
+    return f"\\u{code:04X}" if code < 0x10000 else f"\\U{code:08X}"

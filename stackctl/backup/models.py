@@ -14,10 +14,11 @@ from typing import Any
 from urllib.parse import quote
 
 from stackctl.backup import archive
+from stackctl.config.models import full_name
 from stackctl.engine_api import EngineClient
 from stackctl.errors import StackctlError
 from stackctl.operations.facts import find_program
-from stackctl.operations.models import full_name, pull
+from stackctl.operations.models import pull
 from stackctl.runtime.command import clean_environment, run
 
 

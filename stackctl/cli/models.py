@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
 import click
@@ -43,8 +43,7 @@ def list_(context: click.Context, as_json: bool) -> None:
 
     stack = contexts.stack(context)
     lines = operations.listing(stack.engine(), stack.config)
-    names = {line.name for line in lines}
-    missing = [name for name in operations.wanted(stack.config) if name not in names]
+    missing = operations.missing(lines, stack.config)
     if as_json:
         document = {"models": [dataclasses.asdict(line) for line in lines], "missing": missing}
         output.emit_json("stackctl.models/1", document)
@@ -64,7 +63,7 @@ def list_(context: click.Context, as_json: bool) -> None:
 @_NAME
 @click.pass_context
 def pull(context: click.Context, name: str) -> None:
-    """Pull NAME into the engine.
+    """Pull NAME into the engine; by its digest, if the stack file pins one.
 
     \b
     Examples:
@@ -73,9 +72,8 @@ def pull(context: click.Context, name: str) -> None:
     from stackctl.operations import models as operations
 
     stack = contexts.stack(context)
-    with pull_progress() as progress:
-        operations.pull(stack.engine(), name, progress)
-    _recorded(stack.name, "pull", name)
+    with _recorded(stack.name, "pull", name), pull_progress() as progress:
+        operations.pull_wanted(stack.engine(), stack.config, name, progress)
     output.say(f"pulled {name}")
 
 
@@ -98,8 +96,8 @@ def rm(context: click.Context, name: str, force: bool, yes: bool) -> None:
     if not force:
         operations.refuse_wanted(stack.config, name)
     output.confirm(f"Remove model {name}?", yes=yes)
-    stack.engine().delete(name)
-    _recorded(stack.name, "rm", name)
+    with _recorded(stack.name, "rm", name):
+        stack.engine().delete(name)
     output.say(f"removed {name}")
 
 
@@ -166,9 +164,10 @@ def unload(context: click.Context, name: str) -> None:
 @models.command()
 @click.option("--prune", is_flag=True, help="Remove models that the stack file does not want. Asks first.")
 @click.option("--dry-run", is_flag=True, help="Only say what would be done.")
+@click.option("--json", "as_json", is_flag=True, help="With --dry-run: print as JSON.")
 @click.option("-y", "--yes", is_flag=True, help="Do not ask.")
 @click.pass_context
-def sync(context: click.Context, prune: bool, dry_run: bool, yes: bool) -> None:
+def sync(context: click.Context, prune: bool, dry_run: bool, as_json: bool, yes: bool) -> None:
     """Make the engine's models match models: in the stack file.
 
     \b
@@ -176,11 +175,17 @@ def sync(context: click.Context, prune: bool, dry_run: bool, yes: bool) -> None:
       stackctl models sync --dry-run
       stackctl models sync --prune --yes
     """
+    from stackctl.errors import UsageError
     from stackctl.operations import models as operations
 
+    if as_json and not dry_run:
+        raise UsageError("--json is for --dry-run", fix="stackctl models sync --dry-run --json")
     stack = contexts.stack(context)
     client = stack.engine(timeout=600)
     steps = operations.sync_plan(client, stack.config, prune=prune)
+    if as_json:
+        output.emit_json("stackctl.models-sync/1", {"steps": [dataclasses.asdict(step) for step in steps]})
+        return
     if dry_run or not steps:
         for step in steps:
             click.echo(f"{step.action} {step.name}: {step.why}")
@@ -190,10 +195,10 @@ def sync(context: click.Context, prune: bool, dry_run: bool, yes: bool) -> None:
     doomed = [step.name for step in steps if step.action == "remove"]
     if doomed:
         output.confirm(f"Remove {', '.join(doomed)}?", yes=yes)
-    with pull_progress() as progress:
+    planned = ", ".join(f"{step.action} {step.name}" for step in steps)
+    with _recorded(stack.name, "sync", planned), pull_progress() as progress:
         for step in operations.sync(client, stack.config, prune=prune, progress=progress):
             click.echo(f"{step.action} {step.name}: {step.why}")
-    _recorded(stack.name, "sync", ", ".join(f"{step.action} {step.name}" for step in steps))
 
 
 @models.command()
@@ -215,10 +220,10 @@ def pin(context: click.Context, name: str) -> None:
     output.say(f"pinned {name} to {digest[:19]} in {path}")
 
 
-def _recorded(stack: str, action: str, what: str) -> None:
+def _recorded(stack: str, action: str, what: str) -> AbstractContextManager[object]:
     from stackctl.runtime import audit
 
-    audit.record(stack, f"models {action}", result="ok", model=what)
+    return audit.recording(stack, f"models {action}", model=what)
 
 
 @contextmanager

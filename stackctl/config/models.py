@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from stackctl.config.section import Section
+
+REGISTRY, NAMESPACE = "registry.ollama.ai", "library"
 
 
 class WantedModel(Section):
@@ -14,7 +16,7 @@ class WantedModel(Section):
 
     name: str = Field(min_length=1)
     digest: str | None = Field(
-        None, pattern=r"^(sha256:)?[0-9a-f]{12,64}$", description="pin: what the name must be"
+        None, pattern=r"^(sha256:)?[0-9a-f]{64}$", description="pin: what the name must be, all 64 digits"
     )
     resident: bool = Field(False, description="keep it loaded")
 
@@ -25,8 +27,39 @@ class WantedModel(Section):
             raise ValueError(f"must be a name or {{name: …}}, not {value!r}")
         return {"name": value} if isinstance(value, str) else value
 
+    @field_validator("name")
+    @classmethod
+    def _no_digest(cls, value: str) -> str:
+        if "@" in value:
+            raise ValueError(f"{value!r} has a digest in its name: write name: and digest: apart")
+        return value
+
     @property
     def full_name(self) -> str:
-        """With its tag, as the engine lists it."""
-        last = self.name.rsplit("/", 1)[-1]
-        return self.name if ":" in last else f"{self.name}:latest"
+        return full_name(self.name)
+
+    @property
+    def pinned_name(self) -> str:
+        """What is pulled: the registry and the engine hold it to the digest, if there is one."""
+        return (
+            f"{self.full_name}@sha256:{self.digest.removeprefix('sha256:')}"
+            if self.digest
+            else self.full_name
+        )
+
+
+def full_name(name: str) -> str:
+    """As the engine lists it: with its tag, without a registry and namespace that go without saying."""
+    parts = name.split("/")
+    if len(parts) == 3 and parts[0].casefold() == REGISTRY:
+        del parts[0]
+    if len(parts) == 2 and parts[0].casefold() == NAMESPACE:
+        del parts[0]
+    tag = "" if ":" in parts[-1] else ":latest"
+    return "/".join(parts) + tag
+
+
+def same_model(name: str) -> str:
+    """Equal for two names exactly if they mean one model: upper and lower case do not matter, nor does the
+    way to its registry."""
+    return full_name(name.rpartition("://")[2]).casefold()

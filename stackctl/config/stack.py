@@ -16,7 +16,7 @@ from stackctl.config.backup import BackupConfig
 from stackctl.config.gpu import GpuConfig
 from stackctl.config.health import HealthConfig
 from stackctl.config.hosts import HostConfig
-from stackctl.config.models import WantedModel
+from stackctl.config.models import WantedModel, same_model
 from stackctl.config.notify import NotifyConfig
 from stackctl.config.section import HostPath, Section, unwritten
 from stackctl.config.services import Services
@@ -53,7 +53,7 @@ class StackConfig(Section):
     @field_validator("models")
     @classmethod
     def _unique_models(cls, value: tuple[WantedModel, ...]) -> tuple[WantedModel, ...]:
-        names = [model.full_name for model in value]
+        names = [same_model(model.name) for model in value]
         if twice := sorted({name for name in names if names.count(name) > 1}):
             raise ValueError(f"'{twice[0]}' is listed twice")
         return value

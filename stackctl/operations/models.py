@@ -3,13 +3,13 @@ match."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, Literal
 
 from stackctl.config import StackConfig
-from stackctl.config.models import WantedModel
-from stackctl.engine_api import EngineClient
+from stackctl.config.models import WantedModel, same_model
+from stackctl.engine_api import EngineClient, EngineError, EngineUnreachable
 from stackctl.errors import StackctlError, UsageError
 
 Progress = Callable[[dict[str, Any]], None]
@@ -35,12 +35,15 @@ class Step:
     why: str
 
 
-def full_name(name: str) -> str:
-    return WantedModel(name=name).full_name
-
-
 def wanted(config: StackConfig) -> dict[str, WantedModel]:
-    return {model.full_name: model for model in config.models}
+    """By what `same_model` says of their names."""
+    return {same_model(model.name): model for model in config.models}
+
+
+def missing(lines: Iterable[ModelLine], config: StackConfig) -> list[str]:
+    """Those that the stack file wants and the engine lacks."""
+    there = {same_model(line.name) for line in lines}
+    return [model.full_name for key, model in wanted(config).items() if key not in there]
 
 
 def listing(client: EngineClient, config: StackConfig) -> list[ModelLine]:
@@ -49,7 +52,7 @@ def listing(client: EngineClient, config: StackConfig) -> list[ModelLine]:
     lines = []
     for model in client.tags():
         name = str(model["name"])
-        pinned = wants[name].digest if name in wants else None
+        want = wants.get(same_model(name))
         lines.append(
             ModelLine(
                 name,
@@ -57,17 +60,16 @@ def listing(client: EngineClient, config: StackConfig) -> list[ModelLine]:
                 str(model.get("digest", "")),
                 str(model.get("modified_at", "")),
                 name in loaded,
-                name in wants,
-                pinned,
+                want is not None,
+                want.digest if want else None,
             )
         )
     return lines
 
 
 def same_digest(one: str, other: str) -> bool:
-    """Digests are written with or without `sha256:`, and may be cut to twelve digits by people."""
-    first, second = one.removeprefix("sha256:"), other.removeprefix("sha256:")
-    return bool(first and second) and (first.startswith(second) or second.startswith(first))
+    """Digests are written with or without `sha256:`."""
+    return one.removeprefix("sha256:") == other.removeprefix("sha256:")
 
 
 def pull(client: EngineClient, name: str, progress: Progress) -> None:
@@ -79,8 +81,26 @@ def pull(client: EngineClient, name: str, progress: Progress) -> None:
         raise StackctlError(f"the pull of {name} ended without success: {last.get('status', 'nothing')}")
 
 
+def pull_wanted(client: EngineClient, config: StackConfig, name: str, progress: Progress) -> None:
+    """Pull a model; one that is pinned by its digest, so that a registry that moved on replaces nothing."""
+    model = wanted(config).get(same_model(name))
+    if model is None or model.digest is None:
+        pull(client, name, progress)
+        return
+    try:
+        pull(client, model.pinned_name, progress)
+    except EngineUnreachable:
+        raise
+    except EngineError as error:
+        raise StackctlError(
+            f"{model.full_name} cannot be had as it is pinned ({model.digest[:19]}): {error.what}",
+            fix=f"look at what changed, then take its digest out of models:, pull it, and "
+            f"stackctl models pin {model.name}",
+        ) from error
+
+
 def refuse_wanted(config: StackConfig, name: str) -> None:
-    if full_name(name) in wanted(config):
+    if same_model(name) in wanted(config):
         raise UsageError(
             f"{name} is wanted by models: in the stack file, so sync would pull it again",
             fix="take it out of models:, or give --force",
@@ -96,29 +116,28 @@ def unload(client: EngineClient, name: str) -> None:
 
 
 def sync_plan(client: EngineClient, config: StackConfig, *, prune: bool) -> list[Step]:
-    there = {str(model["name"]): str(model.get("digest", "")) for model in client.tags()}
-    loaded = {str(model["name"]) for model in client.ps()}
+    there = {same_model(str(model["name"])): model for model in client.tags()}
+    loaded = {same_model(str(model["name"])) for model in client.ps()}
+    wants = wanted(config)
     steps = []
-    for name, model in wanted(config).items():
-        if name not in there:
-            steps.append(Step("pull", name, "not here"))
-        elif model.digest and not same_digest(there[name], model.digest):
-            steps.append(Step("pull", name, f"is {there[name][:19]}, pinned to {model.digest[:19]}"))
-        if model.resident and name not in loaded:
-            steps.append(Step("load", name, "resident: true"))
-    for name in there:
-        if name not in wanted(config):
-            steps.append(Step("remove" if prune else "extra", name, "not in models:"))
+    for key, model in wants.items():
+        if key not in there:
+            steps.append(Step("pull", model.full_name, "not here"))
+        elif model.digest and not same_digest(digest := str(there[key].get("digest", "")), model.digest):
+            steps.append(Step("pull", model.full_name, f"is {digest[:19]}, pinned to {model.digest[:19]}"))
+        if model.resident and key not in loaded:
+            steps.append(Step("load", model.full_name, "resident: true"))
+    for key, found in there.items():
+        if key not in wants:
+            steps.append(Step("remove" if prune else "extra", str(found["name"]), "not in models:"))
     return steps
 
 
 def sync(client: EngineClient, config: StackConfig, *, prune: bool, progress: Progress) -> Iterator[Step]:
-    """Do each step, then tell of it. A pinned model that the registry moved on is an error, not a
-    surprise."""
+    """Do each step, then tell of it."""
     for step in sync_plan(client, config, prune=prune):
         if step.action == "pull":
-            pull(client, step.name, progress)
-            _check_pin(client, wanted(config)[step.name])
+            pull_wanted(client, config, step.name, progress)
         elif step.action == "load":
             load(client, step.name)
         elif step.action == "remove":
@@ -126,19 +145,8 @@ def sync(client: EngineClient, config: StackConfig, *, prune: bool, progress: Pr
         yield step
 
 
-def _check_pin(client: EngineClient, model: WantedModel) -> None:
-    if model.digest is None:
-        return
-    digest = digest_of(client, model.full_name)
-    if not same_digest(digest, model.digest):
-        raise StackctlError(
-            f"{model.full_name} is now {digest[:19]} in the registry, but pinned to {model.digest[:19]}",
-            fix=f"look at what changed, then stackctl models pin {model.name}",
-        )
-
-
 def digest_of(client: EngineClient, name: str) -> str:
     for model in client.tags():
-        if model["name"] == full_name(name):
+        if same_model(str(model["name"])) == same_model(name):
             return str(model["digest"])
     raise UsageError(f"the engine has no model {name}", fix=f"stackctl models pull {name}")

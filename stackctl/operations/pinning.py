@@ -8,15 +8,16 @@ from pathlib import Path
 import yaml
 
 from stackctl.config import Loaded
+from stackctl.config.models import same_model
 from stackctl.errors import UsageError
-from stackctl.operations.models import full_name
 
 
 def pin(loaded: Loaded, name: str, digest: str) -> Path:
     """Change the entry of `name` in the file where it is written. Raises when it is written in a way we
     cannot edit."""
     index = next(
-        (i for i, model in enumerate(loaded.config.models) if model.full_name == full_name(name)), None
+        (i for i, model in enumerate(loaded.config.models) if same_model(model.name) == same_model(name)),
+        None,
     )
     if index is None:
         raise UsageError(f"{name} is not in models: of the stack file", fix=f"add it: models: [{name}]")

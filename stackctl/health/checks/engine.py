@@ -98,7 +98,7 @@ def _mismatch(model: Model, there: dict[str, str]) -> str | None:
     if model.name not in there:
         return f"{model.name} is missing"
     found, wanted = there[model.name].removeprefix("sha256:"), (model.digest or "").removeprefix("sha256:")
-    if not found.startswith(wanted):
+    if wanted and found != wanted:
         return f"{model.name} is {found[:12]}, pinned is {wanted[:12]}"
     return None
 

@@ -64,7 +64,8 @@ def test_every_option_of_an_example_is_one(path: str) -> None:
 
 READING = (
     "status", "logs", "plan", "render", "top", "history", "doctor", "health", "outdated", "generations",
-    "config show", "config validate", "models list", "models show", "secrets list", "backup list",
+    "config show", "config validate", "models list", "models show", "models sync", "secrets list",
+    "backup list",
     "procedures list", "procedures history", "tunnel status", "tunnel list", "hosts status", "hosts list",
 )  # fmt: skip
 

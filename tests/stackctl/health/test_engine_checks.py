@@ -91,9 +91,9 @@ def test_an_engine_that_is_not_ready_says_why() -> None:
 
 def test_desired_models_and_their_digests(server: EngineServer) -> None:
     digests = {model["name"]: model["digest"] for model in server.client.get("/api/tags").json["models"]}
-    well = of(server, models=["chat", {"name": "tool", "digest": digests["tool:latest"][:12]}])
+    well = of(server, models=["chat", {"name": "tool", "digest": digests["tool:latest"]}])
     assert look(well, "models").status is Status.OK
-    wrong = of(server, models=["chat", "nothere:7b", {"name": "tool", "digest": "0" * 12}])
+    wrong = of(server, models=["chat", "nothere:7b", {"name": "tool", "digest": "0" * 64}])
     result = look(wrong, "models")
     assert result.status is Status.CRITICAL
     assert "2 of 3 wrong: nothere:7b is missing; tool:latest is " in result.summary

@@ -116,7 +116,7 @@ def _taken_back(stack: Stack, lock_wait: float) -> int:
     from stackctl.runtime.lock import stack_lock
 
     with stack_lock(stack.name, wait=lock_wait):
-        change = underway.open_change(stack)
+        change = underway.complete(stack)
         if change is None:
             return 0
         output.say(f"{change}: taking it back")

@@ -68,7 +68,7 @@ def end(stack: Stack) -> None:
 
 
 def keep(stack: Stack, generation: Generation) -> None:
-    """stack.lock and what is in force: what was cut off in here, the next command completes."""
+    """stack.lock and what is in force: what was cut off in here, `complete` brings to its end."""
     change = read(stack)
     if change is not None:
         begin(stack, replace(change, proven=generation.number))
@@ -83,15 +83,30 @@ def write_lock(stack: Stack, generation: Generation) -> None:
         lockfile.write(stack.lock_file, pins)
 
 
+def complete(stack: Stack) -> Underway | None:
+    """What has to be gone on with or taken back; one that had proven itself is put in force here and now.
+    Whoever calls holds the stack's lock."""
+    proven = _proven(stack)
+    if proven is not None:
+        stack.say(f"completing what was cut off: generation {proven.number} is put in force")
+        keep(stack, proven)
+    return open_change(stack)
+
+
 def open_change(stack: Stack) -> Underway | None:
-    """What has to be gone on with or taken back first; one that had proven itself is completed here."""
+    """What has to be gone on with or taken back first. Changes nothing: one that had proven itself is not
+    open, and the next command that holds the lock completes it."""
+    return None if _proven(stack) is not None else read(stack)
+
+
+def in_force(stack: Stack) -> Generation | None:
+    """The generation that is, or that `complete` will put there."""
+    return _proven(stack) or stack.store.current()
+
+
+def _proven(stack: Stack) -> Generation | None:
     change = read(stack)
-    proven = stack.store.get(change.proven) if change is not None and change.proven is not None else None
-    if proven is None:
-        return change
-    stack.say(f"completing what was cut off: generation {proven.number} is put in force")
-    keep(stack, proven)
-    return None
+    return stack.store.get(change.proven) if change is not None and change.proven is not None else None
 
 
 def refuse_while_open(stack: Stack) -> None:

@@ -40,6 +40,7 @@ def up(stack: Stack, *, deadline: float | None = None, wait_for_lock: float = 0.
     with stack_lock(stack.name, wait=wait_for_lock):
         before = stack.store.current()
         with audit.recording(stack.name, "up", generation_from=before.number if before else None) as recorded:
+            underway.complete(stack)
             underway.refuse_while_open(stack)
             rendered, _ = prepared(stack)
             generation = rendered.write(stack.store, config=[str(path) for path in stack.loaded.files])

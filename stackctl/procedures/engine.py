@@ -18,6 +18,7 @@ from typing import Any, Literal
 
 from stackctl.config.durations import format_duration
 from stackctl.errors import PreflightError, RollbackError, StackctlError, UnhealthyError
+from stackctl.operations import underway
 from stackctl.procedures import inputs, registry
 from stackctl.procedures.context import Context
 from stackctl.procedures.document import Procedure, Step
@@ -85,6 +86,8 @@ class Engine:
         refuse_unless_met(front.requires, self._host)
         self._refuse_unattended()
         with hiding(self._secrets), self._lock():
+            if self._host is not None and front.lock != "none":
+                underway.complete(self._host.handle)
             run_dir = new_run_dir(self._runs, front.id, self._procedure.text)
             return self._go(run_dir, random.token_hex(8), "run.started")
 

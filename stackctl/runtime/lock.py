@@ -7,6 +7,7 @@ by the commands it starts (hooks, procedures): those find its pid in STACKCTL_LO
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import getpass
 import json
@@ -80,10 +81,9 @@ def stack_lock(stack: str, *, wait: float = 0.0) -> Iterator[None]:
             "command": redacted(" ".join(["stackctl", *sys.argv[1:]])),
             "since": datetime.now(UTC).isoformat(timespec="seconds"),
         }
-        file.seek(0)
-        file.truncate()
-        file.write(json.dumps(who) + "\n")
-        file.flush()
+        os.ftruncate(file.fileno(), 0)
+        with contextlib.suppress(OSError):  # a full disk: it is held all the same, and makes room be made
+            os.write(file.fileno(), json.dumps(who).encode() + b"\n")
         _held[stack] = 1
         os.environ["STACKCTL_LOCK_HOLDER"] = f"{stack}:{os.getpid()}"
         try:
@@ -91,8 +91,7 @@ def stack_lock(stack: str, *, wait: float = 0.0) -> Iterator[None]:
         finally:
             _held.pop(stack, None)
             os.environ.pop("STACKCTL_LOCK_HOLDER", None)
-            file.seek(0)
-            file.truncate()
+            os.ftruncate(file.fileno(), 0)
 
 
 def _inherited(stack: str) -> bool:

@@ -124,7 +124,8 @@ def target(context: Context, args: GenerationArgs) -> Outcome:
     change = underway.open_change(stack)
     if change is not None and change.procedure == "rollback" and change.run != context.run_dir.name:
         raise PreflightError(str(change), fix="stackctl rollback --resume (or --undo, which takes it back)")
-    current, previous = stack.store.current(), stack.store.previous()
+    was, current = stack.store.current(), underway.in_force(stack)
+    previous = stack.store.previous() if was == current else was
     if args.generation:
         wanted = switch.generation(stack, args.generation)
     elif change is not None:

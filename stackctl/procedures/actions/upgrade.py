@@ -49,7 +49,7 @@ def ready(context: Context, _args: Args) -> Outcome:
     """Holds when the version that runs is healthy: only then can it be gone back to."""
     stack = _stack(context)
     underway.refuse_while_open(stack)
-    current = stack.store.current()
+    current = underway.in_force(stack)
     if current is None:
         raise PreflightError(f"stack {stack.name} is not up", fix="stackctl up")
     services = gates.services_of(current)

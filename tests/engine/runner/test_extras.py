@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import math
+import resource
 import struct
 import zlib
+from contextlib import aclosing
 from dataclasses import replace
 from pathlib import Path
 
+import psutil
 import pytest
 from gguf import PoolingType
 from llm_engine.models.scripted import build as build_scripted
@@ -19,6 +22,7 @@ from llm_engine.runner.messages import (
     Media,
     RerankRequest,
     SamplingParams,
+    Tokens,
 )
 from llm_engine.runner.protocol import vectors
 from llm_engine.runner.speculate import lookup
@@ -239,6 +243,8 @@ async def test_inputs_that_are_too_long_are_cut_or_refused_as_asked(start: Runne
     assert failed.value.kind == "context"
     for bad in (
         EmbedRequest(["x"], pooling="odd"),
+        EmbedRequest(["x"], pooling="none"),
+        EmbedRequest(["x"], pooling="rank"),
         EmbedRequest(["x"], dimensions=0),
         EmbedRequest([[99999]]),
     ):
@@ -256,6 +262,26 @@ async def test_a_chat_model_embeds_too_while_it_talks(start: Runners, random_mod
     assert a == pytest.approx(same, abs=1e-5)
     assert a != pytest.approx(b, abs=1e-3)
     assert answer.usage.completion_tokens == 60
+
+
+async def test_no_memory_to_embed_ends_that_request_alone(start: Runners, endless_gguf: Path) -> None:
+    """The context for it is made when it is first asked for, beside the streams."""
+    runner = await start(endless_gguf, num_ctx=2048)
+    async with aclosing(runner.generate(greedy("talk", 10**6))) as events:
+        async for event in events:
+            if isinstance(event, Tokens):
+                break
+        free = psutil.Process(runner.pid).memory_info().vms + (1 << 20)
+        before = resource.prlimit(runner.pid, resource.RLIMIT_AS)
+        resource.prlimit(runner.pid, resource.RLIMIT_AS, (free, before[1]))
+        for _ in range(2):
+            with pytest.raises(RunnerError, match="no memory for a context") as failed:
+                await runner.embed(EmbedRequest(["a"]))
+            assert failed.value.kind == "internal"
+        resource.prlimit(runner.pid, resource.RLIMIT_AS, before)
+        assert len((await runner.embed(EmbedRequest(["a"]))).vectors) == 1
+        assert isinstance(await anext(events), Tokens)
+    assert runner.alive
 
 
 async def test_only_a_reranker_reranks(start: Runners, random_model: Path) -> None:

@@ -144,6 +144,29 @@ def test_an_input_that_cannot_be_embedded_fails_its_request_alone(bench: Bench) 
     assert isinstance(failed, Failed) and "code -3" in failed.text
 
 
+def test_an_error_of_the_embedder_ends_its_requests_alone(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    machine = bench.machine
+    embedder = machine.embedder(None)
+
+    def broken(_row: int) -> None:
+        raise ValueError("NULL pointer access")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(embedder, "_read", broken)
+        for number in (11, 12):
+            machine.embed(Job(number, [machine.vocab.tokenize("a"), machine.vocab.tokenize("b")]), None)
+        assert all(isinstance(answer, str) for answer in bench.say(GOOD, COUNT))
+        for number in (11, 12):
+            failed = bench.writer.ends[number]
+            assert isinstance(failed, Failed) and "NULL pointer" in failed.text
+    assert not machine.busy and not bench.writer.replies
+    machine.embed(Job(13, [machine.vocab.tokenize("a")]), None)
+    machine.turn()
+    assert list(bench.writer.replies) == [13]
+
+
 @pytest.mark.parametrize("where", ["while it is read", "when it moves"])
 def test_a_prompt_that_cannot_be_read_apart_is_read_with_the_others(
     bench: Bench, where: str, monkeypatch: pytest.MonkeyPatch

@@ -7,6 +7,7 @@ import queue
 import signal
 import socket
 import sys
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
@@ -14,12 +15,12 @@ import numpy as np
 
 from llm_engine.runner import library, protocol
 from llm_engine.runner.aside import Aside
-from llm_engine.runner.embed import Job, pair, rerank_template, truncate
+from llm_engine.runner.embed import ONE_VECTOR, Job, pair, rerank_template, truncate
 from llm_engine.runner.history import reach
 from llm_engine.runner.intake import ContextError, branches, has_media, tokens_of
 from llm_engine.runner.machine import Machine
 from llm_engine.runner.messages import EmbedRequest, GenerateRequest, LoadSpec, Media, RerankRequest
-from llm_engine.runner.model import POOLING, LoadError
+from llm_engine.runner.model import LoadError
 from llm_engine.runner.protocol import encode
 from llm_engine.runner.service import Pulse, Reader, Work, Writer, failure, pump, refusal
 from llm_engine.runner.vocab import TokenArray
@@ -51,16 +52,16 @@ def serve(sock: socket.socket) -> None:
 
     try:
         machine = Machine(spec, writer, on_progress)
+    except LoadError as error:
+        writer.send(encode("load_failed", 0, str(error)))
+    else:
         pulse = Pulse()
         Desk(machine, writer, inbox).register(reader)
         reader.handle("ping", lambda _id, _payload: writer.send(encode("pulse", 0, pulse.count)))
         writer.send(encode("ready", 0, machine.info()))
-        pump(inbox, lambda: machine.busy, machine.turn, pulse)
-    except LoadError as error:
-        writer.send(encode("load_failed", 0, str(error)))
-        writer.close()
-    except SystemExit:
-        writer.close()
+        with suppress(SystemExit):
+            pump(inbox, lambda: machine.busy, machine.turn, pulse)
+    writer.close()
     # llama.cpp's destructors are not needed for a process that ends, and take their time with a large model.
     sys.stderr.flush()
     os._exit(0)
@@ -143,8 +144,8 @@ class Desk:
 
     def on_embed(self, request_id: int, payload: Any) -> Work | None:
         request = EmbedRequest(**payload)
-        if request.pooling is not None and request.pooling not in POOLING:
-            raise ValueError(f"pooling {request.pooling!r} is not one of {', '.join(POOLING)}")
+        if request.pooling is not None and request.pooling not in ONE_VECTOR:
+            raise ValueError(f"pooling {request.pooling!r} is not one of {', '.join(ONE_VECTOR)}")
         if request.dimensions is not None and request.dimensions < 1:
             raise ValueError(f"dimensions must be at least 1, not {request.dimensions}")
         if sum(len(text) for text in request.inputs) > LONG_TEXT:

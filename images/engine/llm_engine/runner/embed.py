@@ -6,6 +6,7 @@ float32 bytes. The context is made on first use (on load for a model that only e
 
 from __future__ import annotations
 
+import traceback
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -25,6 +26,10 @@ from llm_engine.runner.vocab import TokenArray
 SEQUENCES = 64
 # Long enough to keep the processor busy, short enough that attention over strangers costs little.
 TOKENS = 512
+
+# The pooling kinds that make one vector of an input. Without any there is one for each token, and ranks are
+# asked for in another way.
+ONE_VECTOR = ("mean", "cls", "last")
 
 Vector = NDArray[np.float32]
 
@@ -74,7 +79,8 @@ class Embedder:
         self._waiting = deque(item for item in self._waiting if item[0].request_id != request_id)
 
     def step(self) -> None:
-        """Compute as many waiting inputs as fit into one batch."""
+        """Compute as many waiting inputs as fit into one batch. Whatever goes wrong with them ends their
+        requests alone."""
         chosen: list[tuple[Job, int]] = []
         self._batch.clear()
         while self._waiting and len(chosen) < SEQUENCES:
@@ -84,6 +90,14 @@ class Embedder:
                 break
             self._batch.put(len(chosen), 0, tokens, outputs=len(tokens))
             chosen.append(self._waiting.popleft())
+        try:
+            self._embed(chosen)
+        except Exception as error:  # noqa: BLE001 - told to those whose inputs these are
+            traceback.print_exception(error)
+            for job, _ in chosen:
+                self._fail(job, f"the embedding failed: {type(error).__name__}: {error}")
+
+    def _embed(self, chosen: list[tuple[Job, int]]) -> None:
         verdict = self._compute()
         if verdict == 0:
             for row, (job, at) in enumerate(chosen):

@@ -21,6 +21,7 @@ from llm_engine.runner.model import (
     MAX_SEQUENCES,
     SPARE_STATES,
     Context,
+    LoadError,
     Model,
     memory_by_device,
 )
@@ -28,7 +29,7 @@ from llm_engine.runner.outbox import Outbox
 from llm_engine.runner.pace import Pace
 from llm_engine.runner.parking import default_budget
 from llm_engine.runner.room import trim_heap
-from llm_engine.runner.service import Writer
+from llm_engine.runner.service import Writer, failure
 from llm_engine.runner.speculate import Speculator
 from llm_engine.runner.vocab import Vocab
 from llm_engine.runner.waiting import Queue
@@ -149,7 +150,12 @@ class Machine:
             self.loop.turn(admit=not self._writer.behind)
 
     def embed(self, job: Job, pooling: str | None) -> None:
-        self.embedder(pooling).submit(job)
+        try:
+            embedder = self.embedder(pooling)
+        except LoadError as error:  # the streams beside it have their memory
+            self._writer.send(failure(job.request_id, "internal", str(error)))
+        else:
+            embedder.submit(job)
 
     def cancel(self, request_id: int) -> None:
         if self.loop is not None:

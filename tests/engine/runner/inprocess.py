@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from llm_engine.runner import library, protocol
+from llm_engine.runner import library, protocol, service
 from llm_engine.runner.intake import branches
 from llm_engine.runner.loop import Loop
 from llm_engine.runner.machine import Machine
@@ -52,11 +52,12 @@ class Writer:
 
 
 class InProcess:
-    def __init__(self, model: Path, **settings: Any) -> None:
+    def __init__(self, model: Path, *, to: service.Writer | None = None, **settings: Any) -> None:
+        """`to`: a real writer, where what is said is to leave by a socket."""
         library.start()
         self.writer = Writer()
         spec: dict[str, Any] = {"num_ctx": 256, "num_parallel": 4, "threads": 1, **EXACT, **settings}
-        self.machine = Machine(LoadSpec(str(model), **spec), self.writer, lambda _: True)  # type: ignore[arg-type]
+        self.machine = Machine(LoadSpec(str(model), **spec), to or self.writer, lambda _: True)  # type: ignore[arg-type]
 
     @property
     def loop(self) -> Loop:

@@ -22,6 +22,8 @@ from llm_engine.api.metrics import Metrics
 
 log = logging.getLogger("llm_engine.api.access")
 _GOOD_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
+UNANSWERED = 499
+"""The status of a request whose client left before the answer began."""
 PUBLIC_PATHS = frozenset({"/", "/healthz", "/readyz", "/api/version"})
 
 
@@ -48,9 +50,7 @@ class Gate:
         self.metrics = metrics
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
-            await self.app(scope, receive, send)
-            return
+        assert scope["type"] == "http", "the server offers nothing else, and nothing else is checked here"
         headers = Headers(scope=scope)
         given = headers.get("x-request-id", "")
         request_id = given if _GOOD_ID.fullmatch(given) else f"req_{secrets.token_hex(12)}"
@@ -59,7 +59,7 @@ class Gate:
         scope["key_name"] = "-"
         token = logs.request_id.set(request_id)
         started = time.monotonic()
-        status = 499
+        status = UNANSWERED
         extra = [(b"x-request-id", request_id.encode())]
 
         async def send_with_headers(message: Message) -> None:
@@ -75,6 +75,12 @@ class Gate:
                 await _answer(refused, scope, send_with_headers)
             else:
                 await self.app(scope, receive, send_with_headers)
+        except Exception:
+            log.exception("request failed", extra={"data": {"path": scope["path"]}})
+            if status != UNANSWERED:
+                raise  # the answer has begun: the server can only end the connection
+            failure = ApiError(500, "internal error; the server's log has the details")
+            await _answer(failure, scope, send_with_headers)
         finally:
             self._account(scope, status, time.monotonic() - started)
             logs.request_id.reset(token)

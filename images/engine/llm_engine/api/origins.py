@@ -63,7 +63,10 @@ def _pattern(origin: str) -> re.Pattern[str]:
 
 def same_origin(origin: str, host: str, scheme: str) -> bool:
     """A page that the server itself served may always call it."""
-    parts = urlsplit(origin)
+    try:
+        parts = urlsplit(origin)
+    except ValueError:  # no address at all
+        return False
     return parts.scheme == scheme and parts.netloc.lower() == host.lower()
 
 

@@ -25,6 +25,7 @@ import uvicorn
 
 from llm_engine import __version__, logs
 from llm_engine.api.app import App, create_app
+from llm_engine.api.connection import Connection
 from llm_engine.api.keys import KeysFileError
 from llm_engine.api.preload import preload
 from llm_engine.api.watchers import watch_gpus, watch_loop
@@ -169,6 +170,8 @@ async def _main(settings: Settings, sock: socket.socket) -> None:
     server = QuietServer(
         uvicorn.Config(
             app.asgi,
+            http=Connection,
+            ws="none",
             log_config=None,
             access_log=False,
             lifespan="off",

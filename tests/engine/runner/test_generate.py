@@ -7,6 +7,7 @@ import json
 import math
 import re
 from contextlib import aclosing
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -58,6 +59,33 @@ async def test_a_stop_string_ends_the_text_before_it_and_leaks_no_part(
     assert answer.text == said
     assert answer.reason == ("stop" if said == SENTENCE else "stop_string")
     assert (answer.stop_string in stop) == (said != SENTENCE)
+
+
+@pytest.mark.parametrize("stop", [(3, 6), (0, 4), (9, 10), None])
+async def test_of_a_stop_string_no_token_is_told(
+    start: Runners, random_model: Path, stop: tuple[int, int] | None
+) -> None:
+    """What a client learns of tokens leaves with their text: of a stop string neither does."""
+    runner = await start(random_model)
+    request = GenerateRequest("abc", max_tokens=24, logprobs=1, echo_tokens=True, sampling=GREEDY)
+    whole = await ask(runner, request)
+    told = b"".join(one.text for one in whole.logprobs)
+    assert told.decode("utf-8", "replace") == whole.text
+    cut = whole.text[slice(*stop)] if stop else whole.text[5:8] + "\x00 never said"
+    found = whole.text.find(cut)
+    said, ids, logprobs = "", [], b""
+    async with aclosing(runner.generate(replace(request, stop=[cut, "\x00"]))) as events:
+        async for event in events:
+            if isinstance(event, Tokens):
+                said += event.text
+                ids += event.ids
+                logprobs += b"".join(one.text for one in event.logprobs)
+                assert len(logprobs.decode("utf-8", "replace")) <= len(said), "told before it was said"
+            assert not isinstance(event, Failed)
+    assert said == (whole.text[:found] if found >= 0 else whole.text)
+    assert logprobs.decode("utf-8", "replace") == said
+    assert ids == whole.ids[: len(ids)]
+    assert await runner.detokenize(ids) == said
 
 
 async def test_characters_arrive_whole(start: Runners, make_gguf: ModelMaker) -> None:

@@ -17,6 +17,7 @@ from llm_engine.runner.media import Chunk
 from llm_engine.runner.messages import GenerateRequest, Usage
 from llm_engine.runner.sampling import Sampler
 from llm_engine.runner.text import TextStream
+from llm_engine.runner.told import Told
 from llm_engine.runner.vocab import TokenArray
 
 
@@ -48,6 +49,7 @@ class Branch:
     tokens: TokenArray = field(default_factory=lambda: np.empty(0, dtype=np.int32))
     sampler: Sampler | None = None
     text: TextStream = field(default_factory=TextStream)
+    told: Told = field(default_factory=Told)
     cached: int = 0
     generated: int = 0
     counted: int = 0

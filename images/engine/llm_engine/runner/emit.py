@@ -34,8 +34,8 @@ class Emitter:
         sampler = branch.sampler
         assert sampler is not None
         text: list[str] = []
-        ids: list[int] = []
-        logprobs: list[TokenLogprob] = []
+        asked = branch.request.logprobs
+        tells = branch.request.echo_tokens or asked is not None
         hits = 0
         reason: str | None = None
         for at, row in enumerate(rows):
@@ -53,21 +53,25 @@ class Emitter:
             held = at < len(proposal) and token == proposal[at]
             hits += held
             piece = self.vocab.piece(token, special=branch.request.special)
+            before = branch.text.taken
             text.append(branch.text.push(piece))
-            if branch.request.echo_tokens:
-                ids.append(token)
-            if branch.request.logprobs is not None:
-                logprobs.append(self._logprob(token, row, branch.request.logprobs))
+            if tells:
+                logprob = self._logprob(token, row, asked) if asked is not None else None
+                branch.told.add(token, logprob, before, branch.text)
             if branch.text.matched is not None:
                 reason = "stop_string"
             elif branch.generated == branch.request.max_tokens:
                 reason = "length"
             if reason is not None or not held:
                 break
-        joined = "".join(text)
-        if joined or ids or logprobs:
-            self._outbox.tokens(branch, joined, ids, logprobs)
+        self._tell(branch, "".join(text))
         return reason, hits
+
+    def _tell(self, branch: Branch, text: str, *, over: bool = False) -> None:
+        """Send text that may leave, and with it what is asked for of its tokens."""
+        ids, logprobs = branch.told.leave(branch.text, over=over)
+        if text or ids or logprobs:
+            self._outbox.tokens(branch, text, ids if branch.request.echo_tokens else [], logprobs)
 
     def _logprob(self, token: int, row: Any, count: int) -> TokenLogprob:
         values = log_softmax(row)
@@ -90,9 +94,7 @@ class Emitter:
 
     def finish(self, branch: Branch, reason: str) -> None:
         """The branch is over: send what text was held back, and why it ended."""
-        rest = branch.text.finish()
-        if rest:
-            self._outbox.tokens(branch, rest, [], [])
+        self._tell(branch, branch.text.finish(), over=True)
         if reason != "stop_string" and branch.text.matched is not None:
             reason = "stop_string"
         self._outbox.done(branch, reason)

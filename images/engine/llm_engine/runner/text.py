@@ -21,24 +21,32 @@ class TextStream:
         self._stops = [stop for stop in stops if stop]
         self._held = ""
         self.matched: str | None = None
+        self.taken = self.given = 0
+        """How many characters have come in, and how many were given back."""
+
+    @property
+    def halfway(self) -> bool:
+        """Whether the last bytes that came are the beginning of a character."""
+        return bool(self._decoder.getstate()[0])
 
     def push(self, piece: bytes) -> str:
         text = self._decoder.decode(piece)
-        if not self._stops:
-            return text
-        if self.matched is not None:
-            return ""
-        return self._sift(self._held + text)
+        self.taken += len(text)
+        if self._stops:
+            text = self._sift(self._held + text) if self.matched is None else ""
+        self.given += len(text)
+        return text
 
     def finish(self) -> str:
         """What was held back, once nothing more can come."""
         text = self._decoder.decode(b"", True)
+        self.taken += len(text)
         if self.matched is not None:
             return ""
-        if not self._stops:
-            return text
-        text = self._sift(self._held + text) + ("" if self.matched else self._held)
-        self._held = ""
+        if self._stops:
+            text = self._sift(self._held + text) + ("" if self.matched else self._held)
+            self._held = ""
+        self.given += len(text)
         return text
 
     def _sift(self, text: str) -> str:

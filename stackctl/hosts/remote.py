@@ -11,12 +11,12 @@ from __future__ import annotations
 import shlex
 import subprocess
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from stackctl.tunnel.errors import HostKeyError, TunnelError
+from stackctl.tunnel.diagnosis import diagnose
+from stackctl.tunnel.errors import TunnelError
 from stackctl.tunnel.hosts import Host
-from stackctl.tunnel.openssh import classify
 from stackctl.tunnel.sshconfig import resolve, ssh_argv
 
 #: Without a word of the shell's own when there is none: the exit code says it.
@@ -57,12 +57,12 @@ def argv(host: Host, words: Sequence[str], *, batch: bool, log: Path | None = No
 
 def explain(host: Host, stderr: str) -> TunnelError:
     """ssh's own words as an error with a way out."""
-    lines = [line for line in stderr.splitlines() if line.strip()]
-    error = classify(lines)
-    where = f"cannot reach {host.name}: "
-    if isinstance(error, HostKeyError):
-        return HostKeyError(where + error.what, fix=f"stackctl tunnel trust {host.name}")
-    return type(error)(where + error.what.removeprefix("ssh stopped: "), fix=f"ssh {host.destination.words}")
+    settings = replace(resolve(host.destination, host.entry.ssh_config), entry=host.name)
+    error = diagnose(stderr.splitlines(), settings)
+    return type(error)(
+        f"cannot reach {host.name}: {error.what.removeprefix('ssh stopped: ')}",
+        fix=error.fix or f"ssh {settings.typed}",
+    )
 
 
 def ask(host: Host, words: Sequence[str], *, timeout: float, input: str | None = None) -> Answer:

@@ -12,6 +12,7 @@ from __future__ import annotations
 import contextlib
 import getpass
 import os
+import shlex
 import socket
 import termios
 from collections.abc import Callable, Iterator
@@ -29,6 +30,7 @@ from stackctl.tunnel.sshconfig import SshSettings
 Ask = Callable[[str, bool], str]
 #: Shows what the server has to say to a person.
 Tell = Callable[[str], None]
+_LOCKED = " (encrypted, and no terminal to ask for its passphrase)"
 #: Factors that a server may ask for, one after the other.
 MAX_STEPS = 5
 
@@ -122,7 +124,7 @@ class Login:
             try:
                 key = load()
             except Encrypted:
-                self._tried.append(f"{label} (encrypted, and no terminal to ask for its passphrase)")
+                self._tried.append(label + _LOCKED)
                 continue
             except (OSError, paramiko.SSHException, ValueError) as error:
                 self._tried.append(f"{label} (cannot be used: {error})")
@@ -250,17 +252,18 @@ class Login:
 
     def _refusal(self, allowed: list[str]) -> AuthError:
         tried = ", ".join(self._tried) or "nothing: no key file, no agent key"
+        locked = [word.removesuffix(_LOCKED) for word in self._tried if word.endswith(_LOCKED)]
         return AuthError(
             f"cannot log in to {self.settings.address} as '{self.settings.user}': "
             f"the server accepts {', '.join(allowed) or 'nothing'}; tried {tried}",
-            fix=f"ssh-copy-id {self.settings.alias}",
+            fix=f"ssh-add {shlex.quote(locked[0])}" if locked else f"ssh-copy-id {self.settings.typed}",
         )
 
     def _nobody(self, wanted: str) -> AuthError:
         return AuthError(
             f"{self.settings.address} wants {wanted} from '{self.settings.user}', "
             "and there is no terminal to ask on (any more)",
-            fix=f"ssh-copy-id {self.settings.alias}",
+            fix=f"ssh-copy-id {self.settings.typed}",
         )
 
     def _too_many(self) -> AuthError:

@@ -6,13 +6,11 @@ Every wait has a deadline. A jump host is a session of its own, and the next hop
 from __future__ import annotations
 
 import contextlib
-import logging
 import socket
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
 import paramiko
 
@@ -21,18 +19,14 @@ from stackctl.tunnel.auth import Ask, Login
 from stackctl.tunnel.contract import AnyRelay
 from stackctl.tunnel.destination import Destination
 from stackctl.tunnel.dial import dial, reason_of, through_command
-from stackctl.tunnel.errors import HostKeyError, PermanentTunnelError, TunnelError
+from stackctl.tunnel.errors import PermanentTunnelError, TunnelError
+from stackctl.tunnel.hostkeys import check_host_key, host_key_types
 from stackctl.tunnel.loop import Loop
 from stackctl.tunnel.relay import Relay
 from stackctl.tunnel.sshconfig import SshSettings, resolve
 from stackctl.tunnel.transport import TunnelTransport
 
-log = logging.getLogger("stackctl.tunnel")
-
 MAX_HOPS = 8
-_OFFERED = ("ssh-ed25519", "ecdsa-sha2-nistp256", "ecdsa-sha2-nistp384", "ecdsa-sha2-nistp521", "ssh-rsa")
-#: An RSA host key signs with SHA-2 under these names.
-_SIGNATURES = {"ssh-rsa": ["rsa-sha2-512", "rsa-sha2-256"]}
 
 
 @dataclass
@@ -54,16 +48,19 @@ class Session:
 class Connector:
     """Connects to one destination, again and again; keeps what a person has typed."""
 
-    def __init__(self, destination: Destination, config_file: Path | None, ask: Ask | None) -> None:
+    def __init__(
+        self, destination: Destination, config_file: Path | None, ask: Ask | None, name: str = ""
+    ) -> None:
         self.destination = destination
         self.config_file = config_file
         self.ask = ask
-        self.settings = resolve(destination, config_file)
+        self.name = name or str(destination)  # what a person calls it, for commands that are shown
+        self.settings = self.resolve_anew()
         self._logins: dict[str, Login] = {}
 
     def resolve_anew(self) -> SshSettings:
         """ssh's configuration can depend on the moment: on the network, a command's answer, an edit."""
-        self.settings = resolve(self.destination, self.config_file)
+        self.settings = replace(resolve(self.destination, self.config_file), entry=self.name)
         return self.settings
 
     def connect(self) -> Session:
@@ -159,48 +156,6 @@ class Connector:
             sock.close()
             raise
         return transport
-
-
-def host_key_types(lines: list[knownhosts.HostKeyLine], name: str) -> list[str]:
-    """Types that known_hosts has for this host come first, so that a known key is the one presented."""
-    known = [kind for kind in knownhosts.known_types(lines, name) if kind in _OFFERED]
-    ordered = known + [kind for kind in _OFFERED if kind not in known]
-    return [name for kind in ordered for name in _SIGNATURES.get(kind, [kind])]
-
-
-def check_host_key(settings: SshSettings, lines: list[knownhosts.HostKeyLine], key: Any) -> None:
-    name, kind, blob = settings.known_hosts_name, key.get_name(), key.asbytes()
-    verdict = knownhosts.judge(lines, name, kind, blob)
-    shown = f"{kind} {knownhosts.fingerprint(blob)}"
-    where = ", ".join(line.where for line in verdict.expected)
-    if verdict.state == "known":
-        return
-    if verdict.state == "revoked":
-        raise HostKeyError(f"the host key of {name} is revoked ({shown}; {where})")
-    if verdict.state == "changed":
-        known = ", ".join(f"{line.kind} {knownhosts.fingerprint(line.blob)}" for line in verdict.expected)
-        raise HostKeyError(
-            f"THE HOST KEY OF {name} HAS CHANGED: it is now {shown}, known is {known} ({where}). "
-            "Either the host was installed anew or someone is between you and it",
-            fix=f"only if you know why: ssh-keygen -R '{name}' && stackctl tunnel trust {settings.alias}",
-        )
-    if settings.strict in ("no", "accept-new"):
-        if settings.user_known_hosts:
-            _remember(settings, knownhosts.line_text(name, kind, blob, hashed=settings.hash_known_hosts))
-        return
-    raise HostKeyError(
-        f"the host key of {name} is not known: {shown}",
-        fix=f"compare the fingerprint with the host's, then: stackctl tunnel trust {settings.alias}",
-    )
-
-
-def _remember(settings: SshSettings, line: str) -> None:
-    """As ssh does: a file that cannot be written is no reason not to connect."""
-    file = settings.user_known_hosts[0]
-    try:
-        knownhosts.append(file, line)
-    except OSError as error:
-        log.warning("the host key could not be added to %s: %s", file, error.strerror)
 
 
 # --- through a jump host ---

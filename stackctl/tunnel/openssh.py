@@ -9,14 +9,14 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
-import re
 import signal
 import subprocess
 import time
 from pathlib import Path
 
 from stackctl.tunnel.destination import Destination
-from stackctl.tunnel.errors import AuthError, ForwardRefused, HostKeyError, PermanentTunnelError, TunnelError
+from stackctl.tunnel.diagnosis import diagnose
+from stackctl.tunnel.errors import ForwardRefused, TunnelError
 from stackctl.tunnel.forwarder import Forward
 from stackctl.tunnel.socketlink import SocketLink, exiting, listens
 from stackctl.tunnel.sshconfig import SshSettings, ssh_argv
@@ -25,12 +25,6 @@ from stackctl.tunnel.words import Words
 READY_TIMEOUT = 60.0
 _PR_SET_PDEATHSIG = 1
 _prctl = getattr(ctypes.CDLL(None), "prctl", None)  # Linux alone has it
-_PERMANENT: tuple[tuple[str, type[PermanentTunnelError]], ...] = (
-    (r"host key verification failed|identification has changed|no .* host key is known", HostKeyError),
-    (r"permission denied|too many authentication failures|no more authentication methods", AuthError),
-    (r"administratively prohibited|forwarding disabled|port forwarding failed", ForwardRefused),
-    (r"bad configuration option|bad .* argument|invalid .* argument|not a valid", PermanentTunnelError),
-)
 
 
 def command(
@@ -56,17 +50,6 @@ def command(
     ):
         argv += ["-o", option]
     return [*argv, "--", destination.host]
-
-
-def classify(lines: list[str]) -> TunnelError:
-    """The error that ssh's last words stand for."""
-    text = "\n".join(lines)
-    last = lines[-1].strip() if lines else "it said nothing"
-    for pattern, kind in _PERMANENT:
-        if found := re.search(pattern, text, re.IGNORECASE):
-            said = next(line.strip() for line in lines if found[0].splitlines()[0] in line)
-            return kind(f"ssh stopped: {said}", fix="try it by hand: ssh -N HOST")
-    return TunnelError(f"ssh stopped: {last}")
 
 
 class OpensshLink(SocketLink):
@@ -115,7 +98,7 @@ class OpensshLink(SocketLink):
     def _check_child(self) -> None:
         if self._child.poll() is not None:
             self._words.finish()
-            raise classify(list(self._words.lines))
+            raise diagnose(list(self._words.lines), self.settings)
 
     def lives(self) -> bool:
         """An ssh that lost its server closes its channels in the order of their numbers, of which the control
@@ -136,7 +119,7 @@ class OpensshLink(SocketLink):
                 far.settimeout(0.5)
                 with contextlib.suppress(TimeoutError, ConnectionError):
                     if far.recv(1) == b"":
-                        error = classify([self.refusal(began) or ""])
+                        error = diagnose([self.refusal(began) or ""], self.settings)
                         if isinstance(error, ForwardRefused):
                             raise error
                         target = f"{forward.remote_host}:{forward.remote_port}"
@@ -147,7 +130,7 @@ class OpensshLink(SocketLink):
         if self._child.poll() is None:
             return None
         self._words.finish()
-        return classify(list(self._words.lines)).what
+        return diagnose(list(self._words.lines)[-1:], self.settings).what
 
     def close(self) -> None:
         if self._child.poll() is None:

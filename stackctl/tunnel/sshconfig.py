@@ -28,7 +28,8 @@ REVOKED = "RevokedHostKeys"
 class SshSettings:
     """One hop: where to connect, how to prove who we are, and whom to believe."""
 
-    alias: str
+    destination: Destination
+    config_file: Path | None
     hostname: str
     port: int
     user: str
@@ -49,6 +50,26 @@ class SshSettings:
     control_path: Path | None  # where an ssh of the user shares its connection, if it does
     overrides: tuple[str, ...]  # `-o` for calls of ssh that must do what they are told and nothing else
     needs_openssh: tuple[str, ...]  # what the in-process transport cannot do, in the user's words
+    entry: str = ""  # as a person names it; a jump host on the way is not named
+
+    @property
+    def alias(self) -> str:
+        return self.destination.host
+
+    @property
+    def typed(self) -> str:
+        """What to type after `ssh` to reach this very host."""
+        words = [f"-F {shlex.quote(str(self.config_file))}"] if self.config_file else []
+        if not self.entry and self.proxy_jump:
+            words.append(f"-J {','.join(map(str, self.proxy_jump))}")
+        return " ".join([*words, self.destination.words])
+
+    @property
+    def to_trust(self) -> str:
+        """The command that shows the host's key and adds it after a yes."""
+        if self.entry:
+            return f"stackctl tunnel trust {shlex.quote(self.entry)}"
+        return f"ssh -o StrictHostKeyChecking=ask {self.typed}"
 
     @property
     def known_hosts_name(self) -> str:
@@ -75,7 +96,8 @@ def resolve(destination: Destination, config_file: Path | None = None) -> SshSet
 
     jumps, command = one("proxyjump", "none"), one("proxycommand", "none")
     return SshSettings(
-        alias=destination.host,
+        destination=destination,
+        config_file=config_file,
         hostname=host,
         port=port,
         user=user,

@@ -69,7 +69,8 @@ class Progress:
 
 def connector(spec: TunnelSpec, ask: Ask | None) -> Callable[[], AnyLink]:
     """How to make a link for this tunnel: in-process, or OpenSSH where the configuration needs it."""
-    made = Connector(spec.destination, spec.config_file, ask)  # keeps the logins: nothing is asked twice
+    # It keeps the logins: nothing is asked twice.
+    made = Connector(spec.destination, spec.config_file, ask, spec.name)
     known = [made.settings]  # a mistake in the configuration ends the start; later it may be mended
 
     def settings_now() -> tuple[SshSettings, list[str]]:

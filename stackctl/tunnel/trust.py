@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import shlex
 from dataclasses import dataclass
 from pathlib import Path
 
+from stackctl.errors import StackctlError
 from stackctl.tunnel import knownhosts
 from stackctl.tunnel.connect import Connector
 from stackctl.tunnel.errors import HostKeyError
+from stackctl.tunnel.hostkeys import to_forget
 from stackctl.tunnel.hosts import Host
 
 
@@ -27,7 +30,7 @@ class Presented:
 
 def look(host: Host) -> Presented:
     """What the host shows now, against what is known. Jump hosts on the way must be trusted already."""
-    connector = Connector(host.destination, host.entry.ssh_config, None)
+    connector = Connector(host.destination, host.entry.ssh_config, None, host.name)
     settings = connector.settings
     kind, blob = connector.presented_key()
     name = settings.known_hosts_name
@@ -38,7 +41,7 @@ def look(host: Host) -> Presented:
         raise HostKeyError(
             f"the host key of {name} is {verdict.state}: it shows {kind} {knownhosts.fingerprint(blob)}, "
             f"and {where} says otherwise; trust adds keys, it replaces none",
-            fix=f"only if you know why: ssh-keygen -R '{name}', then trust it again",
+            fix=f"only if you know why: {to_forget(name, where)} && {settings.to_trust}",
         )
     if not settings.user_known_hosts:
         raise HostKeyError(f"ssh's configuration gives {host.name} no UserKnownHostsFile to write to")
@@ -47,4 +50,10 @@ def look(host: Host) -> Presented:
 
 def accept(key: Presented) -> None:
     line = knownhosts.line_text(key.name, key.kind, key.blob, hashed=key.hashed)
-    knownhosts.append(key.file, line)
+    try:
+        knownhosts.append(key.file, line)
+    except OSError as error:
+        raise StackctlError(
+            f"the key was not added: cannot write {key.file}: {(error.strerror or str(error)).lower()}",
+            fix=f"ls -ld {shlex.quote(str(key.file.parent))}",
+        ) from None

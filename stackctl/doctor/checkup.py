@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 
 from stackctl.doctor import docker, gpu, system
-from stackctl.doctor.finding import Finding
+from stackctl.doctor.finding import Finding, skipped
 from stackctl.doctor.host import Host
 from stackctl.errors import UsageError
 
@@ -35,6 +35,22 @@ CHECKS: dict[str, Check] = {
     "supervisor": system.supervisor,
 }
 
+# Of no meaning to a stack that runs without it.
+DOCKER_ALONE = frozenset(
+    {
+        "docker-version",
+        "compose-version",
+        "docker-socket",
+        "project-name",
+        "cgroup-driver",
+        "rootless",
+        "firewall",
+        "nvidia-runtime",
+        "cdi-spec",
+        "driver-cuda",
+    }
+)
+
 # What `up` looks at before it changes anything: an error of one of these refuses, a warning is said.
 BEFORE_UP_LOCAL = ("data-mount", "disk", "secrets")
 BEFORE_UP = (
@@ -61,6 +77,9 @@ def examine(host: Host, only: Sequence[str] = ()) -> Iterable[Finding]:
         raise UsageError(f"no check '{unknown[0]}'{hint}")
     for name in only or CHECKS:
         try:
+            if name in DOCKER_ALONE and not host.uses_docker:
+                yield skipped(name, f"the stack runs as local processes ({host.choice.reason})")
+                continue
             yield CHECKS[name](host)
         except Exception as error:  # noqa: BLE001 - see above
             yield Finding(name, "warning", f"the check itself failed: {type(error).__name__}: {error}", None)

@@ -20,13 +20,19 @@ def docker(host: Host) -> Finding:
     found = host.docker_version
     if found.returncode == 0 and found.stdout.strip():
         return ok("docker", f"Docker Engine {found.stdout.strip()} answers")
-    if not host.uses_docker:
-        return skipped("docker", "the stack runs as local processes")
     said = (found.stderr or found.stdout).strip().splitlines()
     why = said[-1] if said else "nothing answered"
+    denied = "permission denied" in why.lower()
+    if not host.uses_docker:
+        if host.config is not None and host.config.runtime == "local":
+            return skipped("docker", "the stack runs as local processes")
+        instead = "a stack with runtime: auto runs as local processes"
+        if denied:
+            return warning("docker", f"no permission on Docker's socket: {why}; {instead}", JOIN_GROUP)
+        return Finding("docker", "info", f"{host.choice.reason}: {instead}")
     if found.returncode == 127:
         return error("docker", "docker is not installed", "apt-get install docker.io docker-compose")
-    if "permission denied" in why.lower():
+    if denied:
         return error("docker", f"no permission on Docker's socket: {why}", JOIN_GROUP)
     return error("docker", f"no Docker Engine answers: {why}", "sudo systemctl start docker")
 

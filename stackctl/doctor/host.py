@@ -15,6 +15,7 @@ from stackctl.config import StackConfig
 from stackctl.config.gpu import GpuConfig
 from stackctl.render.gpu import ChosenMode, GpuEvidence, choose_gpu
 from stackctl.runtime.command import CommandResult, run
+from stackctl.runtime.selection import Choice, by_what_answers, choose
 
 
 def _run(argv: list[str]) -> CommandResult:
@@ -54,9 +55,15 @@ class Host:
         wanted = self.config.gpu if self.config else GpuConfig()
         return choose_gpu(GpuConfig(mode=wanted.mode), self.gpu).mode
 
+    @cached_property
+    def choice(self) -> Choice:
+        """Where `up` would run the stack, as it would find out itself. With no stack file: the one that it
+        would write."""
+        return by_what_answers(self.command) if self.config is None else choose(self.config, self.command)
+
     @property
     def uses_docker(self) -> bool:
-        return self.config is None or self.config.runtime in ("docker", "auto")
+        return self.choice.name == "docker"
 
     def read(self, path: str) -> str | None:
         try:

@@ -81,8 +81,7 @@ def ports(host: Host) -> Finding:
         for name in enabled
         for port in host.config.services.ports_of(name)
     ]
-    runtime = "docker" if host.uses_docker else "local"
-    for (name, _, port), found in held_by_others(wanted, lambda: _published_ports(host), runtime):
+    for (name, _, port), found in held_by_others(wanted, lambda: _published_ports(host), host.choice.name):
         if found.forbidden:
             return error(
                 "ports",
@@ -98,11 +97,11 @@ def ports(host: Host) -> Finding:
 
 def _published_ports(host: Host) -> set[int]:
     from stackctl.errors import StackctlError
-    from stackctl.runtime import select
+    from stackctl.runtime.selection import runtime_of
 
     assert host.config is not None
     try:
-        status = select(host.config).status()
+        status = runtime_of(host.config, host.choice.name).status()
     except StackctlError:
         return set()
     return {port.host_port for service in status.services for port in service.ports}

@@ -59,11 +59,5 @@ class Stack:
 
 
 def open_stack(loaded: Loaded, say: Say = to_stderr) -> Stack:
-    """`auto` stays with the runtime that the stack is up on: a Docker Engine that is down moves nothing."""
-    store = GenerationStore(loaded.config.name)
-    current = store.current()
-    if loaded.config.runtime == "auto" and current is not None:
-        choice = Choice(current.runtime, f"generation {current.number} runs on it")
-    else:
-        choice = choose(loaded.config)
+    choice, store = choose(loaded.config), GenerationStore(loaded.config.name)
     return Stack(loaded, choice, runtime_of(loaded.config, choice.name), store, say)

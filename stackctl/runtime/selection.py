@@ -1,12 +1,15 @@
-"""Which runtime a stack uses, and why."""
+"""Which runtime a stack uses, and why. `up` and the doctor both ask here: what the one starts is what the
+other examined."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from stackctl.config import StackConfig
 from stackctl.runtime.base import Runtime
-from stackctl.runtime.command import run
+from stackctl.runtime.command import CommandResult, run
+from stackctl.runtime.generations import GenerationStore
 
 
 @dataclass(frozen=True)
@@ -15,14 +18,26 @@ class Choice:
     reason: str
 
 
-def choose(config: StackConfig) -> Choice:
+def _run(argv: list[str]) -> CommandResult:
+    return run(argv, timeout=60, check=False)
+
+
+def choose(config: StackConfig, command: Callable[[list[str]], CommandResult] = _run) -> Choice:
+    """`auto` stays with the runtime that the stack is up on: a Docker Engine that is down moves nothing."""
     if config.runtime != "auto":
         return Choice(config.runtime, "written in the stack file")
-    found = run(["docker", "version", "--format", "{{.Server.Version}}"], timeout=60, check=False)
+    if (current := GenerationStore(config.name).current()) is not None:
+        return Choice(current.runtime, f"generation {current.number} runs on it")
+    return by_what_answers(command)
+
+
+def by_what_answers(command: Callable[[list[str]], CommandResult] = _run) -> Choice:
+    """Where a new stack comes up."""
+    found = command(["docker", "version", "--format", "{{.Server.Version}}"])
     if found.returncode != 0:
         why = "docker is not installed" if found.returncode == 127 else "no Docker Engine answers"
         return Choice("local", why)
-    compose = run(["docker", "compose", "version", "--short"], timeout=60, check=False)
+    compose = command(["docker", "compose", "version", "--short"])
     if compose.returncode != 0:
         return Choice("local", "docker has no compose plug-in")
     return Choice("docker", f"Docker Engine {found.stdout.strip()} answers")

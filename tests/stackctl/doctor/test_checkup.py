@@ -12,12 +12,13 @@ import pytest
 from stackctl import __version__
 from stackctl.config import StackConfig
 from stackctl.doctor import docker, gpu, system
-from stackctl.doctor.checkup import BEFORE_UP, CHECKS, examine
+from stackctl.doctor.checkup import BEFORE_UP, CHECKS, DOCKER_ALONE, examine
 from stackctl.doctor.finding import Finding
 from stackctl.doctor.host import Host, version_numbers
 from stackctl.errors import UsageError
 from stackctl.render.gpu import GpuEvidence
 from stackctl.runtime.command import CommandResult
+from stackctl.runtime.generations import GenerationStore
 
 CARD = ("GPU 0: NVIDIA H100 (UUID: GPU-1)",)
 
@@ -58,13 +59,55 @@ def host(info: dict[str, Any] | None = None, evidence: GpuEvidence | None = None
     ],
 )
 def test_docker(answer: tuple[int, str, str], severity: str, says: str) -> None:
-    found = docker.docker(host(answers={"docker version": answer}))
+    found = docker.docker(host(answers={"docker version": answer}, config=StackConfig(runtime="docker")))
     assert found.severity == severity and says in found.evidence
     assert severity == "ok" or found.fix
 
 
 def test_no_docker_is_no_trouble_for_a_local_stack() -> None:
     assert docker.docker(host(config=StackConfig(runtime="local"))).severity == "skipped"
+
+
+DOWN = {"docker version": (1, "", "Cannot connect to the Docker daemon")}
+NO_COMPOSE = {"docker version": (0, "28.0.1\n", ""), "docker info": (0, '{"ServerVersion": "28.0.1"}', "")}
+
+
+@pytest.mark.parametrize(
+    ("answers", "why"),
+    [({}, "not installed"), (DOWN, "no Docker Engine answers"), (NO_COMPOSE, "no compose plug-in")],
+)
+@pytest.mark.parametrize("config", [None, StackConfig()])
+def test_where_auto_comes_to_local_nothing_of_docker_is_an_error(
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    config: StackConfig | None,
+    answers: dict[str, tuple[int, str, str]],
+    why: str,
+) -> None:
+    """The default stack works there: `up` starts processes."""
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
+    found = {one.id: one for one in examine(host(answers=answers, config=config), sorted(DOCKER_ALONE))}
+    assert {one.severity for one in found.values()} == {"skipped"}
+    assert why in found["compose-version"].evidence
+    (docker_itself,) = examine(host(answers=answers, config=config), ["docker"])
+    assert docker_itself.severity in ("info", "ok") and docker_itself.good
+
+
+def test_a_socket_that_auto_may_not_use_is_told(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
+    denied = {"docker version": (1, "", "permission denied while trying to connect")}
+    found = docker.docker(host(answers=denied, config=StackConfig()))
+    assert found.severity == "warning" and "usermod" in str(found.fix)
+
+
+def test_a_stack_that_is_up_on_docker_stays_there(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """`auto` does not move it when the engine is down, so that is an error and no matter of taste."""
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
+    store = GenerationStore("ai")
+    store.activate(store.write({"compose.yaml": "{}"}, runtime="docker", lock={}, meta={}))
+    down = host(answers=DOWN, config=StackConfig())
+    assert docker.docker(down).severity == "error"
+    assert down.choice.reason == "generation 1 runs on it"
 
 
 def test_engine_before_28_lets_neighbours_in() -> None:
@@ -165,8 +208,8 @@ def test_cdi_that_the_engine_does_not_offer_is_refused_before_up() -> None:
 def test_gpu_without_runtime_and_cpu_fallback() -> None:
     bare = GpuEvidence(CARD, ("runc",))
     assert gpu.runtime_registered(host(evidence=bare)).severity == "error"
-    assert gpu.gpu(host(evidence=bare, config=StackConfig())).severity == "warning"
-    strict = StackConfig.model_validate({"gpu": {"require_gpu": True}})
+    assert gpu.gpu(host(evidence=bare, config=StackConfig(runtime="docker"))).severity == "warning"
+    strict = StackConfig.model_validate({"runtime": "docker", "gpu": {"require_gpu": True}})
     assert gpu.gpu(host(evidence=bare, config=strict)).severity == "error"
 
 

@@ -423,8 +423,8 @@ def test_files_that_are_no_model(client: Client, tmp_path: Path) -> None:
     assert "convert_hf_to_gguf.py" in other.json["error"]
 
 
-def test_only_one_adapter(client: Client, plain_gguf: Path) -> None:
+def test_an_adapter_is_one(client: Client, plain_gguf: Path) -> None:
     digest = upload(client, plain_gguf)
-    body = {"model": "refused", "from": "base", "adapters": {"a.gguf": digest, "b.gguf": digest}}
+    body = {"model": "refused", "from": "base", "adapters": {"a.gguf": digest}}
     whole = client.post("/api/create", {**body, "stream": False})
-    assert (whole.status, whole.json) == (400, {"error": "only one adapter is currently supported"})
+    assert (whole.status, whole.json) == (400, {"error": "a.gguf is not an adapter: it holds llama weights"})

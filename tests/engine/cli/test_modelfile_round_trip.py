@@ -142,6 +142,7 @@ _valid = {
     "bool": st.booleans(),
     "string": _text.filter(bool),
     "list": st.lists(_text, max_size=3),
+    "floats": st.lists(st.floats(-1e9, 1e9, width=32), max_size=2),
 }
 _known = st.sampled_from(sorted(KINDS)).flatmap(lambda name: st.tuples(st.just(name), _valid[KINDS[name]]))
 _unchecked = st.tuples(st.sampled_from([*sorted(KINDS), "f16_kv", "tfs_z", "foo", "Stop", "a b"]), _value)

@@ -8,7 +8,14 @@ import pytest
 from llm_engine.models.parameters import DEPRECATED, KINDS, InvalidParameter, check, check_all, from_text
 from llm_engine.scheduler.options import OBSOLETE, TYPES
 
-SAME = {"integer": "int", "float32": "float", "boolean": "bool", "string": "string", "array": "list"}
+SAME = {
+    "integer": "int",
+    "float32": "float",
+    "boolean": "bool",
+    "string": "string",
+    "array": "list",
+    "array of float32": "floats",
+}
 
 
 def test_the_two_tables_agree() -> None:
@@ -24,6 +31,8 @@ def test_the_two_tables_agree() -> None:
         ("num_ctx", 4096, 4096),
         ("num_ctx", 4096.0, 4096),
         ("temperature", 1, 1),
+        ("adapter_scale", 1, [1.0]),
+        ("adapter_scale", [0.5, -1], [0.5, -1.0]),
         ("stop", "a", ["a"]),
         ("stop", ["a", "b"], ["a", "b"]),
         ("use_mmap", False, False),

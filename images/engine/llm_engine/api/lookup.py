@@ -91,11 +91,18 @@ def options_for(
     model: a client that brings its own must not lose the model's end marks."""
     try:
         merged = options.parse(fallbacks, model.params, given, overrides)
+        _check_scales(model, merged)
         if overrides and "stop" in overrides:
             return options.with_stops(merged, options.parse(model.params, given).stop)
         return merged
     except InvalidOption as error:
         raise bad_request(str(error), param="options") from None
+
+
+def _check_scales(model: Model, merged: Options) -> None:
+    given, adapters = len(merged.runner.adapter_scale or ()), len(model.adapter_paths)
+    if given > adapters:
+        raise InvalidOption(f'option "adapter_scale" has {given} values for {adapters} adapters')
 
 
 def files_of(model: Model) -> ModelFiles:
@@ -125,12 +132,17 @@ def _files(name: str, digest: str, path: object, model: Model) -> ModelFiles:
 
 def _paths(model: Model, shape: memory.Shape) -> ModelFiles:
     projectors = model.projector_paths
+    try:
+        scales = options.parse({"adapter_scale": model.params.get("adapter_scale")}).runner.adapter_scale
+    except InvalidOption:  # whoever uses the model is told
+        scales = None
     return ModelFiles(
         name=model.short_name,
         path=str(model.model_path),
         splits=tuple(map(str, model.model_paths[1:])),
         shape=shape,
         adapters=tuple(str(adapter) for adapter in model.adapter_paths),
+        scales=scales or (),
         mmproj=str(projectors[0]) if projectors else None,
         draft=str(model.draft_path) if model.draft_path else None,
     )

@@ -86,7 +86,7 @@ def request_for(client: Client, modelfile: Modelfile, folder: Path) -> dict[str,
                 where = f"(line {command.line}): {name.upper()} {value}"
                 raise EngineError(f"{where}: there is no such file in {folder}")
             converter = "convert_lora_to_gguf.py" if name == "adapter" else CONVERTER
-            request[key] = {**request.get(key, {}), **_uploaded(client, files, converter)}
+            _join(request.setdefault(key, {}), _uploaded(client, files, converter))
     for name in ("template", "system", "renderer", "parser", "requires"):
         if (text := modelfile.last(name)) is not None:
             request[name] = text
@@ -95,6 +95,16 @@ def request_for(client: Client, modelfile: Modelfile, folder: Path) -> dict[str,
     request["messages"] = [{"role": role, "content": text} for role, text in modelfile.messages]
     request["parameters"] = modelfile.parameters
     return request
+
+
+def _join(files: dict[str, str], more: dict[str, str]) -> None:
+    """Files of different folders may have one name; both count."""
+    for name, digest in more.items():
+        free, number = name, 1
+        while files.get(free, digest) != digest:
+            number += 1
+            free = f"{number}-{name}"
+        files[free] = digest
 
 
 def _files(folder: Path, value: str) -> list[Path]:

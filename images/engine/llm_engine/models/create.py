@@ -135,8 +135,8 @@ def create(store: ModelStore, recipe: Recipe) -> Generator[Status, None, None]:
         for part in _all_parts(store, recipe, layers):
             target = recipe.draft_quantize if part.kind == "draft" else recipe.quantize
             layer = yield from store_weights(store, part, target, held)
-            # A base keeps what it has, but for what is given anew.
-            layers = [old for old in layers if old.kind != part.kind or part.kind == "projector"] + [layer]
+            layers = _with_part(layers, layer)
+        _check_scales(params, layers)
         config = describe(store, layers, config, recipe.config)
         recipe, params, found = _with_known_template(store, recipe, layers, params)
         if found:
@@ -152,6 +152,19 @@ def create(store: ModelStore, recipe: Recipe) -> Generator[Status, None, None]:
         store.put(recipe.name, manifest)
         store.promised.release(given)
     yield Status("success")
+
+
+def _with_part(layers: Sequence[Layer], new: Layer) -> list[Layer]:
+    """A base keeps what it has, but for what is given anew. Adapters and projectors join those it has."""
+    if new.kind == "adapter" and new.digest in {old.digest for old in layers if old.kind == "adapter"}:
+        return list(layers)
+    return [old for old in layers if old.kind != new.kind or new.kind in ("adapter", "projector")] + [new]
+
+
+def _check_scales(params: Mapping[str, Any], layers: Sequence[Layer]) -> None:
+    adapters = sum(layer.kind == "adapter" for layer in layers)
+    if len(scales := params.get("adapter_scale", ())) > adapters:
+        raise CreateError(f"adapter_scale has {len(scales)} values for {adapters} adapters")
 
 
 def _all_parts(store: ModelStore, recipe: Recipe, inherited: Sequence[Layer]) -> list[Part]:

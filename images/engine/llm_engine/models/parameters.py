@@ -18,6 +18,7 @@ _FLOATS = (
 _BOOLEANS = ("use_mmap", "use_mlock", "ignore_eos")
 _TEXTS = ("grammar",)
 _LISTS = ("stop", "dry_sequence_breakers")
+_NUMBERS = ("adapter_scale",)
 # Old Modelfiles carry these and nothing acts on them any more: dropped with a warning, as Ollama does.
 DEPRECATED = frozenset(
     ("penalize_newline", "low_vram", "f16_kv", "logits_all", "vocab_only", "numa", "tfs_z"),
@@ -28,10 +29,17 @@ KINDS: Mapping[str, str] = {
     **dict.fromkeys(_BOOLEANS, "bool"),
     **dict.fromkeys(_TEXTS, "string"),
     **dict.fromkeys(_LISTS, "list"),
+    **dict.fromkeys(_NUMBERS, "floats"),
 }
 # Below these a request is refused as well: a model that sets one could never answer.
 LEAST = {"num_ctx": 1, "num_batch": 1, "num_thread": 0, "draft_num_predict": 0, "main_gpu": 0}
-_SHOWN = {"int": "integer", "float": "float32", "bool": "boolean", "list": "array of strings"}
+_SHOWN = {
+    "int": "integer",
+    "float": "float32",
+    "bool": "boolean",
+    "list": "array of strings",
+    "floats": "array of numbers",
+}
 _TRUE = ("1", "t", "T", "TRUE", "true", "True")
 _FALSE = ("0", "f", "F", "FALSE", "false", "False")
 
@@ -50,7 +58,7 @@ def from_text(name: str, text: str) -> Any:
             if value != int(value) or abs(value) >= 2**63:
                 raise ValueError
             return _in_range(name, int(text) if text.strip().lstrip("+-").isdigit() else int(value))
-        if kind == "float":
+        if kind in ("float", "floats"):
             number = float(text)
             if not abs(number) < 3.4e38:
                 raise ValueError
@@ -58,7 +66,7 @@ def from_text(name: str, text: str) -> Any:
     except InvalidParameter:
         raise
     except (ValueError, OverflowError):
-        raise InvalidParameter(f"invalid {kind} value [{text}]") from None
+        raise InvalidParameter(f"invalid {kind.rstrip('s')} value [{text}]") from None
     if kind == "bool":
         if text not in (*_TRUE, *_FALSE):
             raise InvalidParameter(f"invalid bool value [{text}]")
@@ -67,13 +75,19 @@ def from_text(name: str, text: str) -> Any:
 
 
 def is_list(name: str) -> bool:
-    return KINDS.get(name) == "list"
+    """Whether its lines collect."""
+    return KINDS.get(name) in ("list", "floats")
 
 
 def check(name: str, value: Any) -> Any:
     """The value of a JSON parameter, or InvalidParameter."""
     kind = _kind(name)
-    number = isinstance(value, int | float) and not isinstance(value, bool)
+    number = _is_number(value)
+    if kind == "floats":
+        if number and abs(value) < 3.4e38:
+            return [float(value)]
+        if isinstance(value, list) and all(_is_number(item) and abs(item) < 3.4e38 for item in value):
+            return [float(item) for item in value]
     if kind == "list":
         if isinstance(value, str):
             return [value]
@@ -88,6 +102,10 @@ def check(name: str, value: Any) -> Any:
     ):
         return _in_range(name, value) if kind == "float" else value
     raise InvalidParameter(f'parameter "{name}" must be of type {_SHOWN.get(kind, kind)}')
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def _in_range(name: str, value: Any) -> Any:

@@ -52,10 +52,12 @@ def open_parts(
     if shards:
         order = shard_order({name: gguf for name, (_, gguf) in shards.items()})
         parts.insert(0, Part("model", tuple(shards[name] for name in order)))
-    parts += [Part("adapter", ((digest, _open(store, name, digest)),)) for name, digest in adapters.items()]
+    for name, digest in adapters.items():
+        gguf = _open(store, name, digest)
+        if not gguf.is_adapter:
+            raise CreateError(f"{name} is not an adapter: it holds {gguf.architecture or 'other'} weights")
+        parts.append(Part("adapter", ((digest, gguf),)))
     parts += [Part("draft", ((digest, _open(store, name, digest)),)) for name, digest in drafts.items()]
-    if sum(part.kind == "adapter" for part in parts) > 1:
-        raise CreateError("only one adapter is currently supported")
     return parts
 
 

@@ -41,7 +41,10 @@ def modelfile(
         _text("template", template or model.template or "", model),
         _text("system", system or model.system),
         *(_text(name, getattr(model.config, name)) for name in ("renderer", "parser")),
-        *(_parameter(name, value) for name, value in (model.params if params is None else params).items()),
+        *(
+            _parameter(model, name, value)
+            for name, value in (model.params if params is None else params).items()
+        ),
         _text("requires", model.config.requires),
         *(_text("license", text) for text in model.licenses),
         _messages(model),
@@ -78,13 +81,15 @@ def _mistake(template: str) -> str:
     return ""
 
 
-def _parameter(name: str, value: Any) -> _Part:
+def _parameter(model: Model, name: str, value: Any) -> _Part:
     try:
         known = check(name, value)
     except InvalidParameter as error:
         return _Part([], f"PARAMETER {name}: {error}")
     if name in DEPRECATED:
         return _Part([], f"PARAMETER {name}: deprecated")
+    if name == "adapter_scale" and len(known) > (adapters := len(model.adapter_paths)):
+        return _Part([], f"PARAMETER {name}: {len(known)} values for {adapters} adapters")
     if known == []:
         return _Part([], f"PARAMETER {name}: an empty list")
     commands = [

@@ -34,6 +34,8 @@ class RunnerOptions:
     use_mmap: bool | None = None
     use_mlock: bool | None = None
     draft_num_predict: int | None = None
+    adapter_scale: tuple[float, ...] | None = None
+    """How strong each adapter is, in their order; 1 where nothing is said."""
 
 
 @dataclass(frozen=True)
@@ -50,6 +52,7 @@ class Options:
 
 
 INTEGER, FLOAT, BOOLEAN, STRING, STRINGS, BIAS = "integer", "float32", "boolean", "string", "array", "object"
+FLOATS = "array of float32"
 
 _RUNNER = {
     "num_ctx": INTEGER,
@@ -60,6 +63,7 @@ _RUNNER = {
     "use_mmap": BOOLEAN,
     "use_mlock": BOOLEAN,
     "draft_num_predict": INTEGER,
+    "adapter_scale": FLOATS,
 }
 _SAMPLING = {
     "seed": INTEGER,
@@ -146,6 +150,8 @@ def check(name: str, kind: str, value: Any) -> Any:
         return value
     if kind == BIAS:
         return _bias(name, value)
+    if kind == FLOATS:
+        return tuple(check(name, FLOAT, item) for item in (value if isinstance(value, list) else [value]))
     return _strings(name, value)
 
 

@@ -29,14 +29,25 @@ class ModelFiles:
     splits: Sequence[str] = ()
     """The other files of weights that come in several."""
     adapters: Sequence[str] = ()
+    scales: Sequence[float] = ()
+    """How strong the model's own parameters make its adapters."""
     mmproj: str | None = None
     draft: str | None = None
     embedding: bool = False
 
     @property
     def key(self) -> str:
-        """Names that share their files share a runner."""
-        return "|".join([self.path, *self.splits, *self.adapters, self.mmproj or "", self.draft or ""])
+        """Names that share their files share a runner, unless they want them blended differently."""
+        adapters = [
+            path if scale == 1 else f"{path}@{scale:g}"
+            for path, scale in zip(self.adapters, self.all_scales(None), strict=True)
+        ]
+        return "|".join([self.path, *self.splits, *adapters, self.mmproj or "", self.draft or ""])
+
+    def all_scales(self, asked: Sequence[float] | None) -> tuple[float, ...]:
+        """One for each adapter: as asked, else as the model says, else 1."""
+        given = tuple(self.scales if asked is None else asked)[: len(self.adapters)]
+        return given + (1.0,) * (len(self.adapters) - len(given))
 
 
 @dataclass(frozen=True)
@@ -52,6 +63,11 @@ class Plan:
     @property
     def name(self) -> str:
         return self.files.name
+
+    @property
+    def adapters(self) -> tuple[Adapter, ...]:
+        scales = self.files.all_scales(self.options.adapter_scale)
+        return tuple(map(Adapter, self.files.adapters, scales))
 
 
 @dataclass(frozen=True)
@@ -107,7 +123,7 @@ def spec_for(plan: Plan, defaults: Defaults) -> LoadSpec:
     spec = LoadSpec(
         model_path=plan.files.path,
         splits=tuple(plan.files.splits),
-        adapters=tuple(Adapter(path) for path in plan.files.adapters),
+        adapters=plan.adapters,
         mmproj=plan.files.mmproj,
         draft=plan.files.draft,
         num_ctx=plan.num_ctx,
@@ -143,7 +159,7 @@ def satisfies(loaded: Plan, spec: LoadSpec, wanted: Plan, automatic_ctx: int | N
     enough = wanted.num_ctx
     if wanted.automatic:
         enough = min(enough, spec.num_ctx if loaded.automatic else automatic_ctx or enough)
-    if enough > spec.num_ctx:
+    if enough > spec.num_ctx or wanted.adapters != loaded.adapters:
         return False
     options = wanted.options
     asked = (

@@ -131,3 +131,18 @@ def test_options_have_their_effect_through_every_api(client: Client, path: str) 
     options = {"logit_bias": {str(token): 1000}, "num_predict": 3, "temperature": 0}
     body = {"model": "chat", "stream": False, **ROUTES[path], "options": options}
     assert '"zzz' in client.post(path, body).body.decode()
+
+
+def test_a_developer_speaks_as_the_system_through_every_api(client: Client) -> None:
+    """The prompt is the same to the token, and takes the place of the model's own system text."""
+
+    def tokens(path: str, role: str) -> int:
+        said = [{"role": role, "content": "Answer in French."}, {"role": "user", "content": "hi"}]
+        given = {"input": said} if path == "/v1/responses" else {"messages": said, "max_tokens": 4}
+        body = {"model": "chat-params", "stream": False, **given}
+        answer = client.post(path, body).json
+        used = answer.get("usage") or {"prompt_tokens": answer["prompt_eval_count"]}
+        return int(used.get("prompt_tokens") or used["input_tokens"] + used.get("cache_read_input_tokens", 0))
+
+    for path in ("/api/chat", "/v1/chat/completions", "/v1/responses", "/v1/messages"):
+        assert tokens(path, "developer") == tokens(path, "system"), path

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from llm_engine.chat import parsing, prompt
-from llm_engine.chat.messages import Call, Message, Tool
+from llm_engine.chat.messages import Call, Message, Tool, role_named
 from llm_engine.chat.model import ChatModel
 from llm_engine.chat.parsing.events import Content
 from llm_engine.templates.errors import TemplateError
@@ -88,6 +88,30 @@ def test_each_renders_the_shortest_conversation_and_streams_plain_text() -> None
         thought = f"hm{closing}" if built.text.rstrip().endswith(opening) else ""
         events = [*parser.feed(f"{thought}Just "), *parser.feed("text."), *parser.finish()]
         assert "".join(e.text for e in events if isinstance(e, Content)) == "Just text.", model.name
+
+
+def test_every_system_message_reaches_the_model_with_every_template() -> None:
+    """Instructions, a developer's word after them, and one more in the middle, as coding agents send them."""
+    first, second, late = (
+        Message(role_named(role), text)
+        for role, text in (
+            ("system", "Sys-Needle"),
+            ("developer", "Dev-Needle"),
+            ("Developer", "Late-Needle"),
+        )
+    )
+    user, answer, again = (
+        Message("user", "Hi-Needle"),
+        Message("assistant", "Yes."),
+        Message("user", "Go-Needle"),
+    )
+    for model in models():
+        assert "Dev-Needle" in prompt.build(model, [second, user]).text, model.name
+        text = prompt.build(model, [first, second, user, answer, late, again]).text
+        needles = ("Sys-Needle", "Dev-Needle", "Hi-Needle", "Late-Needle", "Go-Needle")
+        assert [needle for needle in needles if needle not in text] == [], model.name
+        assert text.find("Sys-Needle") < text.find("Dev-Needle"), model.name
+        assert text.find("Hi-Needle") < text.find("Go-Needle"), model.name
 
 
 def test_documents_reach_the_model_with_every_template() -> None:

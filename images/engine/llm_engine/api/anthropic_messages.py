@@ -11,7 +11,7 @@ from llm_engine.api.anthropic_types import CountTokensRequest, MessagesRequest
 from llm_engine.api.errors import bad_request
 from llm_engine.api.ranges import check_anthropic
 from llm_engine.api.turn import JsonFormat, ToolChoice, Turn
-from llm_engine.chat.messages import Call, Message, Tool
+from llm_engine.chat.messages import Call, Message, Tool, role_named
 
 _EFFORTS: dict[str, bool | str] = {
     "low": "low",
@@ -100,7 +100,7 @@ def messages(items: Sequence[Mapping[str, Any]], system: Any) -> list[Message]:
         role = item.get("role")
         if not isinstance(role, str):
             raise bad_request(f"messages.{index}: role must be a string")
-        result.extend(_message(role, item.get("content"), index, names))
+        result.extend(_message(role_named(role), item.get("content"), index, names))
     return result
 
 

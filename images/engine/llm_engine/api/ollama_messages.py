@@ -18,7 +18,7 @@ def chat_message(message: Message) -> chat.Message:
         for item in message.tool_calls
     ]
     return chat.Message(
-        role=str(message.role),
+        role=chat.role_named(str(message.role)),
         content=message.content,
         thinking=message.thinking,
         images=[image.data for image in message.images],

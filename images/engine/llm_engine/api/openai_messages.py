@@ -10,7 +10,7 @@ from llm_engine.api import base64text, goparse
 from llm_engine.api.errors import bad_request
 from llm_engine.api.goparse import GoDecodeError
 from llm_engine.api.turn import JsonFormat, ToolChoice
-from llm_engine.chat.messages import Call, Message, Tool
+from llm_engine.chat.messages import Call, Message, Tool, role_named
 
 _MEDIA_TYPES = ("image/jpeg", "image/jpg", "image/png", "image/webp")
 _EFFORTS: dict[str, bool | str] = {
@@ -51,7 +51,7 @@ def _message(item: Mapping[str, Any], where: str, names: Mapping[str, str]) -> M
         if not isinstance(value, str):
             raise bad_request(f"{where}.{label} must be a string", param=f"{where}.{label}")
     return Message(
-        role=role.lower(),
+        role=role_named(role),
         content=text,
         thinking=reasoning,
         images=images,

@@ -10,7 +10,7 @@ from llm_engine.api.errors import bad_request
 from llm_engine.api.ranges import check_openai
 from llm_engine.api.responses_types import ResponsesRequest
 from llm_engine.api.turn import JsonFormat, Turn
-from llm_engine.chat.messages import Call, Message, Tool
+from llm_engine.chat.messages import Call, Message, Tool, role_named
 
 _IGNORED = frozenset({"web_search_call", "item_reference"})
 
@@ -122,7 +122,7 @@ class _Builder:
             raise bad_request(f"input[{index}].role must be a string", param=f"input[{index}].role")
         text, images = wire.content(item.get("content"), f"input[{index}]")
         thinking = self._take_thinking() if role == "assistant" else ""
-        self.messages.append(Message(role.lower(), text, thinking, images))
+        self.messages.append(Message(role_named(role), text, thinking, images))
 
     def _call(self, item: Mapping[str, Any], index: int) -> None:
         call_id, name = item.get("call_id"), item.get("name")

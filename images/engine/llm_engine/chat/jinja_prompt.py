@@ -32,6 +32,8 @@ def render(
     if tools and not traits.tools:
         messages = describe(messages, tools, family_of(model).example)
     messages = spell_out(messages, calls=not traits.tool_calls, results=not traits.tool_results)
+    if traits.system and not traits.systems:
+        messages = _one_system(messages)
     if traits.alternating:
         messages = merge(messages)
     if not traits.system:
@@ -74,6 +76,12 @@ def _thinking(think: bool | str | None) -> dict[str, Any]:
     if isinstance(think, str):
         values["reasoning_effort"] = "high" if think == "max" else think
     return values
+
+
+def _one_system(messages: Sequence[Message]) -> list[Message]:
+    """Templates that refuse or lose a second system message, or a late one, get all of them in the first."""
+    rest = [message for message in messages if message.role != "system"]
+    return [Message("system", system_text(messages)), *rest] if len(rest) < len(messages) else rest
 
 
 def _system_into_user(messages: Sequence[Message]) -> list[Message]:

@@ -6,6 +6,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+_NEWER_NAMES = {"developer": "system"}
+"""OpenAI's newer words for a role; models were trained with the older ones."""
+
+
+def role_named(word: str) -> str:
+    """The role that a client means by a word."""
+    word = word.lower()
+    return _NEWER_NAMES.get(word, word)
+
 
 @dataclass(frozen=True, slots=True)
 class Call:

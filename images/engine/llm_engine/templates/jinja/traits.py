@@ -30,6 +30,8 @@ class Traits:
     renders: bool
     system: bool
     """A system message is accepted and shown."""
+    systems: bool
+    """So are several of them, also after other messages."""
     typed_content: bool
     """Message content must be a list of parts."""
     tools: bool
@@ -87,6 +89,9 @@ def probe(template: ChatTemplate) -> Traits:
         {"role": "user", "content": content(_USER)},
     )
     with_system = says({"role": "system", "content": content(_SYSTEM)}, user)
+    systems = [{"role": "system", "content": content(f"{_SYSTEM}{number}")} for number in range(3)]
+    answer = {"role": "assistant", "content": content("a")}
+    with_systems = says(*systems[:2], user, answer, systems[2], user_again)
     with_tools = says(user, tools=[tool()])
     long_id = calls(False, "call_abcd1234")
     short_ids = long_id is None and calls(False, "abcdefghi") is not None
@@ -100,6 +105,7 @@ def probe(template: ChatTemplate) -> Traits:
     return Traits(
         renders=plain is not None and _USER in plain,
         system=with_system is not None and _SYSTEM in with_system,
+        systems=with_systems is not None and all(f"{_SYSTEM}{number}" in with_systems for number in range(3)),
         typed_content=typed,
         tools=with_tools is not None and _TOOL in with_tools,
         tool_calls=shown is not None and _ARGUMENT in _after_tools(shown),

@@ -99,11 +99,11 @@ def docs(shape: str) -> None:
     """
     import json
 
-    from stackctl.config import sample
+    from stackctl.config import sample, schema
 
     texts = {"sample": sample.sample, "table": sample.reference}
     if shape == "schema":
-        click.echo(json.dumps(sample.json_schema(), indent=2))
+        click.echo(json.dumps(schema.json_schema(), indent=2))
         return
     click.echo(texts[shape](), nl=False)
 

@@ -6,10 +6,11 @@ A bare number is refused for a duration: nobody can tell seconds from minutes by
 from __future__ import annotations
 
 import re
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator
 
+from stackctl.config.section import Written
 from stackctl.durations import format_duration, parse_duration
 
 
@@ -35,6 +36,10 @@ def parse_threshold(value: Any) -> Any:
     return value
 
 
-Duration = Annotated[float, BeforeValidator(_seconds, json_schema_input_type=str)]
+Duration = Annotated[
+    float,
+    BeforeValidator(_seconds, json_schema_input_type=str | Literal[0]),
+    Written("duration", lambda seconds: format_duration(seconds).replace(" ", "")),
+]
 
 __all__ = ["Duration", "format_duration", "parse_duration", "parse_threshold"]

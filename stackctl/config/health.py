@@ -7,21 +7,21 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
+from pydantic import BeforeValidator, Field, field_validator, model_validator
 
 from stackctl.config.durations import Duration, parse_threshold
-from stackctl.config.section import unwritten
+from stackctl.config.section import Section, Written, unwritten
 from stackctl.config.urls import HttpUrl
 from stackctl.health import limits
 
 Day = Literal["mon", "tue", "wed", "thu", "fri", "sat", "sun"]
 CheckId = Annotated[str, Field(pattern=r"^[a-z][a-z0-9-]*(\.[A-Za-z0-9_./:@-]+)?$")]
-Threshold = Annotated[float, BeforeValidator(parse_threshold, json_schema_input_type=float | str)]
+Threshold = Annotated[
+    float,
+    BeforeValidator(parse_threshold, json_schema_input_type=float | str),
+    Written("number, share or duration", str),
+]
 ClockTime = Annotated[str, Field(pattern=r"^([01]\d|2[0-3]):[0-5]\d$|^24:00$")]
-
-
-class Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, defer_build=True)
 
 
 class Window(Section):
@@ -85,7 +85,7 @@ class CommandCheck(Section):
     interval: Duration = 0.0
     needs: tuple[str, ...] = Field((), description="check ids that must be well for this one to make sense")
     explain: str = Field("", description="what a woken-up person should do")
-    environment: dict[str, str] = {}
+    environment: dict[str, str] = Field({})
 
 
 class CertificateCheck(Section):

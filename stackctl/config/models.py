@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pydantic import Field, field_validator, model_validator
 
 from stackctl.config.section import Section
+
+if TYPE_CHECKING:
+    from pydantic import GetJsonSchemaHandler
+    from pydantic.json_schema import JsonSchemaValue
+    from pydantic_core import CoreSchema
 
 REGISTRY, NAMESPACE = "registry.ollama.ai", "library"
 
@@ -19,6 +24,10 @@ class WantedModel(Section):
         None, pattern=r"^(sha256:)?[0-9a-f]{64}$", description="pin: what the name must be, all 64 digits"
     )
     resident: bool = Field(False, description="keep it loaded")
+
+    @classmethod
+    def __get_pydantic_json_schema__(cls, core: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
+        return {"anyOf": [{"type": "string"}, handler(core)]}
 
     @model_validator(mode="before")
     @classmethod

@@ -4,18 +4,16 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
 from stackctl.config.durations import Duration
-from stackctl.config.section import unwritten
+from stackctl.config.section import Section, unwritten
 from stackctl.config.urls import Headers, HttpUrl
 
 Severity = Literal["warning", "critical"]
 
 
-class Channel(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, defer_build=True)
-
+class Channel(Section):
     name: str | None = Field(None, description="shown in logs; default: its type")
     min_severity: Severity = Field("warning", description="the mildest failure this channel carries")
     timeout: Duration = Field(10.0, gt=0, le=60)
@@ -38,7 +36,7 @@ class WebhookChannel(Channel):
     type: Literal["webhook"]
     url: HttpUrl
     method: Literal["POST", "PUT", "PATCH"] = "POST"
-    headers: Headers = {}
+    headers: Headers = Field({})
     body: dict[str, Any] | list[Any] | str | None = Field(None, description="default: the whole message")
 
 
@@ -74,18 +72,14 @@ AnyChannel = Annotated[
 ]
 
 
-class RateLimit(BaseModel):
+class RateLimit(Section):
     """At most `messages` per `per`, for all channels together; what is held back comes as one digest."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, defer_build=True)
 
     messages: int = Field(6, ge=1)
     per: Duration = Field(3600.0, gt=0)
 
 
-class NotifyConfig(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, defer_build=True)
-
+class NotifyConfig(Section):
     channels: tuple[AnyChannel, ...] = ()
     rate_limit: RateLimit = unwritten()
     include_output: bool = Field(

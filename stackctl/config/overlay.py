@@ -73,7 +73,9 @@ def interpolate(source: Source, environ: Mapping[str, str]) -> tuple[Source, lis
                 return match[0]
             name, default = match["name"], match["default"]
             used.append(name)
-            found = environ.get(name) or default
+            found = environ.get(name)
+            if not found and default is not None:
+                found = default
             if found is None:
                 problems.append(_problem(origins, path, f"environment variable {name} is not set"))
                 return ""

@@ -1,6 +1,6 @@
-"""The commented sample, the reference page and the JSON Schema, all made from the one model.
+"""The commented sample and the reference page, made from the one model, as the JSON Schema is (`schema`).
 
-So they cannot disagree with what is accepted: a key that is added to the model appears in all three.
+So they cannot disagree with what is accepted: a key that is added to the model appears in all of them.
 """
 
 from __future__ import annotations
@@ -14,16 +14,10 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
+from stackctl.config.section import Written
 from stackctl.config.stack import StackConfig
 
 NOTHING: Mapping[str, Any] = {}
-
-
-def json_schema() -> dict[str, Any]:
-    schema = StackConfig.model_json_schema()
-    schema["$schema"] = "https://json-schema.org/draft/2020-12/schema"
-    schema["title"] = "stack.yaml"
-    return schema
 
 
 def starter(name: str, runtime: str) -> str:
@@ -49,24 +43,70 @@ services:
 
 
 def sample() -> str:
-    """Every key, commented out with its default, under its explanation."""
+    """Every key, commented out with its default, under its explanation. With the first `# ` of each line
+    taken away it is a stack file that says what an empty one says."""
     lines = ["# stack.yaml: every key with its default.", ""]
-    lines += _section(StackConfig, 0)
+    lines += [f"# {line}" for line in _section(StackConfig, "")]
     return "\n".join(lines) + "\n"
 
 
-def _section(model: type[BaseModel], depth: int, given: Mapping[str, Any] = NOTHING) -> Iterator[str]:
+def _section(model: type[BaseModel], pad: str, given: Mapping[str, Any] = NOTHING) -> Iterator[str]:
     """`given` is what the section above says of this one's defaults: they differ from place to place."""
-    pad = "  " * depth
     for key, field in fields(model):
         if field.description:
-            yield f"# {pad}{key}: {field.description}"
+            yield f"{pad}# {field.description}"
         nested = nested_model(field)
-        if nested is not None and not _is_list(field):
-            yield f"# {pad}{key}:" if depth else f"# {key}:"
-            yield from _section(nested, depth + 1, _given(field))
-            continue
-        yield f"# {pad}{key}: {json.dumps(given[key]) if key in given else default_text(field)}"
+        if nested is None:
+            yield f"{pad}{key}: {_default(field, key, given)}"
+        elif not _is_example(field):
+            yield f"{pad}{key}:"
+            yield from _section(nested, f"{pad}  ", _given(field))
+        else:
+            yield f"{pad}{key}: {default_text(field)}"
+            yield from (f"{pad}# {line}" for line in _example(nested, field))
+
+
+def _is_example(field: FieldInfo) -> bool:
+    """Whether its keys are there only where somebody writes an entry of it."""
+    return _is_list(field) or _is_map(field) or not isinstance(field.default, dict)
+
+
+def _example(nested: type[BaseModel], field: FieldInfo) -> Iterator[str]:
+    """What an entry of a list or a map, or a section that is not there by itself, would look like."""
+    lines = list(_section(nested, ""))
+    if _is_list(field):
+        # The dash goes to the first key, below what explains it.
+        first = next(number for number, line in enumerate(lines) if not line.startswith("#"))
+        yield from (f"  {line}" for line in lines[:first])
+        yield f"  - {lines[first]}"
+        yield from (f"    {line}" for line in lines[first + 1 :])
+        return
+    if _is_map(field):
+        yield "  NAME:"
+    yield from (f"{'    ' if _is_map(field) else '  '}{line}" for line in lines)
+
+
+def _default(field: FieldInfo, key: str, given: Mapping[str, Any]) -> str:
+    written = written_as(field)
+    if key in given:
+        value = given[key]
+        return written.text(value) if written and isinstance(value, int | float) else json.dumps(value)
+    return default_text(field)
+
+
+def written_as(field: FieldInfo) -> Written | None:
+    """How its value is written, where that is not as the program keeps it."""
+    return next(_written(field.metadata), None) or next(_written(field.annotation), None)
+
+
+def _written(part: Any) -> Iterator[Written]:
+    if isinstance(part, Written):
+        yield part
+    parts = part if isinstance(part, list) else typing.get_args(part)
+    if typing.get_origin(part) is typing.Annotated:
+        parts = part.__metadata__
+    for one in parts:
+        yield from _written(one)
 
 
 def reference() -> str:
@@ -92,8 +132,8 @@ def _rows(
             else:
                 yield from _rows(nested, f"{path}.", _given(field))
             continue
-        default = json.dumps(given[key]) if key in given else default_text(field)
-        yield path, kind_of(field), _code(default), (field.description or "").replace("|", "\\|")
+        default = _code(_default(field, key, given))
+        yield path, kind_of(field), default, (field.description or "").replace("|", "\\|")
 
 
 def _given(field: FieldInfo) -> Mapping[str, Any]:
@@ -105,7 +145,7 @@ def fields(model: type[BaseModel]) -> list[tuple[str, FieldInfo]]:
 
 
 def nested_model(field: FieldInfo) -> type[BaseModel] | None:
-    found = [one for one in _classes(field.annotation) if issubclass(one, BaseModel)]
+    found = [one for one in classes(field.annotation) if issubclass(one, BaseModel)]
     return found[0] if len(found) == 1 else None
 
 
@@ -113,6 +153,8 @@ def default_text(field: FieldInfo) -> str:
     default = field.get_default(call_default_factory=True)
     if default is PydanticUndefined:
         return "(required)"
+    if isinstance(default, int | float) and (written := written_as(field)) is not None:
+        return written.text(default)
     if isinstance(default, BaseModel):
         return json.dumps(default.model_dump(mode="json", by_alias=True))
     if isinstance(default, tuple):
@@ -123,10 +165,12 @@ def default_text(field: FieldInfo) -> str:
 
 
 def kind_of(field: FieldInfo) -> str:
+    if (written := written_as(field)) is not None:
+        return written.kind
     if choices := _choices(field.annotation):
         return ", ".join(f"`{choice}`" for choice in choices)
     names = {"str": "text", "int": "number", "float": "number", "bool": "true or false", "Path": "path"}
-    kinds = sorted({names.get(one.__name__, one.__name__) for one in _classes(field.annotation)})
+    kinds = sorted({names.get(one.__name__, one.__name__) for one in classes(field.annotation)})
     text = " or ".join(kinds) or "value"
     return f"list of {text}" if _is_list(field) else f"map to {text}" if _is_map(field) else text
 
@@ -137,13 +181,13 @@ def _choices(annotation: Any) -> list[str]:
     return [choice for part in typing.get_args(annotation) for choice in _choices(part)]
 
 
-def _classes(annotation: Any) -> list[type]:
+def classes(annotation: Any) -> list[type]:
     if isinstance(annotation, type) and not typing.get_args(annotation):
         return [] if annotation is type(None) else [annotation]
     arguments = typing.get_args(annotation)
     if typing.get_origin(annotation) is dict:
         arguments = arguments[1:]
-    return [one for part in arguments for one in _classes(part)]
+    return [one for part in arguments for one in classes(part)]
 
 
 def _is_list(field: FieldInfo) -> bool:

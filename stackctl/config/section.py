@@ -2,10 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationInfo,
+    model_validator,
+)
 
 
 def unwritten(**values: Any) -> Any:
@@ -17,8 +27,25 @@ def unwritten(**values: Any) -> Any:
     return Field(default=values, validate_default=True)
 
 
+@dataclass(frozen=True)
+class Written:
+    """How the sample and the reference write a value that the program keeps as a number."""
+
+    kind: str
+    text: Callable[[float], str]
+
+
 class Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True, defer_build=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, defer_build=True)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _nothing_is_the_default(cls, value: object) -> object:
+        """A key without a value, such as a section whose keys are all commented out, is one not written."""
+        if not isinstance(value, dict) or None not in value.values():
+            return value
+        known = {field.alias or name for name, field in cls.model_fields.items()}
+        return {key: item for key, item in value.items() if item is not None or key not in known}
 
 
 def _resolve(value: Path, info: ValidationInfo) -> Path:
@@ -64,6 +91,11 @@ def _limit(value: Any) -> Any:
     return 0 if value == "none" else _size(value)
 
 
-Size = Annotated[int, Field(gt=0), BeforeValidator(_size, json_schema_input_type=str | int)]
-SizeLimit = Annotated[int, Field(ge=0), BeforeValidator(_limit, json_schema_input_type=str | int)]
+def _short_size(size: float) -> str:
+    return format_size(size).replace(" ", "").removesuffix("iB").lower()
+
+
+_SIZE = Written("size", _short_size)
+Size = Annotated[int, Field(gt=0), BeforeValidator(_size, json_schema_input_type=str | int), _SIZE]
+SizeLimit = Annotated[int, Field(ge=0), BeforeValidator(_limit, json_schema_input_type=str | int), _SIZE]
 Port = Annotated[int, Field(ge=1, le=65535)]

@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
-from pydantic import Field, field_validator
+from pydantic import BeforeValidator, Field, field_validator
 
 from stackctl.config.durations import Duration
 from stackctl.config.section import HostPath, Port, Section, SizeLimit, unwritten
 
 SecretName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,62}$")]
+
+
+def _as_text(value: Any) -> Any:
+    if isinstance(value, bool):
+        return str(value).lower()
+    return str(value) if isinstance(value, int | float) else value
+
+
+EnvironmentText = Annotated[str, BeforeValidator(_as_text, json_schema_input_type=str | int | float | bool)]
 
 
 class Limits(Section):
@@ -37,7 +46,9 @@ class Service(Section):
     image: str = Field(min_length=1)
     port: Port
     limits: Limits = unwritten()
-    environment: dict[str, str] = Field({}, description="added to, and stronger than, what stackctl sets")
+    environment: dict[str, EnvironmentText] = Field(
+        {}, description="added to, and stronger than, what stackctl sets"
+    )
     volumes: tuple[Mount, ...] = Field((), description="more folders of the host")
     secrets: tuple[SecretName, ...] = Field((), description="secrets given as files /run/secrets/NAME")
     start_grace: Duration = Field(60.0, gt=0, description="time to become healthy after a start")
@@ -56,23 +67,11 @@ class Service(Section):
     def _over_the_defaults(cls, value: object) -> object:
         """To write one limit does not take the others away that this service has."""
         default = cls.model_fields["limits"].default
-        return {**default, **value} if isinstance(value, dict) and isinstance(default, dict) else value
+        if not isinstance(value, dict) or not isinstance(default, dict):
+            return value
+        return default | {key: item for key, item in value.items() if item is not None}
 
     @property
     def ports(self) -> tuple[int, ...]:
         """All that are published on the host."""
         return (self.port,)
-
-    @field_validator("environment", mode="before")
-    @classmethod
-    def _strings(cls, value: object) -> object:
-        if isinstance(value, dict):
-            return {
-                key: str(item).lower()
-                if isinstance(item, bool)
-                else str(item)
-                if isinstance(item, int | float)
-                else item
-                for key, item in value.items()
-            }
-        return value

@@ -19,15 +19,19 @@ if TYPE_CHECKING:
 
 @click.command("install-units")
 @click.option("--print", "show", is_flag=True, help="Print the units; write nothing.")
+@click.option("--json", "as_json", is_flag=True, help="With --print: as JSON.")
 @click.option("--cron", is_flag=True, help="Print lines for /etc/cron.d instead.")
 @click.option("--user", is_flag=True, help="For `systemctl --user`, without root.")
-@click.option("--tunnel", "tunnels", multiple=True, metavar="NAME", help="Also keep this tunnel up.")
+@click.option(
+    "--tunnel", "tunnels", multiple=True, metavar="NAME", help="With --user: also keep this tunnel up."
+)
 @click.option("--target", type=click.Path(path_type=Path), help="Write here, and enable nothing.")
 @click.option("-y", "--yes", is_flag=True, help="Do not ask.")
 @click.pass_context
 def install_units(
     context: click.Context,
     show: bool,
+    as_json: bool,
     cron: bool,
     user: bool,
     tunnels: tuple[str, ...],
@@ -50,8 +54,16 @@ def install_units(
       stackctl install-units --print
       stackctl install-units --cron | sudo tee /etc/cron.d/stackctl
     """
+    from stackctl.errors import UsageError
     from stackctl.units import environment, install, templates
 
+    if tunnels and not user:
+        raise UsageError(
+            "a tunnel logs in with the keys of a user, so its unit is a user's: give --user",
+            fix=f"stackctl install-units --user --tunnel {tunnels[0]}",
+        )
+    if as_json and not show:
+        raise UsageError("--json is for --print", fix="stackctl install-units --print --json")
     stack = contexts.stack(context)
     here = _installation(context, stack, user, tunnels)
     values = environment.needed(stack.loaded, os.environ)
@@ -59,6 +71,9 @@ def install_units(
         environment.write(here.environment, values)
         output.say(f"wrote {here.environment}: {', '.join(values)}")
         click.echo(templates.cron(here), nl=False)
+        return
+    if as_json:
+        output.emit_json("stackctl.units/1", {"units": templates.units(here), "environment": sorted(values)})
         return
     if show:
         for name, text in templates.units(here).items():

@@ -11,6 +11,8 @@ import shlex
 from dataclasses import dataclass
 from pathlib import Path
 
+from stackctl.tunnel import unit as tunnel_unit
+
 _SANDBOX = """\
 NoNewPrivileges=yes
 PrivateTmp=yes
@@ -103,16 +105,15 @@ def units(here: Installation) -> dict[str, str]:
         found[f"stackctl-{here.stack}-{job.name}.service"] = _job_unit(here, job)
         found[f"stackctl-{here.stack}-{job.name}.timer"] = _timer(here, job)
     for tunnel in here.tunnels:
-        found[f"stackctl-tunnel-{tunnel}.service"] = _tunnel_unit(here, tunnel)
+        found[tunnel_unit.unit_name(tunnel)] = tunnel_unit.render(tunnel, (), str(here.stack_file))
     return found
 
 
 def enabled(here: Installation) -> list[str]:
     """The units that are switched on: the stack, the timers, the tunnels; a timer starts its service
     itself."""
-    return [
-        name for name in units(here) if not any(name.endswith(f"-{job.name}.service") for job in here.jobs)
-    ]
+    started_by_timers = {f"stackctl-{here.stack}-{job.name}.service" for job in here.jobs}
+    return [name for name in units(here) if name not in started_by_timers]
 
 
 def cron(here: Installation) -> str:
@@ -220,25 +221,6 @@ def _timer(here: Installation, job: Job) -> str:
         "",
         "[Install]",
         "WantedBy=timers.target",
-        "",
-    ]
-    return "\n".join(lines)
-
-
-def _tunnel_unit(here: Installation, tunnel: str) -> str:
-    lines = [
-        "[Unit]",
-        f"Description=Tunnel {tunnel} to an LLM stack",
-        "After=network-online.target",
-        "",
-        "[Service]",
-        f"ExecStart={shlex.join([str(here.program), 'tunnel', 'up', tunnel, '--foreground', '--persist'])}",
-        "Restart=always",
-        "RestartSec=5",
-        "NoNewPrivileges=yes",
-        "",
-        "[Install]",
-        "WantedBy=default.target",
         "",
     ]
     return "\n".join(lines)

@@ -66,7 +66,8 @@ READING = (
     "status", "logs", "plan", "render", "top", "history", "doctor", "health", "outdated", "generations",
     "config show", "config validate", "models list", "models show", "models sync", "secrets list",
     "backup list",
-    "procedures list", "procedures history", "tunnel status", "tunnel list", "hosts status", "hosts list",
+    "install-units", "procedures list", "procedures history", "tunnel status", "tunnel list",
+    "hosts status", "hosts list",
 )  # fmt: skip
 
 

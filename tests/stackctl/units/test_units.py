@@ -12,6 +12,7 @@ from stackctl.config import loader
 from stackctl.units import environment, install, templates
 from stackctl.units.templates import Installation
 from tests.support.gates import need_program
+from tests.support.stacks import Folder
 
 
 def here(**more: object) -> Installation:
@@ -32,7 +33,7 @@ def here(**more: object) -> Installation:
 def test_systemd_takes_them(user: bool) -> None:
     need_program("systemd-analyze")
     runtime = "local" if user else "docker"
-    found = here(user=user, runtime=runtime, tunnels=("lab",), data_mount=Path("/mnt/nvme"))
+    found = here(user=user, runtime=runtime, tunnels=("lab",) if user else (), data_mount=Path("/mnt/nvme"))
     problems = [line for line in install.verify(found) if "docker.service" not in line]
     assert problems == []
 
@@ -143,3 +144,19 @@ def test_a_cron_line_runs_as_its_owner_with_the_environment(tmp_path: Path) -> N
     subprocess.run(["env", "-i", "PATH=/usr/bin:/bin", "sh", "-c", command.replace(r"\%", "%")], check=True)
     said = (tmp_path / "out").read_text()
     assert NASTY["QUOTED"] in said and "health --hard --quiet-ok" in said
+
+
+@pytest.mark.parametrize("name", ["health", "my-backup", "gpu-models"])
+def test_a_stack_that_is_called_like_a_job_is_enabled(name: str) -> None:
+    found = templates.enabled(here(stack=name, user=True, tunnels=("lab-models",)))
+    assert {f"stackctl-{name}.service", "stackctl-tunnel-lab-models.service"} <= set(found)
+    assert f"stackctl-{name}-backup.service" not in found
+
+
+def test_a_tunnel_is_a_users_and_knows_its_stack_file(folder: Folder) -> None:
+    folder.write({"runtime": "local"})
+    refused = folder.run("install-units", "--print", "--tunnel", "lab")
+    assert refused.code == 2 and "fix: stackctl install-units --user --tunnel lab" in refused.err
+    shown = folder.ok("install-units", "--print", "--json", "--user", "--tunnel", "lab").json
+    unit = shown["units"]["stackctl-tunnel-lab.service"]
+    assert f"-f {folder.path / 'stack.yaml'} tunnel up lab" in unit and "RestartPreventExitStatus" in unit

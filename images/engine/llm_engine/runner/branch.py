@@ -77,6 +77,8 @@ class Branch:
     begun_again: bool = False
     """Whether a failed batch has spoilt its state once."""
     position_told: int = -1
+    place: int = 0
+    """Who waits with a smaller one comes first; see `waiting`."""
     spoken: bool = False
     """Whether any text has left for the client."""
     media: Sequence[Chunk] = ()
@@ -122,6 +124,19 @@ class Branch:
             return 0
         inside = (chunk.start for chunk in self.media if chunk.start < length < chunk.end)
         return min(inside, default=length)
+
+    def keep(self, bos: int, most: int) -> int:
+        """How many tokens at the beginning stay when the context is full: as asked, or the whole prompt
+        where that is negative; what marks the beginning of a text comes on top.
+        """
+        asked = self.request.keep
+        wanted = len(self.prompt) if asked < 0 else asked + bool(len(self.prompt) and self.prompt[0] == bos)
+        return min(wanted, most)
+
+    @property
+    def gives(self) -> bool:
+        """Whether others can take over what it reads."""
+        return self.request.cache and not self.uneven
 
     @property
     def shareable(self) -> int:

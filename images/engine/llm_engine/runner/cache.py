@@ -84,6 +84,19 @@ class Cache:
         shared = sum(len(node.tokens) for node in self.tree.nodes() if node.holders & running)
         return shared + sum(self._private.values())
 
+    def foresee(self, tokens: TokenArray, snap: Callable[[int], int]) -> tuple[int, int]:
+        """What `open` would give: how many tokens, and how many cells more running sequences would stand on
+        then. Changes nothing, so a prompt that does not fit yet costs nobody his cells.
+        """
+        if self._states is not None:
+            copy = self.checkpoints.find(tokens[:-1]) if self.checkpoints is not None else None
+            state = self._states.find(tokens[:-1], copy[0] if copy is not None else 0)
+            length = state[1] if state is not None else copy[0] if copy is not None else 0
+            return length, length
+        found = self.tree.match(tokens[:-1]) if self.sharing else None
+        length = snap(found.length) if found else 0
+        return length, self.tree.resting(tokens[:length])
+
     def open(self, tokens: TokenArray, snap: Callable[[int], int]) -> tuple[int, int] | None:
         """A sequence that already holds the longest cached prefix of `tokens`: (id, length).
 

@@ -182,8 +182,8 @@ class Loop:
                 self.outbox.queued(branch, position)
 
     def _should_follow(self, branch: Branch) -> bool:
-        if not any(other.state is State.READING for other in self.running):
-            return False
+        if branch.tells_prompt or not any(other.state is State.READING for other in self.running):
+            return False  # a prompt of which each token is told takes nothing over
         if not self.cache.sharing:
             # What can be taken over there are whole copies, so only equal prompts are worth waiting for.
             return self.cache.checkpoints is not None and self.queue.follow_twin(branch, self.running)
@@ -194,15 +194,15 @@ class Loop:
         """Give a waiting branch a sequence, if its prompt will fit beside the running ones."""
         tokens = branch.tokens[: branch.count]
         known = tokens[:1] if branch.tells_prompt else tokens
+        cached, woken = self.cache.foresee(known, branch.snap)
+        promised = sum(other.pending for other in self.running)
+        need = self.cache.active_cells + woken + promised + (len(tokens) - cached) + HEADROOM
+        if need > self.cache.cells and self.running:
+            return False
         opened = self.cache.open(known, branch.snap)
         if opened is None:
             return False
         sequence, cached = opened
-        promised = sum(other.pending for other in self.running)
-        need = self.cache.active_cells + promised + (len(tokens) - cached) + HEADROOM
-        if need > self.cache.cells and self.running:
-            self.cache.close(sequence, keep=True, tokens=tokens[:cached])
-            return False
         cached = self.cache.restore(sequence, known, cached, branch.snap)
         branch.sequence = sequence
         branch.computed = branch.shared_upto = cached
@@ -419,12 +419,12 @@ class Loop:
             self._overflow(branch)
 
     def _overflow(self, branch: Branch) -> None:
-        """The sequence is as long as it may be: forget its oldest half, or end it."""
-        keep = max(0, min(branch.request.keep, self.n_ctx // 2))
+        """The sequence is as long as it may be: forget the older half of what need not stay, or end it."""
+        keep = branch.keep(self._emitter.vocab.bos, self.n_ctx - self.n_ctx // 8)
         if not branch.request.shift or branch.media:
             self._finish(branch, "length")
             return
-        dropped = (branch.count - keep) // 2
+        dropped = max(1, (branch.count - keep) // 2)
         kept = np.concatenate((branch.tokens[:keep], branch.tokens[keep + dropped : branch.count]))
         if self.cache.shift(branch.sequence, keep, dropped):
             branch.computed -= dropped

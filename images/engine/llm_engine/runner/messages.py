@@ -188,7 +188,9 @@ class GenerateRequest:
     shift: bool = True
     """When the context is full: forget the oldest half and go on, or stop."""
     keep: int = 4
-    """Tokens at the beginning that a shift never forgets."""
+    """Tokens at the beginning that a shift never forgets, beside the one that begins every text; -1: the
+    whole prompt. At most seven eighths of the context.
+    """
     add_special: bool = True
     deadline: float | None = None
     """Seconds from now after which the request ends with what it has."""

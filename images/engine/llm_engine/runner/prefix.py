@@ -113,6 +113,16 @@ class PrefixTree:
             node = child
         return Match(at, source) if at else None
 
+    def resting(self, tokens: TokenArray) -> int:
+        """How many of these tokens, all of them held, no running sequence stands on."""
+        node, at, found = self.root, 0, 0
+        while at < len(tokens):
+            node = node.children[int(tokens[at])]
+            size = min(len(node.tokens), len(tokens) - at)
+            found += 0 if node.holders & self.running else size
+            at += size
+        return found
+
     def add(self, sequence: int, *, running: bool) -> None:
         """A sequence that holds nothing yet."""
         self.tails[sequence] = self.root

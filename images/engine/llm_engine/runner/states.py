@@ -33,18 +33,22 @@ class States:
     def keep(self, sequence: int, tokens: TokenArray) -> None:
         self._idle[sequence] = tokens.copy()
 
-    def take(self, prompt: TokenArray, beyond: int = 0) -> tuple[int, int] | None:
+    def find(self, prompt: TokenArray, beyond: int = 0) -> tuple[int, int] | None:
         """The state that has seen the most of the prompt's beginning, more than `beyond` tokens of it, and
-        nothing else; it leaves the idle ones.
+        nothing else: its sequence, and how many they are.
         """
         best, length = -1, beyond
         for sequence, tokens in self._idle.items():
             if length < len(tokens) <= len(prompt) and common_prefix(tokens, prompt) == len(tokens):
                 best, length = sequence, len(tokens)
-        if best < 0:
-            return None
-        del self._idle[best]
-        return best, length
+        return (best, length) if best >= 0 else None
+
+    def take(self, prompt: TokenArray, beyond: int = 0) -> tuple[int, int] | None:
+        """The same; it leaves the idle ones."""
+        found = self.find(prompt, beyond)
+        if found is not None:
+            del self._idle[found[0]]
+        return found
 
     def drop(self) -> int | None:
         """Give up the oldest; its sequence id, or None where there is none."""

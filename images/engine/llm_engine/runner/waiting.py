@@ -1,7 +1,8 @@
 """Who waits, and for what.
 
-First come, first served, by rounds: the second answer of a request comes after the first ones of all
-others, so that who asks for a hundred does not keep out who asks for one. One exception delays nobody: a
+First come, first served, but each further answer of a request stands as if it had come some requests later,
+so that who asks for a hundred does not keep out who asks for one, and is not kept out for ever by those who
+do. One exception delays nobody: a
 request whose prompt begins with what a running request is reading at this moment waits for that to be
 computed instead of computing it a second time, and requests behind it may pass.
 """
@@ -17,6 +18,8 @@ from llm_engine.runner.prefix import common_prefix
 
 # Below this many tokens computing them again is cheaper than a turn's wait.
 WORTH_WAITING = 32
+# So many later requests pass each further answer of one.
+ROUND = 8
 
 
 class Queue:
@@ -25,6 +28,7 @@ class Queue:
     def __init__(self, limit: int) -> None:
         self.limit = limit
         self.waiting: list[Branch] = []
+        self._requests = 0
 
     def __len__(self) -> int:
         return len(self.waiting)
@@ -34,8 +38,10 @@ class Queue:
         return len(self.waiting) >= self.limit
 
     def add(self, branch: Branch) -> None:
+        self._requests += branch.index == 0
+        branch.place = self._requests + branch.index * ROUND
         at = len(self.waiting)
-        while at and self.waiting[at - 1].index > branch.index:
+        while at and self.waiting[at - 1].place > branch.place:
             at -= 1
         self.waiting.insert(at, branch)
 
@@ -53,7 +59,7 @@ class Queue:
             return False
         ours = branch.tokens[: branch.count - 1]
         for other in running:
-            if other.state is not State.READING:
+            if other.state is not State.READING or not other.gives:
                 continue
             shared = common_prefix(ours, other.tokens[: other.count])
             if shared > max(best, other.shareable):
@@ -66,7 +72,9 @@ class Queue:
         """Whether to wait for somebody who is reading the very same prompt."""
         ours = branch.tokens[: branch.count]
         for other in running:
-            if other.state is not State.READING or not branch.count == other.count > other.computed + 1:
+            if other.state is not State.READING or not other.gives or other.media:
+                continue
+            if not branch.count == other.count > other.computed + 1:
                 continue
             if branch.count > WORTH_WAITING and np.array_equal(ours, other.tokens[: other.count]):
                 branch.follows, branch.follow_upto = other, other.count - 1

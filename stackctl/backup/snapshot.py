@@ -245,7 +245,13 @@ def _copy_tree(source: Path, target: Path) -> None:
         copying.own_as(path, target / path.relative_to(source))
 
 
-def prune(config: StackConfig, keep: set[str]) -> None:
+def prune(config: StackConfig, generations: Sequence[int]) -> None:
+    """Remove what going back to none of these generations needs."""
+    keep = {f"before-{number}" for number in generations}
+    for number in generations:
+        found = of_generation(config, number, [later for later in generations if later > number])
+        if found is not None:
+            keep.add(found.name)
     folder = root(config)
     for path in folder.iterdir() if folder.is_dir() else ():
         if path.name not in keep:

@@ -45,9 +45,13 @@ class Rendered:
         return about.get("digest") == self.digest and about.get("images") == dict(self.images)
 
     def write(self, store: GenerationStore, **meta: Any) -> Generation:
-        """As a numbered generation; the one in force is returned unchanged when it says the same."""
-        current = store.current()
-        if current is not None and self.same_as(current):
-            return current
+        """As a numbered generation; one that says the same is taken again, unless it is older than the one
+        in force: numbers go up as time goes on, and what a rollback finds goes by them."""
+        last = store.current() or store.taken_down()
+        for one in reversed(store.all()):
+            if last is not None and one.number < last.number:
+                break
+            if self.same_as(one):
+                return one
         about = {"digest": self.digest, "images": dict(self.images), "services": list(self.services), **meta}
         return store.write(self.files, runtime=self.runtime, lock=self.pins, meta=about)

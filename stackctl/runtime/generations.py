@@ -2,7 +2,8 @@
 
 `generations/0007/` holds the rendered file (`compose.yaml` or `processes.yaml`), `lock.json` (image reference
 -> pinned digest or image id) and `meta.json`. A generation appears whole or not at all (written aside, then
-renamed), and is never changed. `current` and `previous` are links, swapped by rename.
+renamed), and is never changed. `current` and `previous` are links, swapped by rename; `taken-down` is what
+`current` is called after `down`, so that `up` leaves `previous` what it was.
 """
 
 from __future__ import annotations
@@ -74,7 +75,13 @@ class GenerationStore:
         return self._linked("current")
 
     def previous(self) -> Generation | None:
-        return self._linked("previous")
+        """The one that was in force before; an older stackctl could link the same one twice."""
+        previous = self._linked("previous")
+        return None if previous == self._linked("current") else previous
+
+    def taken_down(self) -> Generation | None:
+        """The one that was in force when `down` ended it; None while one is in force."""
+        return self._linked("taken-down") if self.current() is None else None
 
     def next_number(self) -> int:
         """Above every number that is taken, also by a folder that an older stackctl left half removed."""
@@ -114,18 +121,27 @@ class GenerationStore:
         return Generation(number, final)
 
     def activate(self, generation: Generation) -> None:
-        """Put `generation` in force; what was in force becomes `previous`."""
+        """Put `generation` in force; what was in force, before `down` if need be, becomes `previous`."""
         current = self.current()
-        if current and current.number == generation.number:
-            return
-        if current:
-            self._link("previous", current)
-        self._link("current", generation)
+        was = current or self.taken_down()
+        if was and was.number != generation.number:
+            self._link("previous", was)
+        if was != current or current != generation:
+            self._link("current", generation)
+        (self.root / "taken-down").unlink(missing_ok=True)
 
     def prune(self, keep: int) -> list[Generation]:
-        """Remove all but the newest `keep`; current and previous always stay."""
-        spared = {found.number for found in (self.current(), self.previous()) if found}
-        removed = [old for old in self.all()[: -keep or None] if old.number not in spared]
+        """Remove all but the newest `keep`, and the newest of each of the last `keep` sets of images: many
+        changes of the stack file do not take the version before away. What is or was in force always stays.
+        """
+        there = self.all()
+        spared = {one.number for one in (self.current(), self.previous(), self.taken_down()) if one}
+        spared |= {one.number for one in there[-keep:]}
+        images: dict[tuple[tuple[str, str], ...], int] = {}
+        for one in reversed(there):
+            images.setdefault(tuple(sorted(one.lock.items())), one.number)
+        spared |= set(list(images.values())[:keep])
+        removed = [old for old in there if old.number not in spared]
         for old in removed:
             # Out of sight in one step: a removal that is cut off never leaves half a generation.
             old.path.rename(self.root / f".old-{old.path.name}")
@@ -135,10 +151,9 @@ class GenerationStore:
 
     def forget(self) -> None:
         """Nothing is in force any more (after `down`); the generations stay for a later `up` or rollback."""
-        current = self.current()
-        if current:
-            self._link("previous", current)
-            (self.root / "current").unlink()
+        if self.current():
+            (self.root / "current").rename(self.root / "taken-down")
+            durable.sync([self.root])
 
     def _linked(self, name: str) -> Generation | None:
         try:

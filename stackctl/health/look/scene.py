@@ -53,7 +53,8 @@ class Scene:
 
     def _taken_down(self) -> bool:
         """It was up, and `stackctl down` ended that: what is away is away because somebody wanted it."""
-        return self.generation() is None and GenerationStore(self.plan.stack).previous() is not None
+        store = GenerationStore(self.plan.stack)
+        return self.generation() is None and (store.taken_down() or store.previous()) is not None
 
     def _models(self, path: str) -> list[dict[str, Any]]:
         reply = self.ask("engine", path, timeout=_TIMEOUT)

@@ -139,7 +139,7 @@ def target(context: Context, args: GenerationArgs) -> Outcome:
         raise PreflightError("there is no generation before this one", fix="stackctl generations")
     newer = [one.number for one in stack.store.all() if one.number > wanted.number]
     running = next((n for n in newer if switch.is_running(stack, switch.generation(stack, n))), None)
-    here = running or (current.number if current is not None else wanted.number)
+    here = running or (current or stack.store.taken_down() or wanted).number
     if change is not None and change.came_from == wanted.number:
         snapshot = change.snapshot if snapshots.find(stack.config, change.snapshot or "") else None
         here = change.going_to if change.switching else wanted.number

@@ -126,12 +126,7 @@ def render(context: Context, args: RenderArgs) -> Outcome:
         assert current is not None
         data = {"generation": current.number, "moved": False}
         return Outcome(True, f"generation {current.number} is the newest already", data)
-    waiting = next((one for one in reversed(stack.store.all()) if rendered.same_as(one)), None)
-    fresh = current is None or waiting is None or waiting.number < current.number
-    generation = (
-        rendered.write(stack.store, config=[str(path) for path in stack.loaded.files]) if fresh else waiting
-    )
-    assert generation is not None
+    generation = rendered.write(stack.store, config=[str(path) for path in stack.loaded.files])
     from stackctl.operations.facts import gather
 
     preflight.check(stack, rendered)
@@ -257,7 +252,7 @@ def commit(context: Context, args: GenerationArgs) -> Outcome:
     snapshots.count_in(stack.config, f"before-{generation.number}")
     underway.keep(stack, generation)
     versions.prune(stack, stack.config.upgrade.keep_generations)
-    snapshots.prune(stack.config, {f"before-{one.number}" for one in stack.store.all()})
+    snapshots.prune(stack.config, [one.number for one in stack.store.all()])
     return Outcome(True, f"generation {generation.number} is in force")
 
 
@@ -276,5 +271,5 @@ def prune(context: Context, _args: Args) -> Outcome:
     """Removes generations, images and snapshots that no rollback needs."""
     stack = _stack(context)
     removed = versions.prune(stack, stack.config.upgrade.keep_generations)
-    snapshots.prune(stack.config, {f"before-{one.number}" for one in stack.store.all()})
+    snapshots.prune(stack.config, [one.number for one in stack.store.all()])
     return Outcome(True, f"{len(removed)} old generations removed")

@@ -44,8 +44,19 @@ def test_prune_spares_what_is_wanted(tmp_path: Path) -> None:
     stack = make_stack(tmp_path)
     for name in ("before-2", "before-3"):
         snapshot.take(stack.config, name)
-    snapshot.prune(stack.config, {"before-3"})
+    snapshot.prune(stack.config, [3])
     assert [path.name for path in snapshot.root(stack.config).iterdir()] == ["before-3"]
+
+
+def test_the_copy_of_a_generation_that_can_be_gone_back_to_is_wanted(tmp_path: Path) -> None:
+    """Also when the one that took its place is gone: the stack file was changed many times since."""
+    stack = make_stack(tmp_path)
+    for name, leaving in (("before-2", 1), ("before-3", 2)):
+        snapshot.take(stack.config, name, leaving=leaving)
+        snapshot.count_in(stack.config, name)
+    snapshot.prune(stack.config, [1, 8, 9])
+    assert [path.name for path in snapshot.root(stack.config).iterdir()] == ["before-2"]
+    assert snapshot.of_generation(stack.config, 1, [8, 9]) is not None
 
 
 def test_empty_folders_links_and_what_a_cut_off_removal_leaves(tmp_path: Path) -> None:
@@ -58,7 +69,7 @@ def test_empty_folders_links_and_what_a_cut_off_removal_leaves(tmp_path: Path) -
     gone.mkdir()
     (gone / "snapshot.json").write_text("{}")
     assert snapshot.find(stack.config, ".before-1.gone") is None
-    snapshot.prune(stack.config, {"before-2"})
+    snapshot.prune(stack.config, [2])
     assert not gone.exists()
     [aside] = snapshot.restore(stack.config, taken, ["webui"])
     assert (data / "empty" / "deep").is_dir() and (data / "link").is_symlink()

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from stackctl.render import Rendered
 from stackctl.runtime.generations import Generation, GenerationStore
 
 
@@ -61,11 +62,53 @@ def test_a_removal_that_was_cut_off_is_never_seen_and_is_finished_later(store: G
     assert not (store.root / ".old-0001").exists()
 
 
-def test_forget_leaves_the_generation_for_a_later_up(store: GenerationStore) -> None:
-    first = write(store)
-    store.activate(first)
+def rendered(pin: str, text: str = "x") -> Rendered:
+    files = {"compose.yaml": f"{text} {pin}"}
+    return Rendered("t", "docker", {"services": {}}, files, {"engine": "image:1"}, {"image:1": pin})
+
+
+def test_down_and_up_leave_the_way_back(store: GenerationStore) -> None:
+    old, new = rendered("old").write(store), rendered("new").write(store)
+    store.activate(old)
+    store.activate(new)
+    for _ in range(6):
+        store.forget()
+        assert (store.current(), store.taken_down(), store.previous()) == (None, new, old)
+        store.prune(2)
+        store.activate(rendered("new").write(store))
+        assert (store.current(), store.taken_down(), store.previous()) == (new, None, old)
+    assert store.all() == [old, new], "what says the same is no new generation"
     store.forget()
-    assert store.current() is None and store.previous() == first
+    other = rendered("newer").write(store)
+    store.activate(other)
+    assert (store.current(), store.previous()) == (other, new)
+
+
+def test_one_that_is_older_than_what_was_in_force_is_written_anew(store: GenerationStore) -> None:
+    store.activate(rendered("old").write(store))
+    store.activate(rendered("new").write(store))
+    assert rendered("old").write(store).number == 3
+    assert rendered("old").write(store).number == 3, "and waits for the next try"
+    store.forget()
+    assert rendered("old").write(store).number == 3 and rendered("new").write(store).number == 2
+
+
+def test_changes_of_the_stack_file_do_not_take_the_version_before_away(store: GenerationStore) -> None:
+    for pin in ("oldest", "older", "old", "new"):
+        store.activate(rendered(pin).write(store))
+    for text in "abcdef":
+        store.activate(rendered("new", text).write(store))
+    assert [one.number for one in store.prune(keep=3)] == [1, 4, 5, 6, 7]
+    assert [one.lock["image:1"] for one in store.all()] == ["older", "old", "new", "new", "new"]
+
+
+def test_a_link_that_an_older_stackctl_left_is_no_way_back(store: GenerationStore) -> None:
+    store.activate(write(store))
+    (store.root / "previous").symlink_to("0001")
+    assert store.previous() is None
+    (store.root / "current").unlink()
+    store.activate(write(store))
+    assert store.previous() is not None
 
 
 def test_a_link_to_nowhere_is_nothing_in_force(store: GenerationStore) -> None:

@@ -120,6 +120,9 @@ def test_a_good_upgrade_is_kept_and_can_be_rolled_back(make_stack: Make) -> None
     listed = stack.stackctl("generations")
     assert "current" in listed.stdout and "previous" in listed.stdout
     stack.say("written after the upgrade")
+    assert stack.stackctl("down").returncode == 0
+    stack.up()
+    assert stack.stackctl("generations").stdout == listed.stdout, "down and up are no change of version"
     back = stack.stackctl("rollback")
     assert back.returncode == 0, back.stderr
     assert stack.running_image("engine") == first

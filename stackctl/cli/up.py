@@ -90,6 +90,7 @@ def up(
                 "changed": (before and before.number) != (current and current.number),
                 "urls": urls,
                 "token_seconds": seconds,
+                "no_token": facts.get("no_token") if said is None else None,
                 "model": facts.get("made"),
                 "said": said,
                 "run": result.run_id,
@@ -102,8 +103,8 @@ def up(
         click.echo(f"{facts['speaker']} says: {said}")
     elif seconds is not None:
         click.echo(f"a model answered with one token in {seconds:.2f} s")
-    else:
-        click.echo("no model yet: stackctl models pull NAME")
+    elif why_not := facts.get("no_token"):
+        click.echo(why_not)
     return 0
 
 

@@ -108,11 +108,15 @@ def refuse_wanted(config: StackConfig, name: str) -> None:
 
 
 def load(client: EngineClient, name: str, keep_alive: str | int = -1) -> None:
-    client.generate(name, "", keep_alive=keep_alive)
+    """An empty request of a kind that the model takes: one that embeds takes no prompt."""
+    if "completion" in client.show(name).get("capabilities", ["completion"]):
+        client.generate(name, "", keep_alive=keep_alive)
+    else:
+        client.post("/api/embed", {"model": name, "input": [], "keep_alive": keep_alive}, timeout=300)
 
 
 def unload(client: EngineClient, name: str) -> None:
-    client.generate(name, "", keep_alive=0)
+    load(client, name, keep_alive=0)
 
 
 def sync_plan(client: EngineClient, config: StackConfig, *, prune: bool) -> list[Step]:

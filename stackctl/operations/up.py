@@ -9,12 +9,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from stackctl.engine_api import EngineError
 from stackctl.errors import PreflightError, RollbackError, StackctlError, UnhealthyError
 from stackctl.operations import front, gate, lockfile, moving, preflight, underway
 from stackctl.operations.context import Stack
 from stackctl.operations.evidence import show_evidence
 from stackctl.operations.facts import gather
+from stackctl.operations.probe import Probe, one_token
 from stackctl.render import Facts, Rendered, policy, render
 from stackctl.render.proxy import KEY_SECRET
 from stackctl.render.proxy import secrets as proxy_secrets
@@ -33,7 +33,7 @@ class UpResult:
     changed: bool
     engine_version: str
     published: tuple[str, ...]
-    token_seconds: float | None  # of the one-token probe; None when there is no model yet
+    token_seconds: float | None  # of the one-token probe; None when no model could be asked
 
 
 def up(stack: Stack, *, deadline: float | None = None, wait_for_lock: float = 0.0) -> UpResult:
@@ -121,7 +121,7 @@ def switch(
     """Start `generation`, hold it to the gate, and put it in force; or show why not, and go back."""
     try:
         start(stack, generation)
-        version, published, seconds = passes_gate(stack, rendered.services, deadline)
+        version, published, token = passes_gate(stack, rendered.services, deadline)
         gate.settle(stack, rendered.services, stack.runtime.watch())
     except StackctlError as error:
         show_evidence(stack, error, rendered.services)
@@ -130,7 +130,12 @@ def switch(
     put_in_force(stack, generation)
     changed = before is None or before.number != generation.number
     return UpResult(
-        generation.number, before.number if before else None, changed, version, tuple(published), seconds
+        generation.number,
+        before.number if before else None,
+        changed,
+        version,
+        tuple(published),
+        token.seconds,
     )
 
 
@@ -152,39 +157,22 @@ def put_in_force(stack: Stack, generation: Generation) -> None:
 
 def passes_gate(
     stack: Stack, services: tuple[str, ...], deadline: float | None
-) -> tuple[str, list[str], float | None]:
+) -> tuple[str, list[str], Probe]:
     before = gate.wait_healthy(stack, services, deadline=deadline)
     published = gate.only_loopback(stack)
-    version, seconds = "", None
+    version, token = "", Probe(None)
     try:
         if "engine" in services:
             version = gate.engine_answers(stack.engine())
             verify_gpu(stack)
-            seconds = _probe(stack)
+            token = one_token(stack)
         if "proxy" in services and stack.config.services.proxy.enabled:
             key = SecretStore(stack.name).get(KEY_SECRET) if proxy_secrets(stack.config) else None
             front.proxy_answers(stack.config, key)
     except StackctlError:
         gate.look(stack, services, before)  # that it crashed is the better reason
         raise
-    return version, published, seconds
-
-
-def _probe(stack: Stack) -> float | None:
-    """One token of a model that is there: a wanted one first, and never a big one just for the probe."""
-    client = stack.engine(timeout=300)
-    try:
-        models = {str(model["name"]): int(model.get("size", 0)) for model in client.tags()}
-    except EngineError as error:
-        raise UnhealthyError(f"the engine does not list its models: {error.what}") from error
-    loaded = [str(model["name"]) for model in client.ps()]
-    wanted = [model.full_name for model in stack.config.models if model.full_name in models]
-    candidates = loaded or wanted or sorted(models, key=lambda name: models[name])
-    for name in candidates:
-        if "completion" in client.show(name).get("capabilities", ["completion"]):
-            stack.say(f"asking {name} for one token")
-            return gate.first_token(client, name)
-    return None
+    return version, published, token
 
 
 def verify_gpu(stack: Stack) -> None:

@@ -116,17 +116,17 @@ def stack_go_back(context: Context, args: GoBackArgs) -> Outcome:
     return Outcome(True, done or f"there is no generation but {failed.number} to go back to")
 
 
-@action("stack.gate", GateArgs, irreversible=False, gives=("version", "token_seconds"))
+@action("stack.gate", GateArgs, irreversible=False, gives=("version", "token_seconds", "no_token"))
 def stack_gate(context: Context, args: GateArgs) -> Outcome:
     """Waits until every service is healthy, then asks the engine for one token of a model."""
     stack = context.stack.handle
     services = tuple(switch.generation(stack, args.generation).meta["services"])
     try:
-        version, published, seconds = ups.passes_gate(stack, services, args.within)
+        version, published, token = ups.passes_gate(stack, services, args.within)
     except StackctlError as error:
         show_evidence(stack, error, services)
         raise
-    data = {"version": version, "token_seconds": seconds}
+    data = {"version": version, "token_seconds": token.seconds, "no_token": token.why_not}
     return Outcome(True, f"healthy; published: {', '.join(published) or 'nothing'}", data)
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from tests.support.engine import add_model
 from tests.support.stacks import Folder, free_port, wait_for
 
 pytestmark = pytest.mark.timeout(300)
@@ -46,6 +47,29 @@ def test_from_nothing_to_an_answer_and_back(folder: Folder) -> None:
     assert folder.run("plan", "--detailed-exitcode").code == 0
     folder.ok("down")
     assert folder.ok("status", "--json").json["services"] == []
+
+
+def test_the_token_comes_from_a_model_that_writes(
+    folder: Folder, chat_gguf: Path, embedding_gguf: Path
+) -> None:
+    """One that embeds is wanted, or loaded, or both: the one that can answer is asked all the same."""
+    store = folder.path / "models"
+    add_model(store, "embed", embedding_gguf)
+    add_model(store, "chat", chat_gguf)
+    wanted = {**local(free_port(), models_dir=str(store)), "models": ["library/embed"]}
+    folder.write(wanted)
+    for _ in range(2):
+        up = folder.ok("up", "--json")
+        assert "asking chat:latest for one token" in up.err
+        assert up.json["token_seconds"] >= 0 and up.json["no_token"] is None
+        folder.ok("models", "unload", "chat")
+        folder.ok("models", "load", "embed")
+        assert "embed:latest" in folder.ok("status").out
+    folder.ok("models", "unload", "embed")
+    wait_for(lambda: not folder.ok("status", "--json").json["models"], "it is out of memory")
+    folder.ok("models", "rm", "chat", "--yes")
+    alone = folder.ok("up")
+    assert "none here writes text (embed:latest)" in alone.out and "no model yet" not in alone.out
 
 
 def test_models_from_the_command_line(up: Folder) -> None:

@@ -7,12 +7,11 @@ import dataclasses
 import json
 import math
 import sys
-import time
 from typing import Any
 
 import click
 
-from stackctl.errors import PreflightError, StackctlError, UsageError
+from stackctl.errors import LockHeldError, PreflightError, StackctlError, UsageError
 
 FORWARDED = {"engine": "OLLAMA_HOST", "gateway": "OPENAI_BASE_URL"}
 
@@ -73,7 +72,13 @@ def up(
     found = hosts.find(host, ctx.obj["stack_file"])
     wanted_ports = _ports(ports)
     running = state.read(found.tunnel_name)
-    if running and running["pid"] and not foreground:
+    if running and running["pid"] and foreground:
+        # Said before its ports are found taken, by itself.
+        raise LockHeldError(
+            f"the tunnel '{found.name}' is up already (pid {running['pid']})",
+            fix=f"stackctl tunnel down {found.name}",
+        )
+    if running and running["pid"]:
         again = _again(found.name, services, ports, hold)
         _refuse_changes(found.name, running, wanted_ports, hold, again)
         if _same_forwards(running, services):
@@ -86,17 +91,22 @@ def up(
             f"({', '.join(f['service'] for f in running['forwards'])})",
             fix=f"stackctl tunnel down {found.name} && {again}",
         )
-    forwards, why = plan.forwards_for(found, services)
+    forwards, why = plan.forwards_for(found, services, persist=persist)
     if unknown := wanted_ports.keys() - {forward.service for forward in forwards}:
         raise UsageError(f"--port names '{unknown.pop()}', which is not forwarded")
-    forwards = plan.with_free_ports(plan.with_ports(forwards, wanted_ports), free_ports)
+    try:
+        forwards = plan.with_free_ports(plan.with_ports(forwards, wanted_ports), free_ports)
+    except PreflightError as error:
+        if foreground and persist:
+            # Whoever keeps us up is to try again: at boot, a port may be taken for a moment.
+            raise StackctlError(error.what, fix=error.fix) from None
+        raise
     spec = plan.spec_for(found, forwards, persist=persist)
     if hold is not None:
         spec = dataclasses.replace(spec, hold=hold)
     click.echo(f"connecting to {found.destination} ({why})", err=True)
     if foreground:
-        daemon.log_to_stderr()
-        daemon.run(spec, auth.terminal(), lambda document: _print_up(document, as_json))
+        daemon.in_front(spec, auth.terminal(), lambda document: _print_up(document, as_json))
         return
     _print_up(daemon.in_background(spec, auth.terminal()), as_json)
 
@@ -165,21 +175,24 @@ def _print_up(document: dict[str, Any], as_json: bool) -> None:
 @click.option("--all", "every", is_flag=True, help="All tunnels.")
 @click.pass_context
 def down(ctx: click.Context, host: str | None, every: bool) -> None:
-    """Take a tunnel down.
+    """Take a tunnel down. One that is installed as a unit comes back at the next login.
 
     \b
     Examples:
       stackctl tunnel down lab
       stackctl tunnel down --all
     """
-    from stackctl.tunnel import state
+    from stackctl.tunnel import state, unit
 
     if every == (host is not None):
         raise UsageError("say which tunnel to take down: a host, or --all", fix="stackctl tunnel down --all")
     names = state.names() if every else [_name(ctx, str(host))]
     for name in names:
         before = state.read(name)
-        if state.stop(name):
+        if unit.stop(name):
+            click.echo(f"{name}: down until the next login", err=True)
+            click.echo(f"to end it for good: stackctl tunnel uninstall {name}", err=True)
+        elif state.stop(name):
             click.echo(f"{name}: down", err=True)
         elif before is not None and before["state"] in ("died", "failed"):
             # Seen and done with: status must not complain of it for ever.
@@ -294,27 +307,20 @@ def list_(ctx: click.Context, as_json: bool) -> None:
 @click.option("-f", "--follow", is_flag=True, help="Go on as lines are written.")
 @click.pass_context
 def logs(ctx: click.Context, host: str, lines: int, follow: bool) -> None:
-    """Print what a background tunnel has logged.
+    """Print what a tunnel has logged.
 
     \b
     Examples:
       stackctl tunnel logs lab -f
     """
-    from stackctl.tunnel import state
+    from stackctl.tunnel import logfile
 
-    path = state.folder(_name(ctx, host)) / "log"
-    try:
-        file = open(path, errors="replace")  # noqa: SIM115 - closed below, and followed until then
-    except FileNotFoundError:
-        raise StackctlError(f"the tunnel '{host}' has no log", fix=f"stackctl tunnel up {host}") from None
-    with file, contextlib.suppress(KeyboardInterrupt):
-        for line in file.readlines()[-lines:]:
-            click.echo(line, nl=False)
-        while follow:
-            if line := file.readline():
-                click.echo(line, nl=False)
-            else:
-                time.sleep(0.3)
+    with contextlib.suppress(KeyboardInterrupt):
+        try:
+            for text in logfile.read(logfile.path(_name(ctx, host)), lines, follow=follow):
+                click.echo(text, nl=False)
+        except FileNotFoundError:
+            raise StackctlError(f"the tunnel '{host}' has no log", fix=f"stackctl tunnel up {host}") from None
 
 
 @tunnel.command()
@@ -407,7 +413,7 @@ def env(ctx: click.Context, host: str) -> None:
 @click.option("--print", "only_print", is_flag=True, help="Print the unit, write nothing.")
 @click.pass_context
 def install(ctx: click.Context, host: str, services: tuple[str, ...], only_print: bool) -> None:
-    """Install a systemd user unit that keeps the tunnel up.
+    """Install a systemd user unit that keeps the tunnel up, and start it (again, when it is installed).
 
     \b
     Examples:
@@ -423,8 +429,27 @@ def install(ctx: click.Context, host: str, services: tuple[str, ...], only_print
     if only_print:
         click.echo(text, nl=False)
         return
-    path = unit.install(found.tunnel_name, text)
-    click.echo(f"{path}: enabled and started", err=True)
+    path, outcome = unit.install(found.tunnel_name, text)
+    click.echo(f"{path}: enabled and started, {outcome}", err=True)
+
+
+@tunnel.command()
+@click.argument("host")
+@click.pass_context
+def uninstall(ctx: click.Context, host: str) -> None:
+    """Take an installed tunnel down, and remove its unit.
+
+    \b
+    Examples:
+      stackctl tunnel uninstall lab
+    """
+    from stackctl.tunnel import unit
+
+    name = _name(ctx, host)
+    path = unit.unit_path(name)
+    if not unit.uninstall(name):
+        raise StackctlError(f"the tunnel '{host}' is not installed: there is no {path}")
+    click.echo(f"{path}: removed", err=True)
 
 
 def _name(ctx: click.Context, host: str) -> str:

@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import json
 import logging
-import logging.handlers
 import os
 import resource
 import signal
@@ -21,7 +20,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from stackctl.errors import LockHeldError, StackctlError
-from stackctl.tunnel import state
+from stackctl.tunnel import logfile, state
 from stackctl.tunnel.auth import Ask
 from stackctl.tunnel.forwarder import Forwarder, PortTaken
 from stackctl.tunnel.ports import who_holds
@@ -112,7 +111,7 @@ def _child(spec: TunnelSpec, ask: Ask | None, writing: int) -> None:
         report({"what": what, "fix": fix, "exit_code": code})
 
     try:
-        log_to_file(spec.name)
+        _use(logfile.handler(spec.name))
 
         def ready(document: dict[str, Any]) -> None:
             os.setsid()
@@ -139,21 +138,23 @@ def _child(spec: TunnelSpec, ask: Ask | None, writing: int) -> None:
         os._exit(code)
 
 
-def log_to_file(name: str) -> None:
+def in_front(spec: TunnelSpec, ask: Ask | None, ready: Callable[[dict[str, Any]], None]) -> None:
+    """Run the tunnel in this process, which logs to stderr, and to the file that `tunnel logs` shows."""
+    file = logfile.handler(spec.name)
+    _use(logging.StreamHandler(), file)
+    try:
+        run(spec, ask, ready)
+    except StackctlError as error:
+        # On stderr it is the last word of the program anyhow.
+        file.handle(logging.LogRecord(log.name, logging.ERROR, __file__, 0, error.what, None, None))
+        raise
+
+
+def _use(*handlers: logging.Handler) -> None:
     logging.raiseExceptions = False  # a disk that is full must not speak in the middle of our own words
-    path = state.folder(name) / "log"
-    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-    handler = logging.handlers.RotatingFileHandler(path, maxBytes=1_000_000, backupCount=2)
-    _use(handler)
-
-
-def log_to_stderr() -> None:
-    _use(logging.StreamHandler())
-
-
-def _use(handler: logging.Handler) -> None:
-    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
-    log.handlers[:] = [handler]
+    for handler in handlers:
+        handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+    log.handlers[:] = handlers
     log.setLevel(logging.INFO)
     log.propagate = False
     # paramiko logs a traceback for each connection that ends; our own lines say what it means.

@@ -7,6 +7,7 @@ import logging
 from typing import Any
 
 from stackctl.hosts import remote
+from stackctl.tunnel import state
 from stackctl.tunnel.errors import AuthError, HostKeyError
 from stackctl.tunnel.hosts import Host
 
@@ -37,6 +38,18 @@ def services(host: Host) -> tuple[dict[str, int], str]:
     if found:
         return found, "as the stack there says"
     return USUAL_PORTS, f"{usual} no service of the stack there is up"
+
+
+def without_asking(host: Host) -> dict[str, int]:
+    return USUAL_PORTS | last_forwarded(host)
+
+
+def last_forwarded(host: Host) -> dict[str, int]:
+    document = state.read(host.tunnel_name) or {}
+    return {
+        forward["service"]: int(forward["remote"].rpartition(":")[2])
+        for forward in document.get("forwards", [])
+    }
 
 
 def _published(document: dict[str, Any]) -> dict[str, int]:

@@ -6,14 +6,15 @@ from dataclasses import replace
 
 from stackctl.errors import PreflightError
 from stackctl.tunnel import discover
+from stackctl.tunnel.errors import PermanentTunnelError, TunnelError
 from stackctl.tunnel.forwarder import Forward
 from stackctl.tunnel.hosts import Host, pick_services
 from stackctl.tunnel.ports import is_free, who_holds
 from stackctl.tunnel.supervisor import TunnelSpec
 
 
-def forwards_for(host: Host, wanted: tuple[str, ...]) -> tuple[tuple[Forward, ...], str]:
-    """The forwards, and how they are known."""
+def forwards_for(host: Host, wanted: tuple[str, ...], *, persist: bool) -> tuple[tuple[Forward, ...], str]:
+    """The forwards, and how they are known. A tunnel that is to persist does not wait for the host to say."""
     if host.entry.forward:
         entries = host.entry.forward
         usual = discover.USUAL_PORTS
@@ -22,7 +23,17 @@ def forwards_for(host: Host, wanted: tuple[str, ...]) -> tuple[tuple[Forward, ..
         return tuple(
             Forward(name, entries[name].local, port, entries[name].host) for name, port in chosen.items()
         ), "as configured"
-    found, why = discover.services(host)
+    try:
+        found, why = discover.services(host)
+    except PermanentTunnelError:
+        raise
+    except TunnelError as error:
+        found = discover.without_asking(host)
+        if not persist or not found.keys() >= set(wanted):
+            raise
+        if not wanted:
+            found = discover.last_forwarded(host) or found
+        why = f"as the last time, or as usual, because {error.what}"
     chosen = pick_services(found, wanted, host.name)
     return tuple(Forward(name, port, port) for name, port in chosen.items()), why
 

@@ -46,6 +46,14 @@ def test_it_runs_the_tunnel_in_front_for_ever(tmp_path: Path) -> None:
     assert "SSH_AUTH_SOCK" not in text, "the user manager knows where the agent is; we do not"
 
 
+def test_nothing_in_it_hides_who_owns_a_file(tmp_path: Path) -> None:
+    """In a user's unit each of these comes with a user namespace, where the files of root are nobody's; ssh
+    then refuses its own configuration."""
+    text = unit.render("box", (), None)
+    keys = {line.partition("=")[0] for line in text.splitlines() if not line.startswith("#")}
+    assert not {key for key in keys if key.startswith(("Private", "Protect", "ReadOnly", "Inaccessible"))}
+
+
 def test_an_entry_of_the_stack_here_is_found_from_anywhere(tmp_path: Path) -> None:
     (tmp_path / "stack.yaml").write_text("name: here\nhosts:\n  box: {ssh: me@example.org}\n")
     assert f"-f {tmp_path}/stack.yaml tunnel up box" in command_line(

@@ -125,6 +125,30 @@ def test_each_of_several_choices_is_held(client: Client) -> None:
         assert json.loads(call["function"]["arguments"])["city"] == "Rome"
 
 
+CUTS: list[dict[str, Any]] = [{"stop": ["ris"]}, {"max_tokens": 12}, {"max_tokens": 5}]
+
+
+@pytest.mark.parametrize("choice", ["auto", "required"])
+@pytest.mark.parametrize("cut", CUTS, ids=str)
+def test_half_a_call_is_none(client: Client, cut: dict[str, Any], choice: str) -> None:
+    """Its required argument is missing, or a text of it ends in the middle: no client should run that."""
+    tools = [{"type": "function", "function": function(schema("Paris"))}]
+    body = {"model": "tool", "messages": HI, "tools": tools, "tool_choice": choice, **cut}
+    (answer,) = client.post("/v1/chat/completions", body).json["choices"]
+    assert answer["finish_reason"] == ("stop" if "stop" in cut else "length")
+    assert "tool_calls" not in answer["message"]
+    assert "<tool" not in answer["message"]["content"]
+
+
+@pytest.mark.parametrize("cut", [{"stop": ["ris"]}, {"num_predict": 12}], ids=str)
+def test_half_a_call_is_none_for_ollama(client: Client, cut: dict[str, Any]) -> None:
+    tools = [{"type": "function", "function": function(schema("Paris"))}]
+    body = {"model": "tool", "messages": HI, "tools": tools, "stream": False, "options": cut}
+    answer = client.post("/api/chat", body).json
+    assert answer["done_reason"] == ("stop" if "stop" in cut else "length")
+    assert "tool_calls" not in answer["message"]
+
+
 def made(client: Client, **more: Any) -> list[dict[str, Any]]:
     tools = [{"type": "function", "function": function(schema("Paris", "Oslo"))}]
     body = {"model": "tool-twice", "messages": HI, "tools": tools, "max_tokens": 300, **more}

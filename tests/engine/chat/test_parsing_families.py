@@ -75,7 +75,17 @@ SAMPLES = [
     Sample(
         "hermes",
         '<tool_call>{"name": "get_weather", "arguments": {"city": "Par',
-        [call(city="Par")],
+        [Content('{"name": "get_weather", "arguments": {"city": "Par')],  # of half a text nothing is known
+    ),
+    Sample(
+        "hermes",
+        '<tool_call>{"name": "get_weather", "arguments": {"city": "Paris"',
+        [call(city="Paris")],
+    ),
+    Sample(
+        "hermes",
+        '<tool_call>{"name": "get_weather", "arguments": {"city": "Paris"}</tool_call>',
+        [call(city="Paris")],
     ),
     Sample(
         "hermes",
@@ -116,7 +126,31 @@ SAMPLES = [
         "<tool_call>\n<function=get_weather>\n<parameter=city>\nParis\n</parameter>\n</tool_call>",
         [call(city="Paris")],
     ),
+    Sample(
+        "qwen3-coder",
+        "<tool_call>\n<function=get_weather>\n<parameter=city>\n<a>\n</function>\n</tool_call>\n<parameter=x> rest\n"
+        "</parameter>\n</function>\n</tool_call>\n<tool_call>\n<function=get_time>\n</function>\n</tool_call>",
+        [call(city="<a>\n</function>\n</tool_call>\n<parameter=x> rest"), call("get_time", 1)],
+    ),
+    Sample(
+        "qwen3-coder",
+        '<function=get_weather>{"city": "</function>"}</function></tool_call>ok',
+        [call(city="</function>"), Content("ok")],
+    ),
+    Sample(
+        "qwen3-coder",
+        "<tool_call>\n<function=get_weather>\n<parameter=city>\nhalf of it",
+        [Content("\n\n\nhalf of it")],
+    ),
     # GLM
+    Sample(
+        "glm",
+        "<tool_call>get_weather\n<arg_key>city</arg_key>\n<arg_value>a</tool_call>b<arg_key></arg_value>\n</tool_call>",
+        [call(city="a</tool_call>b<arg_key>")],
+    ),
+    Sample(
+        "glm", "<tool_call>get_weather<arg_key>city</arg_key><arg_value>Par", [Content("get_weathercityPar")]
+    ),
     Sample(
         "glm",
         "<think>x</think>\n<tool_call>get_weather\n<arg_key>city</arg_key>\n<arg_value>Paris</arg_value>\n"
@@ -249,6 +283,12 @@ SAMPLES = [
         [call(city="Paris")],
     ),
     Sample(
+        "minimax",
+        '<minimax:tool_call>\n<invoke name="get_weather">\n<parameter name="city">a</invoke></minimax:tool_call>'
+        '<parameter name="x"></parameter>\n</invoke>\n<invoke name="get_time">\n</invoke>\n</minimax:tool_call>',
+        [call(city='a</invoke></minimax:tool_call><parameter name="x">'), call("get_time", 1)],
+    ),
+    Sample(
         "seed-oss",
         "<seed:think>a</seed:think><seed:tool_call>\n<function=get_weather>\n<parameter=city>Paris</parameter>\n"
         "</function>\n</seed:tool_call>",
@@ -277,6 +317,26 @@ SAMPLES = [
         "minicpm",
         '<function name="get_weather"><param name="city"><![CDATA[a<b]]></param><param name="days">2</param></function>',
         [call(city="a<b", days=2)],
+    ),
+    Sample(
+        "minicpm",
+        '<function name="get_weather"><param name="city">a</function>b<![CDATA[</param>]]>c</param></function>',
+        [call(city="a</function>b</param>c")],
+    ),
+    Sample(
+        "deepseek",
+        '<｜tool▁call▁begin｜>get_weather<｜tool▁sep｜>{"city": "```<｜tool▁call▁end｜>"}<｜tool▁call▁end｜>',
+        [call(city="```<｜tool▁call▁end｜>")],
+    ),
+    Sample(
+        "gemma4",
+        '<|tool_call>call:get_weather{city:<|"|>a<tool_call|>b<|"|>}<tool_call|>',
+        [call(city="a<tool_call|>b")],
+    ),
+    Sample(
+        "lfm2",
+        "<|tool_call_start|>[get_weather(city='it\"s', tags=[])]<|tool_call_end|>Done",
+        [call(city='it"s', tags=[]), Content("Done")],
     ),
     # No family
     Sample("generic", '```json\n{"name": "get_weather", "arguments": {"city": "P"}}\n```', [call(city="P")]),

@@ -44,9 +44,13 @@ def content(events: list[Event]) -> str:
     return "".join(event.text for event in events if isinstance(event, Content))
 
 
-def outside(text: str) -> str:
-    """`text` without the arguments in which a sample has a tag of its own."""
-    return text.replace("a</tool_call>b", "").replace("a<b", "")
+def outside(sample: Sample, text: str) -> str:
+    """`text` without the arguments of the sample's calls, which may hold anything."""
+    for event in sample.events:
+        values = event.arguments.values() if isinstance(event, ToolCall) else ()
+        for value in values:
+            text = text.replace(json.dumps(value, ensure_ascii=False), "")
+    return text
 
 
 @pytest.mark.parametrize("tools", [TOOLS, ()], ids=["in force", "none"])
@@ -55,9 +59,49 @@ def test_an_answer_that_ends_anywhere_shows_no_tag(sample: Sample, tools: tuple[
     family = BY_NAME[sample.family]
     tags = [tag for tag in (*family.opens, *family.closes, *family.noise) if "```" not in tag]
     for end in range(1, len(sample.text) + 1):
-        shown = outside(content(read(sample, tools, sample.text[:end])))
+        shown = outside(sample, content(read(sample, tools, sample.text[:end])))
         assert not any(tag in shown for tag in tags), (sample.text[:end], shown)
         assert not MARK.search(shown), (sample.text[:end], shown)
+
+
+@pytest.mark.parametrize("sample", CALLS, ids=IDS)
+def test_an_answer_that_was_cut_makes_no_call_of_half_of_one(sample: Sample) -> None:
+    """At a limit or a text of the client's, the calls are the whole ones, with all their arguments."""
+    made = [event for event in sample.events if isinstance(event, ToolCall)]
+    family = BY_NAME[sample.family]
+    tags = [tag for tag in (*family.opens, *family.closes, *family.noise) if "```" not in tag]
+    for end in range(1, len(sample.text)):
+        parser = parser_for(family, TOOLS, thinks=sample.thinks, prompt_tail=sample.prompt_tail)
+        found = joined([*parser.feed(sample.text[:end]), *parser.finish(cut=True)])
+        calls = [event for event in found if isinstance(event, ToolCall)]
+        assert calls == made[: len(calls)], sample.text[:end]
+        shown = outside(sample, content(found))
+        assert not any(tag in shown for tag in tags) and not MARK.search(shown), (sample.text[:end], shown)
+
+
+HALVES = {
+    "qwen3-coder": "<tool_call>\n<function=write>\n<parameter=content>\nhalf of it",
+    "hermes": '<tool_call>\n{"name":"write","arguments":{"content":"half of it',
+    "llama3": '{"name":"write","parameters":{"content":"half of it',
+    "mistral": '[TOOL_CALLS][{"name":"write","arguments":{"content":"half of it',
+    "mistral-args": '[TOOL_CALLS]write[ARGS]{"content":"half of it',
+    "glm": "<tool_call>write<arg_key>content</arg_key><arg_value>half of it",
+    "minimax": '<minimax:tool_call><invoke name="write"><parameter name="content">half of it',
+    "minicpm": '<function name="write"><param name="content">half of it',
+    "gemma4": '<|tool_call>call:write{content:<|"|>half of it',
+    "deepseek": '<｜tool▁call▁begin｜>write<｜tool▁sep｜>{"content":"half of it',
+    "harmony": '<|channel|>commentary to=functions.write <|constrain|>json<|message|>{"content":"half of it',
+    "lfm2": '<|tool_call_start|>[write(content="half of it',
+}
+
+
+@pytest.mark.parametrize("cut", [True, False], ids=["cut", "ended"])
+@pytest.mark.parametrize("name", HALVES)
+def test_half_a_text_is_never_an_argument(name: str, cut: bool) -> None:
+    parser = parser_for(BY_NAME[name], [Tool("write")], thinks=False)
+    found = joined([*parser.feed(HALVES[name]), *parser.finish(cut=cut)])
+    assert not any(isinstance(event, ToolCall) for event in found)
+    assert "half of it" in content(found)
 
 
 @pytest.mark.parametrize("sample", CALLS, ids=IDS)

@@ -35,8 +35,9 @@ class Reader:
             self.thinking_tokens += max(len(tokens.logprobs), len(tokens.ids), 1)
         return delta
 
-    def finish(self) -> Delta | None:
-        return self._delta(self.parser.finish(), ())
+    def finish(self, *, cut: bool) -> Delta | None:
+        """`cut`: the model did not end of itself, so that a call which it had begun is none."""
+        return self._delta(self.parser.finish(cut=cut), ())
 
     def _delta(
         self, events: Sequence[Content | Thinking | ToolCall], logprobs: Sequence[TokenLogprob]

@@ -162,12 +162,17 @@ class _Run:
             return ApiError(503, "the server is shutting down", code="shutting_down")
         return await self.call.engine.failure(event.kind, event.text, self.lease.runner)
 
+    def _client_stops(self) -> Sequence[str]:
+        """The texts at which the client ends an answer; at those of the model's own a call may end."""
+        given = self.turn.options.get("stop") or ()
+        return (*self.turn.stops, *([given] if isinstance(given, str) else given))
+
     def _finish(self, reader: Reader, done: Done) -> list[Piece]:
         usage = replace(done.usage, completion_tokens=0) if self.silent else done.usage
         pieces: list[Piece] = []
-        if not self.silent and (delta := reader.finish()):
-            pieces.append(replace(delta, index=done.index))
         cut = self.silent or done.reason in ("length", "deadline")
+        if not self.silent and (delta := reader.finish(cut=cut or done.stop_string in self._client_stops())):
+            pieces.append(replace(delta, index=done.index))
         pieces.append(
             End(
                 index=done.index,

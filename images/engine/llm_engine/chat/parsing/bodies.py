@@ -6,25 +6,13 @@ import ast
 import contextlib
 import json
 import re
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
 from typing import Any
 
 from llm_engine.chat.messages import Tool
 from llm_engine.chat.parsing import repair
-
-
-@dataclass(frozen=True, slots=True)
-class Made:
-    """A call as the model wrote it."""
-
-    name: str
-    arguments: Mapping[str, Any] = field(default_factory=dict)
-    id: str = ""
-
-
-# None: this text is not a call (yet).
-Body = Callable[[str, Sequence[Tool]], list[Made] | None]
+from llm_engine.chat.parsing.pairs import glm_body, xml_body
+from llm_engine.chat.parsing.values import Made, arguments_of
 
 _NAMES = ("name", "tool_name", "function_name", "function", "tool")
 _ARGUMENTS = ("arguments", "parameters", "args", "input", "tool_arguments")
@@ -57,7 +45,7 @@ def from_json(value: Any, tools: Sequence[Tool], *, known_only: bool = False) ->
     given = next((value[key] for key in _ARGUMENTS if key in value), None)
     if known_only and given is None and _required(name, tools):
         return None
-    arguments = _arguments(given)
+    arguments = arguments_of(given)
     if arguments is None:
         return None
     call_id = value.get("id", value.get("tool_call_id", ""))
@@ -67,18 +55,6 @@ def from_json(value: Any, tools: Sequence[Tool], *, known_only: bool = False) ->
 def _required(name: str, tools: Sequence[Tool]) -> bool:
     schema = next((tool.parameters for tool in tools if tool.name == name), None) or {}
     return bool(schema.get("required"))
-
-
-def _arguments(value: Any) -> dict[str, Any] | None:
-    """A mapping, JSON text of one, or nothing."""
-    if isinstance(value, str):
-        try:
-            value = repair.loads(value) if value.strip() else {}
-        except ValueError:
-            return None
-    if value is None:
-        return {}
-    return value if isinstance(value, dict) else None
 
 
 def json_body(text: str, tools: Sequence[Tool]) -> list[Made] | None:
@@ -92,108 +68,22 @@ def _several(text: str, tools: Sequence[Tool]) -> list[Made] | None:
     """Several JSON values in a row, as some models put into one pair of tags."""
     calls: list[Made] = []
     at = 0
-    decoder = json.JSONDecoder(strict=False)
     while at < len(text):
         if text[at] in " \t\r\n,;":
             at += 1
             continue
+        end = repair.JsonSpan().feed(text, at)
+        if end is None:
+            return None
         try:
-            value, at = decoder.raw_decode(text, at)
-        except (ValueError, RecursionError):
+            value, at = repair.loads(text[at:end]), end
+        except ValueError:
             return None
         found = from_json(value, tools)
         if found is None:
             return None
         calls += found
     return calls or None
-
-
-def schema_of(name: str, tools: Sequence[Tool]) -> Mapping[str, Any]:
-    schema = next((tool.parameters for tool in tools if tool.name == name), None) or {}
-    properties = schema.get("properties")
-    return properties if isinstance(properties, Mapping) else {}
-
-
-def coerce(text: str, schema: Any) -> Any:
-    """A value that was written as text, as its schema wants it: a string stays text, all else is JSON if it
-    can be.
-    """
-    kinds = schema.get("type") if isinstance(schema, Mapping) else None
-    wanted = set(kinds if isinstance(kinds, list) else [kinds] if isinstance(kinds, str) else [])
-    if wanted == {"string"}:
-        return text
-    try:
-        value = repair.loads(text)
-    except ValueError:
-        word = text.strip().lower()
-        if "boolean" in wanted and word in ("true", "false"):
-            return word == "true"
-        return text
-    if "string" in wanted and not isinstance(value, dict | list) and not _matches(value, wanted):
-        return text
-    return value
-
-
-def _matches(value: Any, wanted: set[str]) -> bool:
-    if value is None:
-        return "null" in wanted
-    if isinstance(value, bool):
-        return "boolean" in wanted
-    if isinstance(value, int | float):
-        return bool(wanted & {"number", "integer"})
-    return False
-
-
-_FUNCTION = re.compile(r"<function=([^>\n]+)>(.*?)(?:</function>|\Z)", re.DOTALL)
-_PARAMETER = re.compile(r"<parameter=([^>\n]+)>\n?(.*?)\n?(?:</parameter>|(?=<parameter=)|\Z)", re.DOTALL)
-
-
-def xml_body(text: str, tools: Sequence[Tool]) -> list[Made] | None:
-    """`<function=name><parameter=key>value</parameter></function>`; JSON may stand for the parameters."""
-    calls = []
-    for name, inside in _FUNCTION.findall(text):
-        if inside.lstrip().startswith("{"):
-            arguments = _arguments(inside)
-            if arguments is None:
-                return None
-        else:
-            known = schema_of(name.strip(), tools)
-            pairs = _PARAMETER.findall(inside)
-            arguments = {key.strip(): coerce(value, known.get(key.strip())) for key, value in pairs}
-        calls.append(Made(name.strip(), arguments))
-    return calls or None
-
-
-_INVOKE = re.compile(r"<(?:｜DSML｜)?invoke name=\"([^\"]+)\">(.*?)</(?:｜DSML｜)?invoke>", re.DOTALL)
-_NAMED = re.compile(
-    r"<(?:｜DSML｜)?parameter name=\"([^\"]+)\"(?: string=\"(true|false)\")?>(.*?)</(?:｜DSML｜)?parameter>",
-    re.DOTALL,
-)
-
-
-def invoke_body(text: str, tools: Sequence[Tool]) -> list[Made] | None:
-    """`<invoke name="f"><parameter name="k">value</parameter></invoke>`, plain or with DeepSeek's prefix."""
-    calls = []
-    for name, inside in _INVOKE.findall(text):
-        known = schema_of(name, tools)
-        arguments: dict[str, Any] = {}
-        for key, is_text, value in _NAMED.findall(inside):
-            arguments[key] = value if is_text == "true" else coerce(value, known.get(key))
-        calls.append(Made(name, arguments))
-    return calls or None
-
-
-_ARG = re.compile(r"<arg_key>(.*?)</arg_key>\s*<arg_value>(.*?)</arg_value>", re.DOTALL)
-
-
-def glm_body(text: str, tools: Sequence[Tool]) -> list[Made] | None:
-    """`name` and then pairs of `<arg_key>` and `<arg_value>`."""
-    name = text.partition("<arg_key>")[0].strip()
-    if not name or any(c in name for c in "{}<>\n "):
-        return None
-    known = schema_of(name, tools)
-    arguments = {key.strip(): coerce(value, known.get(key.strip())) for key, value in _ARG.findall(text)}
-    return [Made(name, arguments)]
 
 
 def tool_call_body(text: str, tools: Sequence[Tool]) -> list[Made] | None:
@@ -207,9 +97,6 @@ def tool_call_body(text: str, tools: Sequence[Tool]) -> list[Made] | None:
     return glm_body(inside, tools) if known else None
 
 
-_FENCE = re.compile(r"```(?:json)?\s*(.*?)\s*```\s*\Z", re.DOTALL)
-
-
 def deepseek_body(text: str, tools: Sequence[Tool]) -> list[Made] | None:
     """`function<sep>name` with fenced JSON (R1, V3), or `name<sep>{...}` (V3.1)."""
     before, separator, after = text.partition("<｜tool▁sep｜>")
@@ -218,15 +105,17 @@ def deepseek_body(text: str, tools: Sequence[Tool]) -> list[Made] | None:
     name, rest = before.strip(), after
     if name == "function":
         name, _, rest = after.partition("\n")
-    fenced = _FENCE.search(rest)
-    arguments = _arguments(fenced[1] if fenced else rest)
+    rest = rest.strip()
+    if rest.startswith("```"):
+        rest = rest.removeprefix("```").removeprefix("json").removesuffix("```")
+    arguments = arguments_of(rest)
     return None if arguments is None else [Made(name.strip(), arguments)]
 
 
 def kimi_body(text: str, tools: Sequence[Tool]) -> list[Made] | None:
     """`functions.name:0<|tool_call_argument_begin|>{...}`."""
     call_id, _, rest = text.partition("<|tool_call_argument_begin|>")
-    arguments = _arguments(rest)
+    arguments = arguments_of(rest)
     name = call_id.strip().removeprefix("functions.").rpartition(":")
     return None if arguments is None else [Made(name[0] or name[2], arguments, call_id.strip())]
 
@@ -241,7 +130,7 @@ def gemma_body(text: str, tools: Sequence[Tool]) -> list[Made] | None:
     if found is None:
         return None
     with contextlib.suppress(ValueError):
-        plain = json.loads(found[2])
+        plain = repair.strict(found[2])
         if isinstance(plain, dict):
             return [Made(found[1], plain)]
     quote = "<escape>" if "<escape>" in text else '<|"|>'
@@ -275,7 +164,7 @@ def python_body(text: str, tools: Sequence[Tool]) -> list[Made] | None:
                 return None
             try:
                 arguments = {str(k.arg): _python_value(k.value) for k in node.keywords if k.arg}
-            except ValueError:
+            except (ValueError, TypeError, RecursionError):
                 return None
             calls.append(Made(ast.unparse(node.func), arguments))
     return calls or None
@@ -293,7 +182,7 @@ def _python_value(node: ast.expr) -> Any:
         keys = [_python_value(key) if key else "" for key in node.keys]
         return {str(k): _python_value(v) for k, v in zip(keys, node.values, strict=True)}
     value = ast.literal_eval(node)
-    json.dumps(value)
+    json.dumps(value, allow_nan=False)  # only what JSON can say
     return value
 
 
@@ -303,7 +192,7 @@ def named_body(text: str, tools: Sequence[Tool]) -> list[Made] | None:
         return json_body(text, tools)
     header, _, rest = text.partition("{")
     name, _, call_id = header.replace("[ARGS]", "").partition("[CALL_ID]")
-    arguments = _arguments("{" + rest)
+    arguments = arguments_of("{" + rest)
     return None if arguments is None else [Made(name.strip(), arguments, call_id.strip())]
 
 
@@ -311,23 +200,5 @@ def solar_body(text: str, tools: Sequence[Tool]) -> list[Made] | None:
     """`id<|tool_call:name|>name<|tool_call:args|>{...}`."""
     call_id, _, rest = text.partition("<|tool_call:name|>")
     name, _, given = rest.partition("<|tool_call:args|>")
-    arguments = _arguments(given)
+    arguments = arguments_of(given)
     return [Made(name.strip(), arguments, call_id.strip())] if name and arguments is not None else None
-
-
-_PARAM = re.compile(r"<param name=\"([^\"]+)\">(?:<!\[CDATA\[(.*?)\]\]>|(.*?))</param>", re.DOTALL)
-
-
-def param_body(text: str, tools: Sequence[Tool]) -> list[Made] | None:
-    """What follows `<function name="`: `name"><param name="key">value</param>`."""
-    name, separator, inside = text.partition('">')
-    if not separator:
-        return None
-    known = schema_of(name, tools)
-    arguments = {key: coerce(cdata or plain, known.get(key)) for key, cdata, plain in _PARAM.findall(inside)}
-    return [Made(name, arguments)]
-
-
-def function_body(text: str, tools: Sequence[Tool]) -> list[Made] | None:
-    """What follows `<function=`: `name>{...}` or `name>` and parameters."""
-    return xml_body(f"<function={text}</function>", tools)

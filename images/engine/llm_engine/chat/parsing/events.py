@@ -33,12 +33,14 @@ Event = Content | Thinking | ToolCall
 class StreamParser(Protocol):
     """Fed with the answer as it grows. The events do not depend on where the text was cut.
 
-    `feed` returns what is certain so far; `finish` the rest, when the model has stopped.
+    `feed` returns what is certain so far; `finish` the rest, when the model has stopped. `cut`: it did not
+    stop of itself, but at a limit or a text of the client's. A call that it had not finished is then none:
+    half a file must not be written, nor half a command run.
     """
 
     def feed(self, text: str) -> list[Event]: ...
 
-    def finish(self) -> list[Event]: ...
+    def finish(self, *, cut: bool = False) -> list[Event]: ...
 
 
 def joined(events: list[Event]) -> list[Event]:

@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from llm_engine.chat.parsing import bodies, forms
-from llm_engine.chat.parsing.bodies import Body
+from llm_engine.chat.parsing import bodies, forms, pairs
 from llm_engine.chat.parsing.forms import Form
+from llm_engine.chat.parsing.values import Body
 
 THINK = ("<think>", "</think>")
 
@@ -128,7 +128,7 @@ FAMILIES: tuple[Family, ...] = (
         marks=[("｜DSML｜",), ("dsml_token",)],
         opens=("<｜DSML｜function_calls>", "<｜DSML｜tool_calls>"),
         closes=("</｜DSML｜function_calls>", "</｜DSML｜tool_calls>"),
-        body=bodies.invoke_body,
+        body=pairs.invoke_body,
         noise=("<｜end▁of▁sentence｜>",),
         special=True,
     ),
@@ -197,7 +197,7 @@ FAMILIES: tuple[Family, ...] = (
         marks=[("<minimax:tool_call>",)],
         opens=("<minimax:tool_call>",),
         closes=("</minimax:tool_call>",),
-        body=bodies.invoke_body,
+        body=pairs.invoke_body,
         special=True,
     ),
     Family(
@@ -206,7 +206,7 @@ FAMILIES: tuple[Family, ...] = (
         thinking=("<seed:think>", "</seed:think>"),
         opens=("<seed:tool_call>",),
         closes=("</seed:tool_call>",),
-        body=bodies.xml_body,
+        body=pairs.xml_body,
         form=forms.SEED_OSS,
         special=True,
         always=True,
@@ -254,7 +254,7 @@ FAMILIES: tuple[Family, ...] = (
         marks=[('<function name="', "<param name=")],
         opens=('<function name="',),
         closes=("</function>",),
-        body=bodies.param_body,
+        body=pairs.param_body,
     ),
     Family(
         "granite",
@@ -271,7 +271,7 @@ FAMILIES: tuple[Family, ...] = (
         opens=("<tool_call>", "<function="),
         closes=("</tool_call>",),
         body=bodies.tool_call_body,
-        bodies_by_tag={"<function=": (("</function>",), bodies.function_body)},
+        bodies_by_tag={"<function=": (("</function>",), pairs.function_body)},
         form=forms.QWEN_CODER,
         noise=("</tool_call>",),
     ),
@@ -281,7 +281,7 @@ FAMILIES: tuple[Family, ...] = (
         parsers=("glm-4.7", "laguna", "poolside-v1"),
         opens=("<tool_call>",),
         closes=("</tool_call>",),
-        body=lambda text, tools: bodies.tool_call_body(text, tools) or bodies.glm_body(text, tools),
+        body=lambda text, tools: bodies.tool_call_body(text, tools) or pairs.glm_body(text, tools),
         special=True,
         always=True,
     ),
@@ -309,7 +309,7 @@ FAMILIES: tuple[Family, ...] = (
         opens=("<function=",),
         closes=("</function>",),
         form=forms.FUNCTIONARY,
-        body=bodies.function_body,
+        body=pairs.function_body,
     ),
     Family(
         "llama3",

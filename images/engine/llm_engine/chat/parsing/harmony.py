@@ -10,10 +10,10 @@ from collections.abc import Sequence
 
 from llm_engine.chat.messages import Tool
 from llm_engine.chat.parsing import repair
-from llm_engine.chat.parsing.bodies import Made
 from llm_engine.chat.parsing.events import Content, Event, Thinking, ToolCall, joined
 from llm_engine.chat.parsing.leftovers import as_text
 from llm_engine.chat.parsing.tags import earliest, held
+from llm_engine.chat.parsing.values import Made
 
 START, CHANNEL, MESSAGE, CONSTRAIN = "<|start|>", "<|channel|>", "<|message|>", "<|constrain|>"
 _ENDS = ("<|end|>", "<|return|>", "<|call|>", START)
@@ -45,7 +45,7 @@ class HarmonyParser:
             pass
         return joined(events)
 
-    def finish(self) -> list[Event]:
+    def finish(self, *, cut: bool = False) -> list[Event]:
         events: list[Event] = []
         rest, self._buffer = self._buffer, ""
         if self._body is None:
@@ -54,7 +54,7 @@ class HarmonyParser:
                 self._say(rest, events)
         else:
             self._say(rest, events)
-            self._end(events)
+            self._end(events, cut=cut)
         return joined(events)
 
     @staticmethod
@@ -117,14 +117,14 @@ class HarmonyParser:
         else:
             events.append(Content(text))
 
-    def _end(self, events: list[Event]) -> None:
+    def _end(self, events: list[Event], *, cut: bool = False) -> None:
         if not self._recipient:
             return
         name, self._recipient = self._recipient.removeprefix("functions."), ""
         text, self._arguments = self._arguments, ""
         try:
-            arguments = repair.loads(text) if text.strip() else {}
-        except ValueError:
+            arguments = (repair.strict if cut else repair.loads)(text if cut or text.strip() else "{}")
+        except (ValueError, RecursionError):
             arguments = None
         if not isinstance(arguments, dict):
             events.append(Content(text))

@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Sequence
 
-from llm_engine.chat.parsing.bodies import Made
+from llm_engine.chat.parsing.tags import whole_tags
+from llm_engine.chat.parsing.values import Made
 
 # The tags that stand inside a call, in any family; the last one may be cut off.
 _INNER = re.compile(
@@ -22,9 +24,12 @@ _INNER = re.compile(
 )
 
 
-def untagged(text: str) -> str:
-    """The inside of what was no call."""
-    return _INNER.sub("", text)
+def untagged(text: str, tags: Sequence[str]) -> str:
+    """The inside of what was no call; the family's `tags` may stand in a value of it that never ended."""
+    text = _INNER.sub("", text)
+    for tag in tags:
+        text = text.replace(tag, "")
+    return whole_tags(text, tags)
 
 
 def as_text(made: Made) -> str:

@@ -8,8 +8,10 @@ from typing import Protocol
 
 from llm_engine.chat.messages import Tool
 from llm_engine.chat.parsing import repair
-from llm_engine.chat.parsing.bodies import Body, Made, from_json
+from llm_engine.chat.parsing.bodies import from_json
+from llm_engine.chat.parsing.callend import CallEnd
 from llm_engine.chat.parsing.tags import earliest
+from llm_engine.chat.parsing.values import Body, Made
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,7 +26,7 @@ class Read:
 class Reader(Protocol):
     def feed(self, text: str) -> Read | None: ...
 
-    def finish(self) -> Read: ...
+    def finish(self, *, cut: bool) -> Read: ...
 
 
 class TaggedReader:
@@ -33,44 +35,29 @@ class TaggedReader:
     def __init__(self, closes: Sequence[str], body: Body, tools: Sequence[Tool]) -> None:
         self._closes, self._body, self._tools = closes, body, tools
         self._text = ""
-        self._from = 0
+        self._end = CallEnd(closes)
 
     def feed(self, text: str) -> Read | None:
         self._text += text
-        longest = max(map(len, self._closes))
-        while found := earliest(self._text, self._closes, self._from):
-            at, tag = found
-            inside, rest = self._text[:at], self._text[at + len(tag) :]
-            if _unfinished(inside):
-                self._from = at + len(tag)
-                continue
-            calls = self._body(inside, self._tools)
-            return Read(calls or (), "" if calls else inside, rest)
-        self._from = max(self._from, len(self._text) - longest + 1)
-        return None
+        found = self._end.find(self._text)
+        return None if found is None else self._read(*found)
 
-    def finish(self) -> Read:
-        found = earliest(self._text, self._closes)
-        if found and any(mark in self._text[found[0] + len(found[1]) :] for mark in _IN_ARGUMENT):
-            found = None  # it stood inside an argument
-        end = found[0] if found else len(self._text)
-        rest = self._text[end + len(found[1]) :] if found else ""
-        inside = self._text[:end]
+    def _read(self, at: int, tag: str) -> Read:
+        inside, rest = self._text[:at], self._text[at + len(tag) :]
         calls = self._body(inside, self._tools)
         return Read(calls or (), "" if calls else inside, rest)
 
+    def finish(self, *, cut: bool) -> Read:
+        end = self._end
+        if end.in_value or (cut and not (end.closed and not end.pairs)):
+            return Read((), self._text, "")
+        # In a text whose quotes do not match, the tag that was taken for a part of it is the end.
+        found = earliest(self._text, self._closes) if end.in_string else None
+        return self._read(*(found or (len(self._text), "")))
 
-_IN_ARGUMENT = ("</parameter>", "</function>")
 
-
-def _unfinished(text: str) -> bool:
-    """Whether a closing tag after `text` stands inside an argument: in a JSON string, or in a parameter."""
-    if "<function=" in text and "</function>" not in text:
-        return True
-    if not text.lstrip().startswith(("{", "[")):
-        return False
-    span = repair.JsonSpan()
-    return span.feed(text) is None and span.in_string
+MOST_HEAD = 400
+"""What stands before a call's JSON is no longer than this; else it is no call."""
 
 
 class ValueReader:
@@ -85,10 +72,10 @@ class ValueReader:
     def feed(self, text: str) -> Read | None:
         self._text += text
         if self._from is None:
-            plain = self._text.replace("[ARGS]", "\0" * 6).replace("[CALL_ID]", "\0" * 9)
-            starts = [at for at in (plain.find("{"), self._list_start(plain)) if at >= 0]
+            head = self._text[:MOST_HEAD]
+            starts = [at for at in (head.find("{"), self._list_start(head)) if at >= 0]
             if not starts:
-                return None
+                return Read((), head, self._text[MOST_HEAD:]) if len(self._text) > MOST_HEAD else None
             self._from = min(starts)
         end = self._span.feed(self._text, self._from)
         self._from = len(self._text)
@@ -104,8 +91,8 @@ class ValueReader:
         lead = len(text) - len(text.lstrip())
         return lead if text[lead : lead + 1] == "[" else -1
 
-    def finish(self) -> Read:
-        calls = self._body(self._text, self._tools) if self._from is not None else None
+    def finish(self, *, cut: bool) -> Read:
+        calls = self._body(self._text, self._tools) if self._from is not None and not cut else None
         return Read(calls or (), "" if calls else self._text, "")
 
 
@@ -120,6 +107,7 @@ class BareReader:
         self._text = ""
         self._calls: list[Made] = []
         self._done = 0  # up to here the text has become calls
+        self._looked = 0  # up to here there are blanks behind them
         self._span: repair.JsonSpan | None = None
         self._begun = 0
         self._from = 0
@@ -152,9 +140,10 @@ class BareReader:
 
     def _start(self) -> int | None:
         """Where the next value begins; None: not known yet; negative: there is none."""
-        at = self._done
+        at = max(self._done, self._looked)
         while at < len(self._text) and self._text[at] in " \t\r\n;,":
             at += 1
+        self._looked = at
         rest = self._text[at:]
         if any(fence.startswith(rest) for fence in _FENCES):
             return None
@@ -185,8 +174,8 @@ class BareReader:
             return Read((), rest, "")
         return Read(self._calls, "", "" if rest.strip(" \t\r\n;,`") == "" else rest)
 
-    def finish(self) -> Read:
-        start = self._start()
+    def finish(self, *, cut: bool) -> Read:
+        start = None if cut else self._start()
         if start is not None and start >= 0:
             self._take(self._text[start:], len(self._text))
         return self._end()

@@ -1,15 +1,21 @@
-"""JSON as models write it: mostly right, sometimes cut off, with raw line breaks or with Python's words in
-it.
+"""JSON as models write it: mostly right, sometimes without its last brackets, with raw line breaks or with
+Python's words in it. A text that was cut off is not mended: its other half is not known.
 """
 
 from __future__ import annotations
 
 import ast
 import json
+import math
+import re
 from typing import Any
 
 # Python's parser needs far more memory and stack than the JSON reader.
 MAX_LITERAL, MAX_BRACKETS = 100_000, 200
+
+
+_OUTSIDE = re.compile(r'["{}\[\]]')
+_INSIDE = re.compile(r'["\\]')
 
 
 class JsonSpan:
@@ -24,35 +30,37 @@ class JsonSpan:
 
     def feed(self, text: str, start: int = 0) -> int | None:
         """The position after the value's last character, or None while it is open."""
-        for at in range(start, len(text)):
-            char = text[at]
+        at = start + 1 if self._escaped and start < len(text) else start
+        self._escaped = self._escaped and start >= len(text)
+        while found := (_INSIDE if self.in_string else _OUTSIDE).search(text, at):
+            char, at = found[0], found.end()
             if self.in_string:
-                if self._escaped:
-                    self._escaped = False
-                elif char == "\\":
-                    self._escaped = True
-                elif char == '"':
+                if char == '"':
                     self.in_string = False
+                elif at < len(text):
+                    at += 1
+                else:
+                    self._escaped = True
             elif char == '"':
                 self.in_string = True
             elif char in "{[":
                 self._closers.append("}" if char == "{" else "]")
-            elif char in "}]" and self._closers:
+            elif self._closers:
                 self._closers.pop()
                 if not self._closers:
-                    return at + 1
+                    return at
         return None
 
     @property
     def missing(self) -> str:
-        """What would close the value."""
-        return ('"' if self.in_string else "") + "".join(reversed(self._closers))
+        """The brackets that would close the value."""
+        return "".join(reversed(self._closers))
 
 
 def loads(text: str) -> Any:
     """The value of `text`, mended if need be; ValueError when it cannot be."""
     text = text.strip()
-    for attempt in (_strict, _lenient, _closed, _python):
+    for attempt in (strict, _lenient, _closed, _python):
         try:
             return attempt(text)
         except (ValueError, SyntaxError, RecursionError, MemoryError, TypeError):
@@ -64,13 +72,21 @@ def _constant(name: str) -> Any:
     raise ValueError(f"{name} is not JSON")
 
 
-def _strict(text: str) -> Any:
-    return json.loads(text, parse_constant=_constant)
+def _float(text: str) -> float:
+    value = float(text)
+    if math.isinf(value):
+        raise ValueError(f"{text} is more than a number holds")
+    return value
+
+
+def strict(text: str) -> Any:
+    """JSON and nothing else."""
+    return json.loads(text, parse_constant=_constant, parse_float=_float)
 
 
 def _lenient(text: str) -> Any:
     """Raw line breaks and tabs inside strings."""
-    return json.loads(text, strict=False, parse_constant=_constant)
+    return json.loads(text, strict=False, parse_constant=_constant, parse_float=_float)
 
 
 def _closed(text: str) -> Any:
@@ -78,8 +94,9 @@ def _closed(text: str) -> Any:
     span = JsonSpan()
     if span.feed(text) is not None:
         raise ValueError("closed already")
-    body = text if span.in_string else text.rstrip().rstrip(",")
-    return json.loads(body + span.missing, strict=False, parse_constant=_constant)
+    if span.in_string:
+        raise ValueError("cut off in a text")
+    return _lenient(text.rstrip().rstrip(",") + span.missing)
 
 
 def _python(text: str) -> Any:

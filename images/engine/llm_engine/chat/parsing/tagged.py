@@ -59,7 +59,7 @@ class TaggedParser:
             pass
         return joined(events)
 
-    def finish(self) -> list[Event]:
+    def finish(self, *, cut: bool = False) -> list[Event]:
         events: list[Event] = []
         if self._state is _State.START:
             if self._thinks:
@@ -70,7 +70,7 @@ class TaggedParser:
                 pass
             if self._reader is None:
                 break
-            self._read(self._reader.finish(), events)
+            self._read(self._reader.finish(cut=cut), events)
         rest, self._buffer = self._buffer, ""
         if self._state is _State.THINKING:
             self._think(whole_tags(rest, (self._family.thinking[1],)), events)
@@ -224,4 +224,5 @@ class TaggedParser:
             self._skip_blanks, self._blank = True, ""
         elif read.text:
             # What was no call is the model's text; it must not be taken for a call again.
-            self._say(untagged(read.text) if tagged else read.text, events)
+            text = untagged(read.text, (*self._opens, *self._noise)) if tagged else read.text
+            self._say(text, events)

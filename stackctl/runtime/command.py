@@ -125,7 +125,8 @@ def interactive(argv: Sequence[str], env: Mapping[str, str]) -> int:
     """With our own standard streams, to the end; returns the exit code. 127 when there is no such program."""
     show(argv)
     try:
-        return subprocess.run(argv, env=env, check=False).returncode
+        code = subprocess.run(argv, env=env, check=False).returncode
+        return code if code >= 0 else 128 - code  # as a shell tells of a signal
     except OSError as error:
         result = CommandResult(tuple(argv), 127, "", error.strerror or str(error), 0.0)
         failure = CommandError(f"cannot run {argv[0]}: {result.stderr}", result)

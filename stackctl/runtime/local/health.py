@@ -4,6 +4,7 @@ seconds."""
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
@@ -17,7 +18,8 @@ class Finding:
     text: str = ""
 
 
-async def probe(check: dict[str, Any]) -> Finding:
+async def probe(check: dict[str, Any], environment: Mapping[str, str]) -> Finding:
+    """A command is run with the environment of the service, as in a container."""
     try:
         async with asyncio.timeout(TIMEOUT):
             if "http" in check:
@@ -26,7 +28,7 @@ async def probe(check: dict[str, Any]) -> Finding:
                 _, writer = await asyncio.open_connection("127.0.0.1", check["tcp"])
                 writer.close()
                 return Finding(True)
-            return await _command(check["argv"])
+            return await _command(check["argv"], environment)
     except TimeoutError:
         return Finding(False, f"no answer within {TIMEOUT:g} s")
     except OSError as error:
@@ -48,12 +50,13 @@ async def _http(url: str) -> Finding:
         writer.close()
 
 
-async def _command(argv: list[str]) -> Finding:
+async def _command(argv: list[str], environment: Mapping[str, str]) -> Finding:
     process = await asyncio.create_subprocess_exec(
         *argv,
         stdin=asyncio.subprocess.DEVNULL,
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.STDOUT,
+        env=environment,
     )
     try:
         out, _ = await process.communicate()

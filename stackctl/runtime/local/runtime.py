@@ -82,7 +82,7 @@ class LocalRuntime:
         number = current.number if current else None
         if not self.answers():
             gone = [ServiceStatus(name, "exited", image=spec["argv"][0]) for name, spec in rendered.items()]
-            return StackStatus(self.config.name, self.name, number, tuple(gone))
+            return StackStatus(self.config.name, self.name, number, tuple(gone), tuple(_drift(rendered, [])))
         found = self._ask({"op": "status"})
         services = tuple(_status(report) for report in found["services"])
         drift = tuple(_drift(rendered, found["services"]))

@@ -15,7 +15,7 @@ import os
 import signal
 import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -88,12 +88,13 @@ class Service:
         argv = [argument.replace("{generation}", str(self.folder)) for argument in self.spec["argv"]]
         limit = self.spec["limits"]["cpus"]
         self.cpus = bound = self.pick_cpus(limit) if limit else frozenset()
+        environment = self._environment()
         process = await asyncio.create_subprocess_exec(
             *argv,
             stdin=asyncio.subprocess.DEVNULL,
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.STDOUT,
-            env=self._environment(),
+            env=environment,
             start_new_session=True,
             preexec_fn=lambda: child_setup(bound),
             limit=1 << 20,
@@ -102,7 +103,7 @@ class Service:
         self.state, self.health, self.exit_code = "running", "starting", None
         helpers = [
             asyncio.create_task(self._pump(process)),
-            asyncio.create_task(self._watch_health()),
+            asyncio.create_task(self._watch_health(environment)),
             asyncio.create_task(self._watch_usage(process.pid)),
         ]
         try:
@@ -161,13 +162,13 @@ class Service:
                 return
             self.log.write(line.decode("utf-8", "replace").rstrip("\r\n"))
 
-    async def _watch_health(self) -> None:
+    async def _watch_health(self, environment: Mapping[str, str]) -> None:
         """Starting until the first success; unhealthy after three failures, or when the grace time is
         over."""
         failures = 0
         while True:
             await asyncio.sleep(0.25 if self.health == "starting" else 5.0)
-            found = await health.probe(self.spec["health"])
+            found = await health.probe(self.spec["health"], environment)
             if found.ok:
                 failures, self.health = 0, "healthy"
                 continue

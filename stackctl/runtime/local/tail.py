@@ -30,7 +30,7 @@ def read(
             # Opened before anything is read: a rotation in between moves the names, and not the open files.
             files = [exits.enter_context(path.open("rb")) for path in _files(folder, name)]
             places[name] = _seek_tail(files, tail)
-            found.append(_wanted(name, files, start))
+            found.append(_wanted(name, files, start, places[name]))
         yield from heapq.merge(*found, key=lambda line: line.at or _EPOCH)
     while follow:
         fresh: list[LogLine] = []
@@ -104,9 +104,12 @@ def _seek_lines(file: BinaryIO, wanted: int) -> int:
     return found + 1 if end else 0
 
 
-def _wanted(name: str, files: Sequence[BinaryIO], start: datetime | None) -> Iterator[LogLine]:
+def _wanted(name: str, files: Sequence[BinaryIO], start: datetime | None, end: int) -> Iterator[LogLine]:
+    """Up to where the newest ended when it was opened: what comes later is for those who follow."""
     for file in files:
-        for raw in file:
+        left = max(0, end - file.tell()) if file is files[-1] else -1
+        while left and (raw := file.readline(left)):
+            left -= len(raw) if left > 0 else 0
             line = _line(name, raw.decode("utf-8", "replace").rstrip("\r\n"))
             if start is None or (line.at is not None and line.at >= start):
                 yield line

@@ -281,6 +281,7 @@ def test_a_killed_supervisor_takes_its_services_along_and_the_next_up_works(stac
     os.kill(stack.supervisor(), signal.SIGKILL)
     wait_for(lambda: usage.start_time(int(before.id)) is None, "the kernel ends the service")
     assert stack.one("a").state == "exited"
+    assert stack.runtime.status().drift == ("a: rendered, but not running",)
     stack.up(a=web(port))
     stack.until("a", lambda one: one.health == "healthy")
 
@@ -289,6 +290,22 @@ def test_unhealthy_only_after_three_failures_or_the_grace(stack: Stack) -> None:
     stack.up(a=spec("import time; time.sleep(300)", start_grace=0.5, health={"tcp": free_port()}))
     found = stack.until("a", lambda one: one.health == "unhealthy")
     assert "Connect call failed" in found.health_log[-1] or "refused" in found.health_log[-1]
+
+
+def test_a_health_command_has_the_services_environment_and_nobody_elses(
+    stack: Stack, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OF_THE_USER", "leaked")
+    look = ["sh", "-c", 'echo "mine=$MINE users=$OF_THE_USER"; exit 1']
+    stack.up(a=spec("import time; time.sleep(300)", environment={"MINE": "1234"}, health={"argv": look}))
+    found = stack.until("a", lambda one: one.health_log)
+    assert "mine=1234 users=\n" in found.health_log[-1]
+
+
+def test_exec_tells_of_a_signal_as_a_shell_does(stack: Stack) -> None:
+    stack.up(a=spec("import time; time.sleep(300)"))
+    stack.until("a", lambda one: one.state == "running")
+    assert stack.runtime.exec_interactive("a", ["sh", "-c", "kill -9 $$"]) == 137
 
 
 def test_exec_sees_the_services_environment_and_no_secret(stack: Stack, tmp_path: Path) -> None:

@@ -45,3 +45,16 @@ def test_a_great_log_does_not_go_into_memory(tmp_path: Path) -> None:
         assert tracemalloc.get_traced_memory()[1] < 2 << 20
     finally:
         tracemalloc.stop()
+
+
+def test_what_is_written_while_it_is_read_comes_once(tmp_path: Path) -> None:
+    log = tmp_path / "a.log"
+    log.write_text(f"{STAMP} one\n{STAMP} two\n")
+    lines = tails.read(tmp_path, ["a"], tail=None, since=None, follow=True)
+    found = [next(lines).text]
+    with log.open("a") as file:
+        file.write(f"{STAMP} three\n")
+    found += [line.text for line in islice(lines, 2)]
+    with log.open("a") as file:
+        file.write(f"{STAMP} four\n")
+    assert [*found, next(lines).text] == ["one", "two", "three", "four"]

@@ -24,7 +24,7 @@ from llm_engine.models.store import ModelStore
 
 from tests.support import random_gguf
 from tests.support.http import Client
-from tests.support.models import AFTER_TOOL, SENTENCE, THOUGHT, TOOL_CALL, TOOL_TEMPLATE
+from tests.support.models import AFTER_TOOL, ODD_CALL, SENTENCE, THOUGHT, TOOL_CALL, TOOL_TEMPLATE
 
 IM = ("<|im_start|>", "<|im_end|>")
 ROLES = ("<|system|>", "<|user|>", "<|assistant|>", "<|tool|>", "<|end|>")
@@ -87,6 +87,12 @@ def model_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
         root,
         "tool-twice",
         build(work / "twice.gguf", twice, chat_template=TOOL_TEMPLATE, control_tokens=ROLES, width=256),
+    )
+    odd: dict[str | None, str] = {None: SENTENCE, "<|may_call|>": ODD_CALL}
+    add_model(
+        root,
+        "tool-odd",
+        build(work / "odd.gguf", odd, chat_template=TOOL_TEMPLATE, control_tokens=ROLES, width=256),
     )
     thought: dict[str | None, str] = {None: THOUGHT}
     add_model(

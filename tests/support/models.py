@@ -11,6 +11,8 @@ from llm_engine.models.scripted import CHATML, build
 
 SENTENCE = "The quick brown fox jumps over the lazy dog."
 TOOL_CALL = '<tool_call>\n{"name": "get_weather", "arguments": {"city": "Paris", "days": 3}}\n</tool_call>'
+ODD_CALL = '<tool_call>\n{"name": "get_weather", "arguments": {"city": "\\ud9f0!", "n": [1]}}\n</tool_call>'
+"""Half a surrogate pair: legal JSON, and no text."""
 AFTER_TOOL = "It is sunny in Paris today."
 THOUGHT = "<think>\nLet me consider it.\n</think>\n\nThe answer is 42."
 

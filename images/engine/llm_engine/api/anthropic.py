@@ -61,7 +61,7 @@ def _reply(model: str, message_id: str, answer: Answer) -> dict[str, Any]:
     if answer.content:
         content.append({"type": "text", "text": answer.content})
     content += [
-        {"type": "tool_use", "id": call.id, "name": call.name, "input": call.arguments}
+        {"type": "tool_use", "id": call.id, "name": call.name, "input": call.arguments_json}
         for call in answer.calls
     ]
     return {

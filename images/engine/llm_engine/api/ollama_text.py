@@ -173,7 +173,7 @@ class _Chat(_Shape):
 
 
 def _call(item: CallMade) -> dict[str, Any]:
-    function = {"index": item.index, "name": item.name, "arguments": item.arguments}
+    function = {"index": item.index, "name": item.name, "arguments": item.arguments_json}
     return {"id": item.id, "function": function}
 
 

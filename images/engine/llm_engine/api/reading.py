@@ -6,6 +6,7 @@ import secrets
 import string
 from collections.abc import Sequence
 
+from llm_engine.api import sound
 from llm_engine.api.forcing import Forced
 from llm_engine.api.turn import CallMade, Delta, Turn
 from llm_engine.chat.parsing.events import Content, Thinking, ToolCall
@@ -50,7 +51,8 @@ class Reader:
             elif isinstance(event, Content):
                 content += event.text
             elif not (self.single and self.called):
-                calls.append(CallMade(new_call_id(), event.name, dict(event.arguments), self.called))
+                arguments = sound.value(dict(event.arguments))
+                calls.append(CallMade(new_call_id(), sound.text(event.name), arguments, self.called))
                 self.called += 1
         if not (content or thinking or calls or logprobs):
             return None

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+import posixpath
+from collections.abc import Sequence
+from typing import Annotated, Any, TypeVar
 
 from pydantic import BeforeValidator, Field, field_validator
 
 from stackctl.config.durations import Duration
 from stackctl.config.section import HostPath, Port, Section, SizeLimit, unwritten
 
+Values = TypeVar("Values", bound=tuple[Any, ...])
 SecretName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,62}$")]
 
 
@@ -19,6 +22,13 @@ def _as_text(value: Any) -> Any:
 
 
 EnvironmentText = Annotated[str, BeforeValidator(_as_text, json_schema_input_type=str | int | float | bool)]
+
+
+def _once(value: Values, names: Sequence[str]) -> Values:
+    """Compose would refuse the whole file, or the last one would win silently."""
+    if twice := next((name for at, name in enumerate(names) if name in names[:at]), None):
+        raise ValueError(f"'{twice}' is listed twice")
+    return value
 
 
 class Limits(Section):
@@ -70,6 +80,16 @@ class Service(Section):
         if not isinstance(value, dict) or not isinstance(default, dict):
             return value
         return default | {key: item for key, item in value.items() if item is not None}
+
+    @field_validator("secrets")
+    @classmethod
+    def _secrets_once(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        return _once(value, value)
+
+    @field_validator("volumes")
+    @classmethod
+    def _targets_once(cls, value: tuple[Mount, ...]) -> tuple[Mount, ...]:
+        return _once(value, [posixpath.normpath(mount.target) for mount in value])
 
     @property
     def ports(self) -> tuple[int, ...]:

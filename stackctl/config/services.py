@@ -123,6 +123,13 @@ class Services(Section):
         return (service.port,) if name == "proxy" and not self.webui.enabled else service.ports
 
     @model_validator(mode="after")
+    def _engine_is_there(self) -> Services:
+        for name in ("webui", "proxy"):
+            if getattr(self, name).enabled and not self.engine.enabled:
+                raise ValueError(f"{name} is of no use without the engine: set {name}.enabled: false, too")
+        return self
+
+    @model_validator(mode="after")
     def _grafana_has_data(self) -> Services:
         if self.grafana.enabled and not self.prometheus.enabled:
             raise ValueError("grafana shows what prometheus keeps: set prometheus.enabled: true, too")

@@ -14,7 +14,8 @@ from stackctl.errors import PreflightError
 from stackctl.operations import moving
 from stackctl.operations.context import Stack
 from stackctl.operations.secret_kinds import MADE_HERE
-from stackctl.render import Rendered
+from stackctl.render import Rendered, policy
+from stackctl.runtime.docker import endpoint
 from stackctl.runtime.generations import Generation
 from stackctl.runtime.ports import Refusal, holder_of, refusal
 from stackctl.runtime.secrets import SecretStore
@@ -35,6 +36,21 @@ def check(stack: Stack, rendered: Rendered) -> None:
                 raise PreflightError(
                     f"{name}: {source} does not exist, and is not made silently", fix=f"mkdir -p {source}"
                 )
+            refuse_engine_socket(name, source)
+
+
+def refuse_engine_socket(name: str, source: Path) -> None:
+    """The policy has looked at the names; here at what they lead to, and at the engine that is used."""
+    real = source.resolve()
+    used = endpoint.resolve().host.removeprefix("unix://")
+    held = policy.socket_in(str(real))
+    if not held and used.startswith("/") and Path(used).resolve().is_relative_to(real):
+        held = used
+    if held:
+        raise PreflightError(
+            f"{name}: {source} has {held} in it, which is root on this host",
+            fix=f"remove it from services.{name}.volumes, or mount a folder below it",
+        )
 
 
 def prepare(stack: Stack, rendered: Rendered, user: str) -> None:

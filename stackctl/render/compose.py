@@ -68,7 +68,7 @@ def render_compose(config: StackConfig, facts: Facts) -> Rendered:
                 {**part.environment, **_gpu_environment(name, facts), **service.environment}
             ),
             labels={"dev.stackctl.stack": config.name},
-            secrets=sorted(names),
+            secrets=sorted(set(names)),
             mounts=[_as_written(mount) for mount in mounts],
         )
         bodies.append(body.rstrip())

@@ -8,8 +8,10 @@ then.
 from __future__ import annotations
 
 import ipaddress
+import posixpath
 import re
 from collections.abc import Iterator, Mapping
+from pathlib import PurePosixPath
 from typing import Any
 
 from stackctl.config import StackConfig
@@ -18,6 +20,9 @@ from stackctl.render.hardening import hardening_of
 from stackctl.render.secrecy import form_of_secret, why_secret
 
 PINNED = re.compile(r"^(sha256:[0-9a-f]{64}|.+@sha256:[0-9a-f]{64})$")
+
+# Whoever may write to one of these starts a container with the whole host in it.
+ENGINE_SOCKETS = ("/run/docker.sock", "/run/containerd/containerd.sock", "/run/podman/podman.sock")
 
 
 def enforce(document: Mapping[str, Any], config: StackConfig) -> None:
@@ -33,6 +38,7 @@ def _refuse(problems: list[str]) -> None:
         return
     secret = next((problem.split(":")[0] for problem in problems if _GIVE_AS_FILE in problem), None)
     fix = f"stackctl secrets set NAME, and add NAME to the secrets of services.{secret}" if secret else None
+    fix = fix or "stackctl config show --origin, and change what is named here"
     raise ConfigError("the rendered stack breaks the policy", problems=problems, fix=fix)
 
 
@@ -42,6 +48,8 @@ def findings(document: Mapping[str, Any], config: StackConfig) -> Iterator[str]:
         yield from _addresses(name, body, config)
         yield from _health(name, body, services)
         yield from _hardening(name, body)
+        yield from _mounts(name, body)
+        yield from _depends(name, body, services)
         yield from _limits(name, body, config)
         yield from _secrets(name, body)
 
@@ -96,9 +104,37 @@ def _hardening(name: str, body: Mapping[str, Any]) -> Iterator[str]:
             yield f"{name}: {rule} is {body.get(rule)!r}, not {value!r}, and no exception says why"
     if body.get("privileged"):
         yield f"{name}: privileged"
+
+
+def _mounts(name: str, body: Mapping[str, Any]) -> Iterator[str]:
+    targets = [posixpath.normpath(str(volume.get("target"))) for volume in body.get("volumes", [])]
+    targets += [posixpath.normpath(str(line).partition(":")[0]) for line in body.get("tmpfs", [])]
+    targets += [f"/run/secrets/{secret}" for secret in body.get("secrets", [])]
+    for target in sorted({one for one in targets if targets.count(one) > 1}):
+        yield f"{name}: has two mounts at {target}, and one of them would be hidden"
     for volume in body.get("volumes", []):
-        if "docker.sock" in str(volume.get("source")):
-            yield f"{name}: mounts Docker's socket, which is root on this host"
+        source = str(volume.get("source"))
+        if held := socket_in(source):
+            what = "" if posixpath.normpath(source) == held else f" with {source}"
+            yield f"{name}: mounts {held}{what}, which is root on this host"
+
+
+def socket_in(source: str) -> str | None:
+    """The socket of a container engine that is there, or in the folder that is given."""
+    path = PurePosixPath(posixpath.normpath(source.replace("$$", "$")))
+    path = PurePosixPath("/run", *path.parts[3:]) if path.parts[:3] == ("/", "var", "run") else path
+    if path.name in {PurePosixPath(one).name for one in ENGINE_SOCKETS}:
+        return source
+    found = next((one for one in ENGINE_SOCKETS if PurePosixPath(one).is_relative_to(path)), None)
+    # Each user's rootless engine has its own: /run/user/1000/docker.sock.
+    users = path.parts[:3] == ("/", "run", "user") and len(path.parts) <= 4
+    return found or (f"{path}{'/*' * (4 - len(path.parts))}/docker.sock" if users else None)
+
+
+def _depends(name: str, body: Mapping[str, Any], services: Mapping[str, Any]) -> Iterator[str]:
+    for other in body.get("depends_on", {}):
+        if other not in services:
+            yield f"{name}: depends on {other}, which is not in this stack"
 
 
 def _limits(name: str, body: Mapping[str, Any], config: StackConfig) -> Iterator[str]:

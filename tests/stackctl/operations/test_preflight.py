@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from stackctl import paths
+from stackctl.errors import PreflightError
 from stackctl.operations import preflight
 from stackctl.runtime import ports
 from stackctl.runtime.generations import GenerationStore
@@ -58,6 +59,7 @@ def test_a_port_is_ours_also_when_we_begin_to_listen_while_it_is_looked_at() -> 
 
 FORBIDDEN = """
 import json, os, sys
+from stackctl.errors import PreflightError
 from stackctl.operations import preflight
 os.setgid(65534), os.setuid(65534)
 wanted = [("proxy", "127.0.0.1", int(sys.argv[1]))]
@@ -115,3 +117,15 @@ def test_who_listens_is_known_by_address_too(address: str) -> None:
         assert ports.is_listened_on(address, port)
         assert ports.is_listened_on("0.0.0.0", port)
         assert ports.is_listened_on("127.0.0.9", port) == (address == "0.0.0.0")
+
+
+def test_a_link_to_the_engines_socket_is_no_way_around_the_policy(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "harmless").symlink_to("/run")
+    with pytest.raises(PreflightError, match=r"harmless has /run/docker\.sock in it"):
+        preflight.refuse_engine_socket("engine", tmp_path / "harmless")
+    monkeypatch.setenv("DOCKER_HOST", f"unix://{tmp_path}/mine/engine.sock")
+    with pytest.raises(PreflightError, match=r"mine/engine\.sock in it"):
+        preflight.refuse_engine_socket("engine", tmp_path / "mine")
+    preflight.refuse_engine_socket("engine", tmp_path / "models")

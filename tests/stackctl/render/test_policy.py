@@ -22,7 +22,6 @@ SHAPES = [
     {"webui": {"enabled": True}},
     {"webui": {"enabled": True}, "comfyui": {"enabled": True}},
     {"webui": {"enabled": True}, "comfyui": {"enabled": True}, "proxy": {"enabled": True}},
-    {"engine": {"enabled": False}, "webui": {"enabled": True}},
 ]
 MODES = ["nvidia", "nvidia-runtime", "cdi", "rocm", "none"]
 
@@ -37,7 +36,7 @@ def facts(stack: StackConfig, mode: str = "none") -> Facts:
     return Facts("docker", gpu=gpu, pins={one.image: PIN for one in stack.services.enabled().values()})
 
 
-@pytest.mark.parametrize(("shape", "mode"), list(itertools.product(SHAPES[:4], MODES)))
+@pytest.mark.parametrize(("shape", "mode"), list(itertools.product(SHAPES, MODES)))
 def test_every_shape_and_gpu_mode_keeps_the_policy(shape: dict[str, Any], mode: str) -> None:
     stack = config(shape)
     document = render(stack, facts(stack, mode)).document
@@ -86,7 +85,23 @@ def _set(*path: Any) -> Callable[[dict[str, Any]], None]:
         (_set("pids_limit", None), "pids_limit"),
         (_set("restart", "no"), "no service waits for its completion"),
         (_set("environment", "API_KEY", "hunter2hunter2"), "looks like a secret"),
-        (_set("volumes", 0, "source", "/var/run/docker.sock"), "root on this host"),
+        (_set("volumes", 0, "source", "/var/run/docker.sock"), "mounts /var/run/docker.sock, which is root"),
+        (_set("volumes", 0, "source", "/srv/docker.sock"), "root on this host"),
+        *[
+            (_set("volumes", 0, "source", folder), f"with {folder}, which is root on this host")
+            for folder in (
+                "/",
+                "/run",
+                "/var/run",
+                "/var/run/",
+                "/srv/../run",
+                "/run/containerd",
+                "/run/user",
+            )
+        ],
+        (_set("volumes", 0, "source", "/run/user/1000"), "/run/user/1000/docker.sock"),
+        (_set("volumes", 0, "target", "/tmp/"), "two mounts at /tmp"),
+        (_set("depends_on", {"database": {}}), "depends on database, which is not in this stack"),
     ],
 )
 def test_each_way_of_breaking_the_policy_is_found(change: Callable[[Any], None], says: str) -> None:
@@ -94,6 +109,42 @@ def test_each_way_of_breaking_the_policy_is_found(change: Callable[[Any], None],
     document = copy.deepcopy(dict(render(stack, facts(stack)).document))
     change(document["services"]["engine"])
     assert says in "\n".join(policy.findings(document, stack))
+
+
+@pytest.mark.parametrize("folder", ["/srv/run", "/var/lib/models", "/run/user/1000/app", "/runs", "/var"])
+def test_a_folder_without_a_socket_may_be_mounted(folder: str) -> None:
+    stack = config({"engine": {"volumes": [{"source": folder, "target": "/more"}]}})
+    assert render(stack, facts(stack)).document["services"]["engine"]["volumes"][1]["source"] == folder
+
+
+@pytest.mark.parametrize(
+    ("shape", "says"),
+    [
+        ({"engine": {"enabled": False}, "webui": {"enabled": True}}, "webui is of no use without the engine"),
+        ({"engine": {"enabled": False}, "proxy": {"enabled": True}}, "proxy is of no use without the engine"),
+        ({"engine": {"secrets": ["a", "b", "b"]}}, "'b' is listed twice"),
+        (
+            {"engine": {"volumes": [{"source": "/a", "target": "/x/"}, {"source": "/b", "target": "/x"}]}},
+            "'/x' is listed twice",
+        ),
+    ],
+)
+def test_what_compose_would_refuse_is_refused_before(shape: dict[str, Any], says: str) -> None:
+    with pytest.raises(ValueError, match=says):
+        config(shape)
+
+
+def test_a_mount_over_one_of_the_stacks_own_is_refused() -> None:
+    stack = config({"engine": {"volumes": [{"source": "/srv", "target": "/models"}]}})
+    with pytest.raises(ConfigError) as caught:
+        render(stack, facts(stack))
+    assert "two mounts at /models" in "".join(caught.value.problems)
+
+
+def test_a_secret_that_a_service_has_anyway_may_be_listed() -> None:
+    stack = config({"webui": {"enabled": True, "secrets": ["webui_secret_key"]}})
+    secrets = render(stack, facts(stack)).document["services"]["webui"]["secrets"]
+    assert secrets == ["webui_admin_password", "webui_secret_key"]
 
 
 def test_a_one_shot_that_is_waited_for_is_adopted() -> None:

@@ -20,6 +20,9 @@ from llm_engine.runner.messages import NUMA, SPLIT_MODES
 
 log = logging.getLogger("llm_engine.settings")
 
+# Beyond this many guesses at a time, nearly all are in vain, and each needs room for its logits.
+MAX_LOOKUP = 64
+
 
 @dataclass(frozen=True)
 class Settings:
@@ -55,6 +58,12 @@ class Settings:
     """While prompts are read, running streams wait about this long between tokens, at most."""
     park_mb: int = -1
     """Megabytes of main memory, per model, for prefixes nobody uses now; -1: a quarter of what is free."""
+    prefix_cache: bool = True
+    """Whether a prompt takes over what was computed of earlier ones."""
+    idle_cells: int = -1
+    """Tokens of cache that prefixes nobody uses now may keep; -1: few on a processor, all on a GPU."""
+    lookup: int = 8
+    """How many tokens are guessed at a time from what was said before; 0: none."""
     numa: str = ""
     """How memory and threads lie on a machine of several NUMA nodes; empty: as they come."""
     split_mode: str = "layer"
@@ -104,6 +113,9 @@ def from_env(env: Mapping[str, str] | None = None) -> Settings:
         kv_cells=reader.number("LLM_ENGINE_KV_CELLS", 0),
         gap_ms=reader.number("LLM_ENGINE_GAP_MS", default.gap_ms),
         park_mb=reader.number("LLM_ENGINE_PARK_MB", default.park_mb),
+        prefix_cache=reader.flag("LLM_ENGINE_PREFIX_CACHE", True),
+        idle_cells=reader.number("LLM_ENGINE_IDLE_CELLS", default.idle_cells),
+        lookup=min(reader.number("LLM_ENGINE_LOOKUP", default.lookup), MAX_LOOKUP),
         numa=reader.choice("LLM_ENGINE_NUMA", NUMA, default.numa),
         split_mode=reader.choice("LLM_ENGINE_SPLIT_MODE", SPLIT_MODES, default.split_mode),
         tensor_split=reader.shares("LLM_ENGINE_TENSOR_SPLIT"),

@@ -10,12 +10,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from llm_engine.api.app import defaults_of
 from llm_engine.runner import library, model
 from llm_engine.runner.messages import NUMA, SPLIT_MODES, LoadSpec
 from llm_engine.runner.model import Context, LoadError, Model
 from llm_engine.scheduler.memory import Shape
 from llm_engine.scheduler.options import RunnerOptions
-from llm_engine.scheduler.plan import Defaults, ModelFiles, make_plan, spec_for
+from llm_engine.scheduler.plan import ModelFiles, make_plan, spec_for
 from llm_engine.settings import from_env
 
 from tests.engine.runner.conftest import Runners
@@ -113,20 +114,16 @@ def test_numa(handed: Handed, random_model: Path, name: str) -> None:
 
 
 def test_threads_cache_type_and_flash_attention(handed: Handed, random_model: Path) -> None:
-    loaded(random_model, threads=3, threads_batch=2, kv_type="bf16", flash_attn="on", rope_freq_base=5e5)
+    loaded(random_model, threads=3, kv_type="bf16", flash_attn="on")
     loaded(random_model, threads=1, kv_type="f32", flash_attn="off")
     first, second = handed.context
-    assert (first["n_threads"], first["n_threads_batch"], second["n_threads_batch"]) == (3, 2, 1)
+    assert (first["n_threads"], first["n_threads_batch"], second["n_threads_batch"]) == (3, 3, 1)
     assert (first["type_k"], first["type_v"], second["type_k"]) == (*[model.KV_TYPES["bf16"]] * 2, 0)
     assert (first["flash_attn_type"], second["flash_attn_type"]) == (1, 0)
-    assert first["rope_freq_base"] == 5e5
 
 
 def spec_of(env: dict[str, str], **options: Any) -> LoadSpec:
-    settings = from_env(env)
-    defaults = Defaults(
-        numa=settings.numa, split_mode=settings.split_mode, tensor_split=settings.tensor_split
-    )
+    defaults = defaults_of(from_env(env), vram=0)
     files = ModelFiles(name="m", path="m.gguf", shape=Shape(n_ctx_train=4096))
     return spec_for(make_plan(files, RunnerOptions(**options), defaults), defaults)
 
@@ -143,6 +140,16 @@ def test_settings_and_options_become_a_load() -> None:
     assert (spec.mmap, spec.mlock, spec.threads, spec.num_batch) == (False, True, 5, 64)
     plain = spec_of({})
     assert (plain.numa, plain.split_mode, tuple(plain.tensor_split)) == (None, "layer", ())
+    assert (plain.prefix_cache, plain.idle_cells, plain.park_bytes, plain.lookup) == (True, None, None, 8)
+    cache = spec_of(
+        {
+            "LLM_ENGINE_PREFIX_CACHE": "0",
+            "LLM_ENGINE_IDLE_CELLS": "0",
+            "LLM_ENGINE_PARK_MB": "1",
+            "LLM_ENGINE_LOOKUP": "1000",
+        }
+    )
+    assert (cache.prefix_cache, cache.idle_cells, cache.park_bytes, cache.lookup) == (False, 0, 1 << 20, 64)
 
 
 @pytest.mark.parametrize("shares", ["a,b", "-1,2", "0,0", "inf"])

@@ -36,25 +36,33 @@ class App:
     engine: Engine
 
 
+def defaults_of(settings: Settings, vram: int) -> Defaults:
+    """How models are loaded on this machine, where nobody says otherwise."""
+    return Defaults(
+        context_length=settings.context_length or default_context(vram),
+        automatic_context=not settings.context_length,
+        num_parallel=settings.num_parallel,
+        kv_type=settings.kv_cache_type,
+        flash_attention=settings.flash_attention,
+        max_queue=settings.max_queue,
+        kv_cells=settings.kv_cells,
+        gap_ms=settings.gap_ms,
+        park_mb=settings.park_mb,
+        prefix_cache=settings.prefix_cache,
+        idle_cells=settings.idle_cells,
+        lookup=settings.lookup,
+        numa=settings.numa,
+        split_mode=settings.split_mode,
+        tensor_split=settings.tensor_split,
+    )
+
+
 def create_app(settings: Settings) -> App:
     """Must be called inside the event loop that serves it: the scheduler's tasks belong to it."""
     metrics = Metrics()
     gpus = Gpus()
     scheduler = Scheduler(
-        Defaults(
-            context_length=settings.context_length or default_context(sum(gpu.total for gpu in gpus.list())),
-            automatic_context=not settings.context_length,
-            num_parallel=settings.num_parallel,
-            kv_type=settings.kv_cache_type,
-            flash_attention=settings.flash_attention,
-            max_queue=settings.max_queue,
-            kv_cells=settings.kv_cells,
-            gap_ms=settings.gap_ms,
-            park_mb=settings.park_mb,
-            numa=settings.numa,
-            split_mode=settings.split_mode,
-            tensor_split=settings.tensor_split,
-        ),
+        defaults_of(settings, sum(gpu.total for gpu in gpus.list())),
         Limits(
             max_queue=settings.max_queue,
             max_loaded_models=settings.max_loaded_models,

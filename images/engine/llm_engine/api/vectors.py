@@ -60,6 +60,7 @@ async def embed(
             normalize=normalize,
             dimensions=dimensions,
             truncate=truncate,
+            pooling=wanted.pooling,
             # The model may be loaded with more: the same request must give the same vector all the same.
             longest=wanted.runner.num_ctx,
         )

@@ -16,7 +16,7 @@ _FLOATS = (
     "top_n_sigma",
 )  # fmt: skip
 _BOOLEANS = ("use_mmap", "use_mlock", "ignore_eos")
-_TEXTS = ("grammar",)
+_TEXTS = ("grammar", "pooling")
 _LISTS = ("stop", "dry_sequence_breakers")
 _NUMBERS = ("adapter_scale",)
 # Old Modelfiles carry these and nothing acts on them any more: dropped with a warning, as Ollama does.
@@ -33,6 +33,7 @@ KINDS: Mapping[str, str] = {
 }
 # Below these a request is refused as well: a model that sets one could never answer.
 LEAST = {"num_ctx": 1, "num_batch": 1, "num_thread": 0, "draft_num_predict": 0, "main_gpu": 0}
+CHOICES = {"pooling": ("mean", "cls", "last")}
 _SHOWN = {
     "int": "integer",
     "float": "float32",
@@ -71,7 +72,7 @@ def from_text(name: str, text: str) -> Any:
         if text not in (*_TRUE, *_FALSE):
             raise InvalidParameter(f"invalid bool value [{text}]")
         return text in _TRUE
-    return text
+    return _in_range(name, text)
 
 
 def is_list(name: str) -> bool:
@@ -100,7 +101,7 @@ def check(name: str, value: Any) -> Any:
         or (kind == "bool" and isinstance(value, bool))
         or (kind == "string" and isinstance(value, str))
     ):
-        return _in_range(name, value) if kind == "float" else value
+        return _in_range(name, value)
     raise InvalidParameter(f'parameter "{name}" must be of type {_SHOWN.get(kind, kind)}')
 
 
@@ -109,9 +110,12 @@ def _is_number(value: object) -> bool:
 
 
 def _in_range(name: str, value: Any) -> Any:
-    """The number, where a request with it would be answered."""
+    """The value, where a request with it would be answered."""
     why = ""
-    if value < LEAST.get(name, value):
+    if name in CHOICES:
+        if value not in CHOICES[name]:
+            why = f"one of {', '.join(CHOICES[name])}"
+    elif value < LEAST.get(name, value):
         why = f"at least {LEAST[name]}"
     elif name == "repeat_penalty" and value <= 0:
         why = "above 0"

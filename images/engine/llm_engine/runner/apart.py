@@ -22,6 +22,8 @@ from llm_engine.runner.seqstate import read_state, write_state
 # Fewer tokens than this, or fewer cells of others, are not worth the copies.
 LEAST = 64
 BESIDE = 512
+# The longest prompt that is read here, in tokens.
+CELLS = 2048
 # This much main memory is left to others; compute buffers come out of it.
 LEFT_FREE = 512 << 20
 READS, _LEAVES = 0, 1
@@ -36,7 +38,7 @@ class Apart:
         main: Context,
         cache: Cache,
         *,
-        cells: int,
+        cells: int = CELLS,
         least: int = LEAST,
         beside: int = BESIDE,
         room: Callable[[], int] = available_ram,

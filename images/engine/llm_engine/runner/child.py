@@ -179,7 +179,7 @@ class Desk:
 
     def on_rerank(self, request_id: int, payload: Any) -> Work | None:
         request = RerankRequest(**payload)
-        if self._machine.model.pooling != "rank" and self._machine.spec.pooling != "rank":
+        if self._machine.model.pooling != "rank":
             self._refuse(request_id, "unsupported", "this model is not a reranker: its pooling is not rank")
             return None
         if (len(request.query) + 1) * len(request.documents) + sum(map(len, request.documents)) > LONG_TEXT:

@@ -78,7 +78,7 @@ class Machine:
         parking = default_budget() if parking is None else parking
         # Elsewhere than on a processor the cells of others cost next to nothing.
         on_gpu = memory_by_device()[2] > 0
-        apart = sharing and not window and not on_gpu and spec.apart_cells > 0
+        apart = sharing and not window and not on_gpu
         spare = apart or (sharing and parking > 0)
         outputs = parallel * (1 + max(spec.lookup, spec.draft_max))
         batch = min(max(spec.num_batch, outputs), max(cells, 1))
@@ -108,7 +108,7 @@ class Machine:
             self._speculator(parallel, min(spec.num_ctx, context.cells)),
             Pace(spec.gap_ms / 1000, chunk),
             self.projector,
-            Apart(model, context, cache, cells=spec.apart_cells) if apart else None,
+            Apart(model, context, cache) if apart else None,
             parallel=parallel,
             outputs=outputs,
             n_ctx=min(spec.num_ctx, context.cells),
@@ -122,10 +122,13 @@ class Machine:
         return Speculator(spec.lookup, drafter, spec.draft_max)
 
     def embedder(self, pooling: str | None) -> Embedder:
-        """The embedder for a pooling kind: as asked, else the model's own, else the mean."""
+        """The embedder for a pooling kind: as asked, else the model's own, else the mean. Each has a
+        context of its own, so those that have nothing to do make way for another kind."""
         own = self.model.pooling
-        kind = pooling or self.spec.pooling or (own if own != "none" else "mean")
+        kind = pooling or (own if own != "none" else "mean")
         if kind not in self._embedders:
+            for other in [name for name, made in self._embedders.items() if not made.busy]:
+                self._embedders.pop(other).context.free()
             longest = self.longest_input
             self._embedders[kind] = Embedder(self.model, kind, longest, self._writer.send)
         return self._embedders[kind]

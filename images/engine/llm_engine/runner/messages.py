@@ -44,18 +44,14 @@ class LoadSpec:
     tensor_split: Sequence[float] = ()
     split_mode: str = "layer"
     threads: int | None = None
-    threads_batch: int | None = None
     kv_type: str = "f16"
     flash_attn: str = "auto"
     mmap: bool | None = None
     """Whether to map the file instead of reading it; None: unless it is small and a processor computes."""
     mlock: bool = False
     numa: str | None = None
-    rope_freq_base: float = 0.0
-    rope_freq_scale: float = 0.0
     embedding: bool = False
     """Load for embeddings or reranking alone; a model with a pooling kind of its own implies it."""
-    pooling: str | None = None
     max_queue: int = 512
     gap_ms: float = 400.0
     """While prompts are read, running streams wait about this long between tokens, at most."""
@@ -64,8 +60,6 @@ class LoadSpec:
     """Main memory for prefixes that nobody uses now; None: a quarter of what is free, at most 8 GiB."""
     idle_cells: int | None = None
     """How many cells idle prefixes may keep; None: few on a processor, all where a GPU computes."""
-    apart_cells: int = 2048
-    """On a processor, prompts of up to so many tokens are read apart from running streams; 0 turns it off."""
     lookup: int = 8
     """How many tokens prompt-lookup speculation may propose at a time; 0 turns it off."""
     draft_max: int = 8

@@ -197,12 +197,9 @@ class Context:
         params.n_seq_max = sequences
         params.n_outputs_max = max(outputs, sequences) if outputs else 0
         threads = spec.threads or default_threads()
-        params.n_threads = threads
-        params.n_threads_batch = spec.threads_batch or threads
+        params.n_threads = params.n_threads_batch = threads
         params.flash_attn_type = _choice("flash_attn", FLASH_ATTN, spec.flash_attn)
         params.type_k = params.type_v = _choice("kv_type", KV_TYPES, spec.kv_type)
-        params.rope_freq_base = spec.rope_freq_base
-        params.rope_freq_scale = spec.rope_freq_scale
         params.kv_unified = True
         params.no_perf = True
         if pooling is not None:

@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from llm_engine.models.parameters import LEAST
+from llm_engine.models.parameters import CHOICES, LEAST
 from llm_engine.runner.messages import SamplingParams
 
 log = logging.getLogger("llm_engine.options")
@@ -49,6 +49,8 @@ class Options:
     num_keep: int = 4
     stop: tuple[str, ...] = ()
     grammar: str | None = None
+    pooling: str | None = None
+    """How an embedding is made of its tokens; None: as the model says."""
 
 
 INTEGER, FLOAT, BOOLEAN, STRING, STRINGS, BIAS = "integer", "float32", "boolean", "string", "array", "object"
@@ -90,7 +92,7 @@ _SAMPLING = {
     "ignore_eos": BOOLEAN,
     "logit_bias": BIAS,
 }
-_OTHER = {"num_predict": INTEGER, "num_keep": INTEGER, "stop": STRINGS, "grammar": STRING}
+_OTHER = {"num_predict": INTEGER, "num_keep": INTEGER, "stop": STRINGS, "grammar": STRING, "pooling": STRING}
 TYPES = {**_RUNNER, **_SAMPLING, **_OTHER}
 OBSOLETE = frozenset({"penalize_newline", "numa", "low_vram", "f16_kv", "logits_all", "vocab_only", "tfs_z"})
 
@@ -120,6 +122,7 @@ def parse(*layers: Mapping[str, Any] | None) -> Options:
         num_keep=merged.get("num_keep", 4),
         stop=tuple(merged.get("stop", ())),
         grammar=merged.get("grammar") or None,
+        pooling=merged.get("pooling") or None,
     )
 
 
@@ -147,6 +150,8 @@ def check(name: str, kind: str, value: Any) -> Any:
     if kind == STRING:
         if not isinstance(value, str):
             raise InvalidOption(f'option "{name}" must be of type string')
+        if value and value not in CHOICES.get(name, (value,)):
+            raise InvalidOption(f'option "{name}" must be one of {", ".join(CHOICES[name])}, not {value!r}')
         return value
     if kind == BIAS:
         return _bias(name, value)

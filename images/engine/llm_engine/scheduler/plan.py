@@ -85,6 +85,9 @@ class Defaults:
     kv_cells: int = 0
     gap_ms: int = 400
     park_mb: int = -1
+    prefix_cache: bool = True
+    idle_cells: int = -1
+    lookup: int = 8
     numa: str = ""
     split_mode: str = "layer"
     tensor_split: Sequence[float] = ()
@@ -143,6 +146,9 @@ def spec_for(plan: Plan, defaults: Defaults) -> LoadSpec:
         split_mode=defaults.split_mode,
         tensor_split=tuple(defaults.tensor_split),
         park_bytes=None if defaults.park_mb < 0 else defaults.park_mb << 20,
+        prefix_cache=defaults.prefix_cache,
+        idle_cells=None if defaults.idle_cells < 0 else defaults.idle_cells,
+        lookup=defaults.lookup,
     )
     if options.num_batch:
         spec = replace(spec, num_batch=options.num_batch)

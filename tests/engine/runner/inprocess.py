@@ -6,8 +6,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from llm_engine.runner import library, protocol, service
+from llm_engine.runner.batch import Batch
 from llm_engine.runner.intake import branches
+from llm_engine.runner.library import lib
 from llm_engine.runner.loop import Loop
 from llm_engine.runner.machine import Machine
 from llm_engine.runner.messages import (
@@ -88,3 +91,37 @@ class InProcess:
         return [
             end if isinstance(end, Failed) else self.writer.text[number] for number, end in enumerate(ends)
         ]
+
+
+def leaks(bench: InProcess) -> list[str]:
+    """What is not free of an idle machine that was told to forget everything, in its own books and in
+    llama.cpp's. The cells hold nothing of use afterwards.
+    """
+    loop, cache = bench.loop, bench.loop.cache
+    context = loop._context
+    assert not loop.busy
+    cache.evict(2 * cache.cells)
+    found = []
+    if cache.used or cache.active_cells or cache.tree.tails:
+        found.append(f"{cache.used} cells and the sequences {sorted(cache.tree.tails)} are in the books")
+    usable = set(range(context.sequences)) - {cache._scratch}
+    if sorted(cache._free) != sorted(usable):
+        found.append(f"of {len(usable)} sequences {sorted(cache._free)} are free")
+    for sequence in range(context.sequences):
+        if (last := lib.llama_memory_seq_pos_max(context.memory, sequence)) != -1:
+            found.append(f"sequence {sequence} holds cells up to position {last}")
+    # One sequence takes them all, and there is not one more.
+    batch = Batch(context.batch)
+    sizes = [context.batch] * (cache.cells // context.batch)
+    filled = 0
+    for size in (*sizes, cache.cells % context.batch, 1):
+        if size:
+            batch.clear()
+            batch.put(0, filled, np.full(size, 5, dtype=np.int32), outputs=0)
+            verdict = batch.decode(context.handle)
+            if verdict != (filled == cache.cells):
+                found.append(f"{filled} of {cache.cells} cells can be filled, then llama.cpp says {verdict}")
+                break
+            filled += size
+    lib.llama_memory_clear(context.memory, False)
+    return found

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from llm_engine.runner.messages import Done, GenerateRequest, SamplingParams, TokenLogprob
 
-from tests.engine.runner.inprocess import InProcess
+from tests.engine.runner.inprocess import InProcess, leaks
 from tests.engine.runner.test_cache import TOLERANCE
 from tests.support import random_gguf
 
@@ -113,3 +113,4 @@ def test_no_answer_comes_from_a_wrong_prefix(small: Path, seed: int, park: int, 
         if not same(cached.writer.logprobs[number], expected[prompts[number]])
     ]
     assert not wrong
+    assert not leaks(cached)

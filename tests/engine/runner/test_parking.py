@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from llm_engine.runner import room
+from llm_engine.runner import cache, room, seqstate
+from llm_engine.runner.messages import Failed, GenerateRequest
 from llm_engine.runner.parking import LEFT_FREE, WORTH_PARKING, Parking, default_budget
 from llm_engine.runner.room import available_ram
+from llm_engine.runner.seqstate import Bytes, read_state
+
+from tests.engine.runner.inprocess import InProcess
 
 Tokens = np.ndarray[tuple[int], np.dtype[np.int32]]
 
@@ -21,7 +26,11 @@ ROOMY = 1 << 40
 
 def park(parking: Parking, tokens: Tokens) -> bool:
     """Four bytes for a token: the cells of the test are the tokens themselves."""
-    return parking.park(tokens, lambda start: tokens[start:].view(np.uint8).copy())
+
+    def save(start: int, fits: Callable[[int], bool]) -> Bytes | None:
+        return tokens[start:].view(np.uint8).copy() if fits(4 * (len(tokens) - start)) else None
+
+    return parking.park(tokens, save)
 
 
 def restored(parking: Parking, tokens: Tokens, beyond: int) -> Tokens:
@@ -94,7 +103,7 @@ def test_what_is_larger_than_the_budget_pushes_nothing_out() -> None:
 
 def test_a_copy_that_failed_is_not_kept() -> None:
     parking = Parking(1 << 20)
-    assert not parking.park(run(0, 40), lambda _start: None)
+    assert not parking.park(run(0, 40), lambda _start, _fits: None)
     assert (len(parking), parking.match(run(0, 40))) == (0, 0)
 
 
@@ -107,6 +116,53 @@ def test_the_last_of_the_memory_is_left_to_others() -> None:
     assert (parking.match(run(0, 100)), parking.match(run(1000, 60))) == (0, 60)
     left = LEFT_FREE - 4 * 60
     assert not park(parking, run(2000, 20))
+
+
+def test_what_there_is_room_for_once_is_parked_and_what_there_is_none_for_is_never_copied() -> None:
+    """What is free is what is free before the copy: none is made to find out."""
+    left = LEFT_FREE + 4 * 100
+    parking = Parking(1 << 30, lambda: left)
+    sizes = []
+
+    def save(_start: int, fits: Callable[[int], bool]) -> Bytes | None:
+        sizes.append(4 * 90)
+        nonlocal left
+        if not fits(sizes[-1]):
+            return None
+        left -= sizes[-1]
+        return np.zeros(sizes[-1], dtype=np.uint8)
+
+    assert parking.park(run(0, 90), save)
+    left = 0
+    assert not parking.park(run(1000, 90), save)
+    assert (len(sizes), left, len(parking)) == (2, 0, 1)
+
+
+def test_a_cache_without_memory_to_spare_copies_nothing(
+    random_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    inside = InProcess(random_model, idle_cells=0, park_bytes=1 << 24)
+    parking = inside.loop.cache.parking
+    assert parking is not None
+    copied: list[int] = []
+
+    def read(context: object, sequence: int) -> Bytes | None:
+        copied.append(sequence)
+        return read_state(context, sequence)
+
+    monkeypatch.setattr(cache, "read_state", read)
+    for number, (room_, times) in enumerate(((0, 0), (ROOMY, 2))):
+        monkeypatch.setattr(parking, "_room", lambda room_=room_: room_)
+        for more in ("a", "b"):
+            inside.submit(number, GenerateRequest(f"{number}{more}" * 40, max_tokens=1))
+            inside.run()
+        assert (len(copied), len(parking)) == (times, times)
+    # An allocation that fails is no copy, and no end of the runner.
+    monkeypatch.setattr(seqstate, "state_size", lambda _context, _sequence: 1 << 62)
+    inside.submit(9, GenerateRequest("c" * 80, max_tokens=1))
+    inside.run()
+    assert not isinstance(inside.writer.ends[9], Failed)
+    assert len(parking) == 2
 
 
 def test_what_is_given_back_is_the_oldest_and_no_more_than_there_is() -> None:

@@ -192,12 +192,17 @@ class Cache:
         if self.parking is None:
             return
         tokens = self.tree.tokens(sequence)
-        self.parking.park(tokens, lambda start: self.lift(sequence, start, len(tokens)))
+        self.parking.park(tokens, lambda start, fits: self.lift(sequence, start, len(tokens), fits))
 
-    def lift(self, sequence: int, start: int, end: int) -> Bytes | None:
-        """A copy of what the cells of tokens [start, end) hold; None where llama.cpp could not make one."""
+    def lift(
+        self, sequence: int, start: int, end: int, fits: Callable[[int], bool] = lambda _size: True
+    ) -> Bytes | None:
+        """A copy of what the cells of tokens [start, end) hold; None where `fits` does not want one of that
+        size, or llama.cpp could not make it.
+        """
         self._cells.copy(sequence, self._scratch, start, end)
-        data = read_state(self._handle, self._scratch)
+        wanted = fits(state_size(self._handle, self._scratch))
+        data = read_state(self._handle, self._scratch) if wanted else None
         self._cells.remove(self._scratch)
         return data
 

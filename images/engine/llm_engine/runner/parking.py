@@ -23,6 +23,7 @@ from llm_engine.runner.vocab import TokenArray
 WORTH_PARKING = 16
 # What is parked leaves this much main memory to others, whatever the budget says.
 LEFT_FREE = 256 << 20
+Save = Callable[[int, Callable[[int], bool]], Bytes | None]
 
 
 def default_budget() -> int:
@@ -92,16 +93,17 @@ class Parking:
             upto, piece = piece.start, piece.parent
         return chain[::-1]
 
-    def park(self, tokens: TokenArray, save: Callable[[int], Bytes | None]) -> bool:
-        """Keep what of `tokens` is not kept yet; `save(start)` gives the cells from there to the end.
+    def park(self, tokens: TokenArray, save: Save) -> bool:
+        """Keep what of `tokens` is not kept yet; `save(start, fits)` gives the cells from there to the end,
+        once `fits` has agreed to their size: a copy is made only where there is room for it.
 
         False where there was nothing worth a piece, or no room for it.
         """
         start, parent = self._find(tokens)
         if len(tokens) - start < WORTH_PARKING:
             return False
-        data = save(start)
-        if data is None or not self._make_room(data.nbytes, parent):
+        data = save(start, lambda size: self._make_room(size, parent))
+        if data is None:
             return False
         piece = Piece(parent, start, np.array(tokens[start:], dtype=np.int32), data)
         piece.last_used = self._clock

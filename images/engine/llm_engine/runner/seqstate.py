@@ -21,8 +21,11 @@ def state_size(context: Any, sequence: int) -> int:
 
 
 def read_state(context: Any, sequence: int) -> Bytes | None:
-    """A copy; None where llama.cpp could not make one."""
-    data = np.empty(state_size(context, sequence), dtype=np.uint8)
+    """A copy; None where llama.cpp could not make one, or there is no memory for it."""
+    try:
+        data = np.empty(state_size(context, sequence), dtype=np.uint8)
+    except MemoryError:
+        return None
     done = lib.llama_state_seq_get_data_ext(
         context, data.ctypes.data_as(_BYTE), data.nbytes, sequence, _FLAGS
     )

@@ -28,15 +28,22 @@ def rotate(stack: Stack, *names: str) -> list[str]:
         audit.recording(stack.name, "secrets rotate", secret=secrets, restarted=[]) as recorded,
     ):
         store = SecretStore(stack.name)
-        old = {name: store.get(name) for name in names}
-        for name in names:
-            if refused := refusal(stack.config, name):
-                raise refused
+        old = to_rotate(stack, *names)
         running = {one.name for one in stack.runtime.status().services if one.state == "running"}
         users = sorted({user for name in names for user in users_of(stack, name)} & running)
         recorded["restarted"] = users
         _give(stack, store, old, users)
         return users
+
+
+def to_rotate(stack: Stack, *names: str) -> dict[str, Secret]:
+    """Their present values; raises when one of them cannot be rotated."""
+    store = SecretStore(stack.name)
+    found = {name: store.get(name) for name in names}
+    for name in names:
+        if refused := refusal(stack.config, name):
+            raise refused
+    return found
 
 
 def _give(stack: Stack, store: SecretStore, old: dict[str, Secret], users: list[str]) -> None:
@@ -48,6 +55,9 @@ def _give(stack: Stack, store: SecretStore, old: dict[str, Secret], users: list[
         for name, value in old.items():
             store.set(name, value.reveal())
         if not isinstance(error, StackctlError):
+            # Interrupted: not waited for, but what runs must not have a value that its file has not.
+            if users:
+                stack.runtime.restart(users)
             raise
         stack.say(f"failed: {error.what}; putting the old value back")
         try:

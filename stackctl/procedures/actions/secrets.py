@@ -1,17 +1,25 @@
-"""`secrets.*`: new values for the stack's secrets, with the old ones kept aside until all works."""
+"""`secrets.*`: new values for the stack's secrets, with the old ones kept aside until all works.
+
+Beside the old values stands which secrets are being rotated: a value that is back in its file says nothing of
+what the services that run were started with.
+"""
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 
+from stackctl import durable
 from stackctl.errors import PreflightError
 from stackctl.operations import gate
-from stackctl.operations.rotation import rotate, users_of
+from stackctl.operations.rotation import rotate, to_rotate, users_of
 from stackctl.operations.secret_kinds import rotatable
 from stackctl.procedures.context import Context
 from stackctl.procedures.registry import Args, Outcome, action
 from stackctl.runtime.secrets import SecretStore
+
+ROTATING = ".rotating"
 
 
 class NamesArgs(Args):
@@ -47,9 +55,21 @@ def secrets_keep(context: Context, _args: Args) -> Outcome:
 def _differing(context: Context) -> list[str]:
     """Names of secrets that were kept aside with another value than that in use."""
     store, aside = SecretStore(context.stack.name), _aside(context)
-    kept = {path.name: path.read_text().strip() for path in sorted(aside.iterdir())} if aside.is_dir() else {}
+    kept = {path.name: path.read_text().strip() for path in _kept(aside)}
     names = store.names()
     return [name for name, value in kept.items() if name not in names or store.get(name).reveal() != value]
+
+
+def _kept(aside: Path) -> list[Path]:
+    return sorted(path for path in aside.glob("*") if not path.name.startswith("."))
+
+
+def _rotating(aside: Path) -> set[str]:
+    """Those that a rotation has begun with, however far it came."""
+    try:
+        return set(json.loads((aside / ROTATING).read_text(encoding="utf-8")))
+    except FileNotFoundError:
+        return set()
 
 
 @action("secrets.unkeep", irreversible=False)
@@ -67,6 +87,10 @@ def secrets_rotate(context: Context, args: NamesArgs) -> Outcome:
     stack = context.stack.handle
     store = SecretStore(stack.name)
     names = args.names or [name for name in store.names() if rotatable(stack.config, name)]
+    to_rotate(stack, *names)  # what is refused is refused before anything has begun
+    if (aside := _aside(context)).is_dir():
+        durable.write(aside / ROTATING, json.dumps(list(names)))
+        durable.sync([aside])
     rotate(stack, *names)
     return Outcome(True, f"rotated: {', '.join(names) or 'none'}", {"rotated": list(names)})
 
@@ -78,12 +102,13 @@ def secrets_put_back(context: Context, _args: Args) -> Outcome:
     store = SecretStore(stack.name)
     if not _aside(context).is_dir():
         return Outcome(True, "nothing was kept aside")
-    users: set[str] = set()
-    for path in sorted(_aside(context).iterdir()):
+    touched = _rotating(_aside(context))
+    for path in _kept(_aside(context)):
         value = path.read_text().strip()
         if path.name in store.names() and store.get(path.name).reveal() != value:
+            touched.add(path.name)
             store.set(path.name, value)
-            users.update(users_of(stack, path.name))
+    users = {user for name in touched for user in users_of(stack, name)}
     if users:
         stack.runtime.restart(sorted(users))
         gate.wait_healthy(stack, sorted(users), patient=True)

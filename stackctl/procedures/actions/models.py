@@ -147,11 +147,17 @@ def judge(context: Context, args: BeforeArgs) -> Outcome:
 
 @action("models.put-back", BeforeArgs, irreversible=False)
 def put_back(context: Context, args: BeforeArgs) -> Outcome:
-    """Gives each model its old weights again."""
+    """Gives each model its old weights again, where they are still there under the second name."""
     client = _client(context)
-    for model in args.before:
-        client.copy(str(model["name"]) + ASIDE, str(model["name"]))
-    _forget(client, [str(model["name"]) for model in args.before])
+    there = _digests(client)
+    names = [str(model["name"]) for model in args.before if str(model["name"]) + ASIDE in there]
+    for name in names:
+        client.copy(name + ASIDE, name)
+    _forget(client, names)
+    now = _digests(client)
+    lost = [str(model["name"]) for model in args.before if now.get(str(model["name"])) != model["digest"]]
+    if lost:
+        return Outcome(False, f"the newer weights stay, the old ones were let go: {', '.join(lost)}")
     return Outcome(True, f"back: {', '.join(str(model['name']) for model in args.before)}")
 
 

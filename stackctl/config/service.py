@@ -34,8 +34,8 @@ def _once(value: Values, names: Sequence[str]) -> Values:
 class Limits(Section):
     memory: SizeLimit | None = Field(
         None,
-        description="such as 48g; the service is killed beyond it; none or 0 is no limit; default: the "
-        "host's memory less a reserve of a tenth (2 GiB at least)",
+        description="such as 48g; the service is killed beyond it; none or 0 is no limit; default: what "
+        "a reserve of a tenth of the host (2 GiB at least) and the other limits leave, in equal parts",
     )
     cpus: float | None = Field(None, gt=0, description="such as 2.5; default: all")
     pids: int = Field(4096, ge=16, description="processes and threads")

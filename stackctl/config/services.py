@@ -9,7 +9,7 @@ from pydantic import Field, model_validator
 from stackctl import __version__
 from stackctl.config.durations import Duration
 from stackctl.config.monitoring import GrafanaService, PrometheusService
-from stackctl.config.section import HostPath, Port, Section, unwritten
+from stackctl.config.section import HostPath, Port, Section, Size, unwritten
 from stackctl.config.service import Limits, Service
 from stackctl.config.urls import Origins, ServerName
 
@@ -54,11 +54,16 @@ class WebuiService(Service):
 
 
 class ComfyuiService(Service):
-    """ComfyUI beside the engine. Both see the same GPU: leave it room with the engine's limits."""
+    """ComfyUI beside the engine. Both see the same GPU, whose memory nothing divides between them."""
 
     image: str = Field("comfyui:latest", min_length=1)
     port: Port = 8188
     start_grace: Duration = Field(300.0, gt=0)
+    gpu_memory: Size | None = Field(
+        None,
+        description="such as 8g: what the engine leaves free of each GPU for it; default: nothing, who loads "
+        "first has the memory",
+    )
 
 
 class Certificate(Section):

@@ -20,10 +20,10 @@ from stackctl import paths
 from stackctl.config import StackConfig
 from stackctl.config.service import Mount, Service
 from stackctl.config.services import Certificate
-from stackctl.render import monitoring, policy, proxy, templates, webui
+from stackctl.render import gpu_sharing, monitoring, policy, proxy, templates, webui
 from stackctl.render.facts import Facts
 from stackctl.render.hardening import hardening_of
-from stackctl.render.limits import memory_limit
+from stackctl.render.limits import memory_limits
 from stackctl.render.rendered import Rendered
 
 # The C versions, where PyYAML has them: ten times as fast, and the same safe subset.
@@ -47,6 +47,7 @@ def render_compose(config: StackConfig, facts: Facts) -> Rendered:
     jinja = templates.environment()
     bodies, secrets, folders = list[str](), set[str](), list[str]()
     files: dict[str, str] = {}
+    memory, sharing = memory_limits(config, facts.memory), gpu_sharing.of(config, facts.gpu)
     for name, service in config.services.enabled().items():
         part = PARTS[name](config, facts)
         names = (*service.secrets, *part.secrets)
@@ -60,14 +61,19 @@ def render_compose(config: StackConfig, facts: Facts) -> Rendered:
             facts=facts,
             image=facts.pins.get(service.image, service.image),
             hardening=hardening_of(name),
-            memory=memory_limit(service.limits, facts.memory),
+            memory=memory[name],
             networks=["back", "edge"],
             bind=config.bind_address,
             ports=part.ports,
             environment=_dollars(
-                {**part.environment, **_gpu_environment(name, facts), **service.environment}
+                {
+                    **part.environment,
+                    **_gpu_environment(name, facts),
+                    **(sharing.environment(name) if sharing else {}),
+                    **service.environment,
+                }
             ),
-            labels={"dev.stackctl.stack": config.name},
+            labels={"dev.stackctl.stack": config.name, **(sharing.label(name) if sharing else {})},
             secrets=sorted(set(names)),
             mounts=[_as_written(mount) for mount in mounts],
         )
@@ -126,6 +132,8 @@ def _notes(config: StackConfig, facts: Facts) -> list[str]:
     notes = []
     if facts.gpu.fell_back:
         notes.append(f"no GPU: the engine runs on the CPU ({facts.gpu.reason})")
+    if sharing := gpu_sharing.of(config, facts.gpu):
+        notes.append(f"{sharing}; {sharing.advice}")
     if config.expose == "lan":
         notes.append("ports are published on every address of this host (expose: lan)")
         notes += webui.notes(config)

@@ -17,7 +17,7 @@ from stackctl.config.service import Service
 from stackctl.errors import ConfigError
 from stackctl.render import monitoring, policy, proxy, webui
 from stackctl.render.facts import Facts
-from stackctl.render.limits import memory_limit
+from stackctl.render.limits import memory_limits
 from stackctl.render.rendered import Rendered
 
 Builder = Callable[[StackConfig, Facts], dict[str, Any]]
@@ -111,7 +111,11 @@ def _common(config: StackConfig, facts: Facts, name: str, service: Service) -> d
         "secrets": list(service.secrets),
         "secret_environment": {},
         "ports": [{"host_ip": config.bind_address, "port": port} for port in ports],
-        "limits": {"memory": memory_limit(limits, facts.memory), "cpus": limits.cpus, "pids": limits.pids},
+        "limits": {
+            "memory": memory_limits(config, facts.memory)[name],
+            "cpus": limits.cpus,
+            "pids": limits.pids,
+        },
         "start_grace": service.start_grace,
         "stop_grace": 30,
     }

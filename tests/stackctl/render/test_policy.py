@@ -267,6 +267,44 @@ def test_the_memory_of_every_service_is_limited_unless_the_stack_file_says_none(
     assert limit(64 << 30, limits={"pids": 100}) == limit(64 << 30)
 
 
+def test_the_limits_together_leave_the_host_its_reserve() -> None:
+    def limits(host: int, **services: Any) -> dict[str, int]:
+        stack = config(services)
+        document = render(stack, dataclasses.replace(facts(stack), memory=host)).document
+        return {name: body.get("mem_limit", 0) for name, body in document["services"].items()}
+
+    on = {"enabled": True}
+    both = limits(64 << 30, comfyui=on)
+    assert both["engine"] == both["comfyui"] == (28 << 30) + (512 << 20)
+    whole = limits(64 << 30, webui=on, comfyui={**on, "limits": {"memory": "16g"}}, proxy=on)
+    assert sum(whole.values()) <= (64 << 30) - (64 << 30) // 10 and whole["engine"] == 40 << 30
+    # On a small host the neighbours' limits are more than they use: half is the engine's.
+    assert limits(4 << 30, webui=on, prometheus=on)["engine"] == 1 << 30
+    assert (
+        limits(64 << 30, engine={"limits": {"memory": "none"}}, comfyui=on)["comfyui"] == 57 * 2**30 + 2**29
+    )
+
+
+def test_the_sharing_of_a_gpu_is_said_and_kept() -> None:
+    def rendered(mode: str, **comfyui: Any) -> tuple[dict[str, Any], str]:
+        stack = config({"comfyui": {"enabled": True, **comfyui}})
+        found = render(stack, facts(stack, mode))
+        return found.document["services"], "\n".join(found.notes)
+
+    services, notes = rendered("cdi")
+    said = "engine and comfyui share the GPU: who loads first has its memory"
+    assert f"{said}; services.comfyui.gpu_memory makes" in notes
+    assert {services[name]["labels"]["dev.stackctl.gpu"] for name in ("engine", "comfyui")} == {said}
+    assert "OLLAMA_GPU_OVERHEAD" not in services["engine"]["environment"]
+    services, notes = rendered("nvidia", gpu_memory="8g")
+    assert "the engine leaves 8 GiB of it free" in notes
+    assert services["engine"]["environment"]["OLLAMA_GPU_OVERHEAD"] == str(8 << 30)
+    assert "OLLAMA_GPU_OVERHEAD" not in services["comfyui"]["environment"]
+    services, notes = rendered("none", gpu_memory="8g")
+    assert "share" not in notes and "dev.stackctl.gpu" not in services["engine"]["labels"]
+    assert "OLLAMA_GPU_OVERHEAD" not in services["engine"]["environment"]
+
+
 def test_one_limit_that_is_written_leaves_the_others_as_they_are() -> None:
     stack = config({"webui": {"enabled": True, "limits": {"cpus": 2}}})
     limits = stack.services.webui.limits

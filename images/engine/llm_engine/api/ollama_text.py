@@ -8,7 +8,7 @@ from collections.abc import AsyncGenerator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from llm_engine.api import goencode
+from llm_engine.api import goencode, likelihoods
 from llm_engine.api.endpoint import NDJSON, Call, Reply, Stream, json_reply, ndjson
 from llm_engine.api.errors import ApiError, bad_request
 from llm_engine.api.ollama_messages import chat_message
@@ -104,7 +104,8 @@ async def _answer(
     assert answer.end is not None
     whole = Delta(0, answer.content, answer.thinking, answer.calls, answer.logprobs)
     metrics = _metrics(call, answer.end, load_seconds)
-    return json_reply(shape.last(whole, answer.end, metrics))
+    end = answer.end
+    return await likelihoods.whole([answer], lambda: shape.last(whole, end, metrics))
 
 
 async def _lines(call: Call, turn: Turn, shape: _Shape) -> AsyncGenerator[bytes, None]:
@@ -193,13 +194,14 @@ def _metrics(call: Call, end: End, load_seconds: float) -> dict[str, int]:
 def _logprobs(items: Sequence[TokenLogprob]) -> dict[str, Any]:
     if not items:
         return {}
-    entries = []
-    for item in items:
-        entry = _logprob(item.text, item.logprob)
-        if item.top:
-            entry["top_logprobs"] = [_logprob(text, value) for _, text, value in item.top]
-        entries.append(entry)
-    return {"logprobs": entries}
+    return {"logprobs": likelihoods.each(items, _entry)}
+
+
+def _entry(item: TokenLogprob) -> dict[str, Any]:
+    entry = _logprob(item.text, item.logprob)
+    if item.top:
+        entry["top_logprobs"] = [_logprob(text, value) for _, text, value in item.top]
+    return entry
 
 
 def _logprob(text: bytes, value: float) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from collections.abc import AsyncGenerator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from llm_engine.api import likelihoods
 from llm_engine.api import openai_messages as wire
 from llm_engine.api.endpoint import SSE, Call, Reply, Stream, json_reply, sse
 from llm_engine.api.errors import bad_request
@@ -34,7 +35,7 @@ async def chat_completions(call: Call) -> Reply | Stream:
         options = request.stream_options
         return Stream(_chunks(call, turn, head, bool(options and options.include_usage)), SSE)
     answers = await collect(call, turn)
-    return json_reply(_completion(head, answers))
+    return await likelihoods.whole(answers.values(), lambda: _completion(head, answers))
 
 
 @dataclass(frozen=True)
@@ -151,20 +152,16 @@ def _call_out(call: CallMade, arguments: str) -> dict[str, Any]:
 
 
 def logprobs_out(items: Sequence[TokenLogprob]) -> dict[str, Any]:
-    return {
-        "content": [
-            {
-                "token": item.text.decode("utf-8", "replace"),
-                "logprob": item.logprob,
-                "bytes": list(item.text),
-                "top_logprobs": [
-                    {"token": text.decode("utf-8", "replace"), "logprob": value, "bytes": list(text)}
-                    for _, text, value in item.top
-                ],
-            }
-            for item in items
-        ]
-    }
+    return {"content": likelihoods.each(items, _logprob_out)}
+
+
+def _logprob_out(item: TokenLogprob) -> dict[str, Any]:
+    top = [_candidate(text, value) for _, text, value in item.top]
+    return {**_candidate(item.text, item.logprob), "top_logprobs": top}
+
+
+def _candidate(text: bytes, value: float) -> dict[str, Any]:
+    return {"token": text.decode("utf-8", "replace"), "logprob": value, "bytes": list(text)}
 
 
 def _completion(head: Head, answers: Mapping[int, Answer]) -> dict[str, Any]:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import secrets
 import time
 from collections.abc import AsyncGenerator, Sequence
 from typing import Any
 
-from llm_engine.api.endpoint import SSE, Call, Reply, Stream, json_reply, sse
+from llm_engine.api import likelihoods
+from llm_engine.api.endpoint import SSE, Call, Reply, Stream, sse
 from llm_engine.api.errors import bad_request
 from llm_engine.api.openai_chat import FINGERPRINT, choices_wanted, keep_alive, sampling_overrides, usage_out
 from llm_engine.api.openai_types import CompletionRequest
@@ -37,7 +39,7 @@ async def completions(call: Call) -> Reply | Stream:
     writer = _Writer(request, n)
     if request.stream:
         return Stream(writer.chunks(call, turns, prompts), SSE)
-    return json_reply(await writer.whole(call, turns, prompts))
+    return await writer.whole(call, turns, prompts)
 
 
 def _prompts(value: Any) -> list[Prompt]:
@@ -115,19 +117,23 @@ class _Writer:
             **more,
         }
 
-    async def whole(self, call: Call, turns: Sequence[Turn], prompts: Sequence[Prompt]) -> dict[str, Any]:
+    async def whole(self, call: Call, turns: Sequence[Turn], prompts: Sequence[Prompt]) -> Reply:
         results = await together(collect(call, turn) for turn in turns)
+        echoes = [await self._echo(call, prompt) for prompt in prompts]
+        answers = [answer for result in results for answer in result.values()]
+        return await likelihoods.whole(answers, lambda: self._whole(results, echoes))
+
+    def _whole(self, results: Sequence[dict[int, Answer]], echoes: Sequence[str]) -> dict[str, Any]:
         choices: list[dict[str, Any]] = []
         ends: list[End] = []
         prompt_tokens = 0
-        for result, prompt in zip(results, prompts, strict=True):
+        for result, echo in zip(results, echoes, strict=True):
             answers = list(result.values())
             prompt_tokens += total_usage([answer.end for answer in answers if answer.end]).prompt_tokens
             ends += [answer.end for answer in answers if answer.end]
             best = (
                 sorted(answers, key=_likelihood, reverse=True)[: self.n] if len(answers) > self.n else answers
             )
-            echo = await self._echo(call, prompt)
             echoed = result[0].echo
             for answer in best:
                 choices.append(self._choice(answer, len(choices), echo, echoed))
@@ -175,7 +181,7 @@ class _Writer:
                         prompt_read.extend(piece.echo)
                     if not told and (not turn.prompt_logprobs or _says(piece)):
                         told = True
-                        for chunk in self._echoes(base, echo, prompt_read):
+                        for chunk in await asyncio.to_thread(self._echoes, base, echo, prompt_read):
                             yield chunk
                     if isinstance(piece, Begun):
                         continue
@@ -257,6 +263,8 @@ def _logprobs(items: Sequence[TokenLogprob], offset: int) -> dict[str, Any]:
     return {
         "tokens": [_text(item.text) for item in items],
         "token_logprobs": [item.logprob for item in items],
-        "top_logprobs": [{_text(text): value for _, text, value in item.top} for item in items],
+        "top_logprobs": [
+            likelihoods.fragment({_text(text): value for _, text, value in item.top}) for item in items
+        ],
         "text_offset": offsets,
     }

@@ -13,17 +13,17 @@ from stackctl.errors import UsageError
 _HELP = {"help_option_names": ["-h", "--help"]}
 
 
-def run_there(name: str, words: list[str], stack_file: str | None) -> int:
-    """`stackctl --host NAME WORDS…`."""
+def run_there(name: str, flags: list[str], words: list[str], stack_file: str | None) -> int:
+    """`stackctl --host NAME WORDS…`; `flags` stood before the words, and do there as well."""
     from stackctl.hosts import runs
     from stackctl.tunnel import hosts
 
-    command = next((word for word in words if not word.startswith("-")), "")
     if not name.strip():
         # A variable that was not set: the command must not run on this machine instead.
         raise UsageError("--host names no host: its value is empty", fix="stackctl hosts list")
     if not words:
         raise UsageError("--host needs a command to run there", fix=f"stackctl --host {name} status")
+    command = words[0]
     if command in runs.LOCAL_ONLY:
         raise UsageError(f"'{command}' is about this machine: leave --host out")
     host = hosts.find(name, stack_file)
@@ -32,7 +32,8 @@ def run_there(name: str, words: list[str], stack_file: str | None) -> int:
         if len(rest) > 1:
             raise UsageError("run --attach takes one session id at most")
         return runs.attach(host, rest[0] if rest else None)
-    return runs.direct(host, words) if command in runs.DIRECT else runs.run(host, words)
+    follow = runs.direct if command in runs.DIRECT else runs.run
+    return follow(host, [*flags, *words])
 
 
 @click.group(context_settings=_HELP)
@@ -193,6 +194,16 @@ def attach(session_id: str, out_from: int, err_from: int, mark: bool) -> int:
     if mark:
         out_from, err_from = _greet(session_id, out_from, err_from)
     return _follow(session_id, out_from, err_from, skip=not mark)
+
+
+def attach_here(session_id: str | None) -> int:
+    """`stackctl run --attach` on the host itself."""
+    from stackctl.hosts import sessions
+
+    if session_id is None:
+        session_id = sessions.latest()
+        click.echo(f"attaching to {session_id}", err=True)
+    return _follow(session_id, 0, 0, skip=True)
 
 
 def _follow(session_id: str, out_from: int, err_from: int, *, skip: bool) -> int:

@@ -52,11 +52,13 @@ class LazyGroup(click.Group):
         if (name := ctx.params.get("host")) is not None:
             from stackctl.cli.hosts import run_there
 
+            flags = ["-v"] if ctx.params.get("verbose") else []
+            flags += ["--debug"] if ctx.params.get("debug") else []
+            if overlay := ctx.params.get("overlay"):
+                flags += ["--overlay", overlay]
             words = [*ctx._protected_args, *ctx.args]
-            for flag, value in (("--overlay", ctx.params.get("overlay")), ("-v", ctx.params.get("verbose"))):
-                if value:
-                    words = [flag, *([value] if isinstance(value, str) else []), *words]
-            return run_there(name, words, ctx.params.get("stack_file") or os.environ.get("STACKCTL_FILE"))
+            stack_file = ctx.params.get("stack_file") or os.environ.get("STACKCTL_FILE")
+            return run_there(name, flags, words, stack_file)
         return super().invoke(ctx)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:

@@ -90,7 +90,10 @@ def _closing(result: Any) -> str:
 
 
 @click.command("run")
-@click.argument("name", required=True)
+@click.argument("name", required=False)
+@click.option(
+    "--attach", is_flag=True, help="Follow what --host has started here: what runs now, or the session NAME."
+)
 @click.option(
     "--input", "-i", "pairs", multiple=True, metavar="NAME=VALUE", help="An input of the procedure."
 )
@@ -106,7 +109,8 @@ def _closing(result: Any) -> str:
 @click.pass_context
 def run(
     ctx: click.Context,
-    name: str,
+    name: str | None,
+    attach: bool,
     pairs: tuple[str, ...],
     resume: bool,
     undo: bool,
@@ -122,7 +126,14 @@ def run(
     stackctl run upgrade --plan
     stackctl run model-refresh -i models=qwen3:8b
     stackctl run upgrade --resume
+    stackctl --host gpubox run --attach
     """
+    if attach:
+        from stackctl.cli import hosts
+
+        return hosts.attach_here(name)
+    if name is None:
+        raise click.UsageError("missing argument 'NAME'", ctx)
     from stackctl.procedures import inputs as given
     from stackctl.procedures import locate, use
 

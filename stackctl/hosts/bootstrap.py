@@ -18,9 +18,14 @@ from pathlib import Path
 
 from stackctl.errors import PreflightError, StackctlError
 from stackctl.hosts import remote, wheel
+from stackctl.tunnel.auth import terminal
+from stackctl.tunnel.errors import TunnelError
 from stackctl.tunnel.hosts import Host
 
 Say = Callable[[str], None]
+#: Seconds: for one question about the host, for all of them (a person may have to type a passphrase), and for
+#: copying and installing.
+LOOK_LIMIT, LOOK_WAIT, INSTALL_WAIT = 10, 120.0, 1800.0
 
 _LOOK = r"""
 for name in python3.13 python3.12 python3.11 python3; do
@@ -31,9 +36,11 @@ for name in python3.13 python3.12 python3.11 python3; do
         break
     fi
 done
+# A driver or a daemon that hangs must not keep the answer back.
+limited() { if command -v timeout >/dev/null; then timeout -k 1 {limit} "$@"; else "$@"; fi; }
 echo "machine=$(uname -m)"
-echo "docker=$(docker version --format '{{.Server.Version}}' 2>/dev/null)"
-echo "gpu=$(nvidia-smi -L 2>/dev/null | head -n 1)"
+echo "docker=$(limited docker version --format '{{.Server.Version}}' 2>/dev/null)"
+echo "gpu=$(limited nvidia-smi -L 2>/dev/null | head -n 1)"
 echo "linger=$(loginctl show-user "$(id -un)" --property=Linger --value 2>/dev/null)"
 echo "uid=$(id -u)"
 """
@@ -104,7 +111,8 @@ class Facts:
 
 
 def look(host: Host) -> Facts:
-    answer = remote.ask(host, ["sh", "-c", _LOOK], timeout=60)
+    script = _LOOK.replace("{limit}", str(LOOK_LIMIT))
+    answer = remote.ask(host, ["sh", "-c", script], timeout=LOOK_WAIT, batch=terminal() is None)
     found = dict(line.split("=", 1) for line in answer.out.splitlines() if "=" in line)
     if "python" not in found:
         raise PreflightError(
@@ -149,9 +157,15 @@ def _bundle(wheels: Path, lock: Path) -> bytes:
 
 def _install(host: Host, facts: Facts, bundle: bytes) -> None:
     script = _INSTALL.replace("{python}", facts.python)
-    done = subprocess.run(
-        remote.argv(host, ["sh", "-c", script], batch=True), input=bundle, capture_output=True, timeout=600
-    )
+    line = remote.argv(host, ["sh", "-c", script], batch=terminal() is None)
+    try:
+        done = subprocess.run(line, input=bundle, capture_output=True, timeout=INSTALL_WAIT)
+    except subprocess.TimeoutExpired:
+        raise TunnelError(
+            f"the installation on {host.name} did not end in {INSTALL_WAIT / 60:g} minutes; "
+            "nothing there has changed unless it ends later",
+            fix=f"stackctl host bootstrap {host.name}",
+        ) from None
     if done.returncode == remote.SSH_FAILED:
         raise remote.explain(host, done.stderr.decode(errors="replace"))
     if done.returncode:

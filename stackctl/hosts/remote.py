@@ -65,11 +65,14 @@ def explain(host: Host, stderr: str) -> TunnelError:
     )
 
 
-def ask(host: Host, words: Sequence[str], *, timeout: float, input: str | None = None) -> Answer:
-    """Run to the end without asking a person anything; raises when the host cannot be reached in time."""
+def ask(
+    host: Host, words: Sequence[str], *, timeout: float, input: str | None = None, batch: bool = True
+) -> Answer:
+    """Run to the end, without asking a person anything unless told to; raises when the host cannot be reached
+    in time."""
     try:
         done = subprocess.run(
-            argv(host, words, batch=True),
+            argv(host, words, batch=batch),
             input=input,
             stdin=None if input is not None else subprocess.DEVNULL,
             capture_output=True,

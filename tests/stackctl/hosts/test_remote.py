@@ -16,9 +16,13 @@ from pathlib import Path
 
 import pytest
 
-from stackctl.hosts import releases
+from stackctl.config.hosts import HostConfig
+from stackctl.hosts import bootstrap, releases
+from stackctl.tunnel.errors import TunnelError
+from stackctl.tunnel.hosts import Host
 from tests.stackctl.tunnel.conftest import eventually
-from tests.support.sshd import Sshd, free_port
+from tests.support.sshd import Sshd, free_port, keygen, public
+from tests.support.terminal import Terminal
 
 pytestmark = pytest.mark.peer
 STACKCTL = str(Path(sys.executable).with_name("stackctl"))
@@ -335,6 +339,38 @@ def test_what_reads_standard_input_or_never_ends_goes_with_the_connection(far: F
         assert (done.returncode, done.stdout) == (0, f"{' '.join(words)}: a value\n"), done.stderr
 
 
+def test_flags_before_the_command_do_not_hide_which_it_is(far: Far) -> None:
+    far.program.write_text('#!/bin/sh\necho "$*: $(cat)"\n')
+    flags = ["-v", "--debug", "--overlay", "prod"]
+    done = subprocess.run(
+        [STACKCTL, "--host", "box", *flags, "secrets", "set", "KEY"], env=far.near, input="a value",
+        capture_output=True, text=True, timeout=60, cwd=far.folder,
+    )  # fmt: skip
+    assert done.stdout == "-v --debug --overlay prod secrets set KEY: a value\n", done.stderr
+    local = far.stackctl("--host", "box", "--overlay", "prod", "tunnel", "up", "x")
+    assert local.returncode == 2 and "'tunnel' is about this machine" in local.stderr
+    far.program.write_text(f'#!/bin/sh\necho "$*" > {far.folder}/asked\n')
+    far.stackctl("--host", "box", "--overlay", "prod", "run", "--attach", "abcdef1")
+    assert (far.folder / "asked").read_text().startswith("session attach abcdef1 ")
+
+
+def test_a_run_is_attached_to_on_the_host_itself(far: Far) -> None:
+    far.stackctl("--host", "box", "session", "latest")
+    there = {**far.near, "XDG_STATE_HOME": f"{far.folder}/far-state"}
+
+    def attached(*words: str) -> subprocess.CompletedProcess[str]:
+        argv = [STACKCTL, "run", *words]
+        return subprocess.run(argv, env=there, capture_output=True, text=True, timeout=60, cwd=far.folder)
+
+    latest = attached("--attach")
+    session = latest.stdout.strip()  # the run was of a command that prints its own id
+    assert (latest.returncode, latest.stderr) == (0, f"attaching to {session}\n")
+    assert attached("--attach", session).stdout == latest.stdout
+    assert "there is no session 'abcdef1'" in attached("--attach", "abcdef1").stderr
+    missing = attached()
+    assert missing.returncode == 2 and "missing argument 'NAME'" in missing.stderr
+
+
 def test_an_empty_host_is_not_this_machine(far: Far) -> None:
     for name in ("", " "):
         done = far.stackctl("--host", name, "config", "docs")
@@ -449,6 +485,44 @@ def test_many_slow_hosts_delay_nobody(far: Far) -> None:
     far.program.write_text("#!/bin/sh\necho '{\"services\": []}'\n")
     done = far.stackctl("hosts", "status", "--timeout", "6")
     assert done.stdout.split()[0] == "zz", done.stdout
+
+
+def test_bootstrap_does_not_wait_for_what_hangs_over_there(far: Far, monkeypatch: pytest.MonkeyPatch) -> None:
+    programs = far.folder / "programs"
+    programs.mkdir()
+    for name in ("nvidia-smi", "tar"):
+        (programs / name).write_text("#!/bin/sh\nexec sleep 600\n")
+        (programs / name).chmod(0o755)
+    far.sshd.stop()
+    far.sshd.options["SetEnv"] = f"HOME={far.folder} PATH={programs}:{os.environ['PATH']}"
+    far.sshd.start()
+    monkeypatch.setattr(bootstrap, "LOOK_LIMIT", 1)
+    monkeypatch.setattr(bootstrap, "INSTALL_WAIT", 3.0)
+    host = Host("box", HostConfig(ssh_config=far.sshd.ssh_config()))
+    facts = bootstrap.look(host)
+    assert facts.gpu == "" and facts.machine
+    with pytest.raises(TunnelError, match=r"the installation on box did not end in 0\.05 minutes"):
+        bootstrap._install(host, facts, b"")
+
+
+def test_bootstrap_asks_for_a_passphrase_at_a_terminal(far: Far) -> None:
+    key = keygen(far.folder / "locked", passphrase="open sesame")
+    far.sshd.authorize(public(key))
+    far.sshd.client_key = key
+    far.sshd.ssh_config()
+    environment = {**far.near, "SSH_AUTH_SOCK": "", "DISPLAY": ""}
+    far.sshd.options["SetEnv"] = f"PATH={far.folder}"  # no Python there: that is all that is to be found out
+    far.sshd.stop()
+    far.sshd.start()
+    with Terminal([STACKCTL, "host", "bootstrap", "box"], environment, columns=200) as terminal:
+        terminal.expect("Enter passphrase for key")
+        terminal.line("open sesame")
+        terminal.expect("error: box has no Python 3.11 or newer")
+    done = subprocess.run(
+        [STACKCTL, "host", "bootstrap", "box"], env=environment, capture_output=True, text=True,
+        start_new_session=True, stdin=subprocess.DEVNULL, timeout=60,
+    )  # fmt: skip
+    assert f"fix: ssh-add {key}" in done.stderr
 
 
 def test_bootstrap_installs_what_then_brings_a_stack_up(far: Far) -> None:

@@ -5,6 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from llm_engine.api.anthropic_messages import messages as to_messages
+from llm_engine.api.anthropic_messages import to_turn
+from llm_engine.api.anthropic_types import CountTokensRequest, MessagesRequest
 
 from tests.engine.api.test_ollama_routes import HI
 from tests.support.engine import EngineServer
@@ -118,7 +121,7 @@ def test_tools(client: Client) -> None:
 
 
 def test_system_and_blocks(client: Client) -> None:
-    blocks = [{"type": "text", "text": "a"}, {"type": "text", "text": "b"}, {"type": "unknown"}]
+    blocks = [{"type": "text", "text": "a"}, {"type": "text", "text": "b"}]
     body = {
         "model": "chat",
         "messages": [{"role": "user", "content": blocks}],
@@ -127,6 +130,94 @@ def test_system_and_blocks(client: Client) -> None:
     with_system = client.post(f"{PATH}/count_tokens", body).json["input_tokens"]
     without = client.post(f"{PATH}/count_tokens", {**body, "system": None}).json["input_tokens"]
     assert with_system > without
+
+
+TEXT = {"type": "text", "media_type": "text/plain", "data": "It rains in Oslo."}
+PARTS = [{"type": "text", "text": "It rains"}, {"type": "text", "text": "in Oslo."}]
+SHOWN: list[tuple[dict[str, Any], str]] = [
+    ({"type": "document", "source": TEXT}, "It rains in Oslo."),
+    ({"type": "document", "title": "T", "context": "C", "source": TEXT}, "T\n\nC\n\nIt rains in Oslo."),
+    ({"type": "document", "source": {"type": "content", "content": PARTS}}, "It rains\n\nin Oslo."),
+    ({"type": "document", "source": {"type": "content", "content": "all"}}, "all"),
+    (
+        {"type": "search_result", "source": "http://x", "title": "T", "content": PARTS},
+        "T\n\nhttp://x\n\nIt rains\n\nin Oslo.",
+    ),
+    ({"type": "redacted_thinking", "data": "x"}, ""),
+]
+
+
+@pytest.mark.parametrize(("block", "text"), SHOWN)
+def test_documents_are_read(block: dict[str, Any], text: str) -> None:
+    said = {"type": "text", "text": "hi"}
+    (message,) = to_messages([{"role": "user", "content": [block, said]}], None)
+    assert message.content == "\n\n".join(part for part in (text, "hi") if part)
+    if text:
+        result = {"type": "tool_result", "tool_use_id": "t", "content": [said, block]}
+        (message,) = to_messages([{"role": "user", "content": [result]}], None)
+        assert (message.role, message.content) == ("tool", f"hi\n\n{text}")
+
+
+UNSEEN: list[tuple[Any, str]] = [
+    ({"type": "unknown"}, ': content block type "unknown" is not supported'),
+    ({"text": "x"}, ': content block type "None" is not supported'),
+    ({"type": "thinking"}, ': content block type "thinking" is not supported'),
+    ({"type": "text"}, ": a text block needs a text"),
+    ({"type": "document"}, ': only documents of source type "text" or "content" are read, not "None"'),
+    (
+        {"type": "document", "source": {"type": "base64", "media_type": "application/pdf", "data": "QQ=="}},
+        ': only documents of source type "text" or "content" are read, not "base64"',
+    ),
+    ({"type": "document", "source": {"type": "text", "data": 7}}, ": a document block needs a text"),
+    ({"type": "document", "title": 7, "source": TEXT}, ": a document block needs a text"),
+    ({"type": "search_result", "content": [{"type": "image"}]}, ": a search_result block needs a text"),
+    ({"type": "search_result"}, ": content must be a string or a list of text blocks"),
+]
+
+
+@pytest.mark.parametrize(("block", "text"), UNSEEN)
+def test_what_the_model_would_not_see_is_refused(client: Client, block: Any, text: str) -> None:
+    def refusal(content: list[Any]) -> str:
+        body = {"model": "chat", "max_tokens": 5, "messages": [{"role": "user", "content": content}]}
+        answer = client.post(PATH, body)
+        assert answer.status == 400
+        return str(answer.json["error"]["message"])
+
+    said = {"type": "text", "text": "hi"}
+    assert refusal([said, block]) == f"messages.0.content.1{text}"
+    result = {"type": "tool_result", "tool_use_id": "t", "content": [block]}
+    assert refusal([said, result]) == f"messages.0.content.1.content.0{text}"
+    system = {"model": "chat", "max_tokens": 5, "messages": HI, "system": [block, {"type": "image"}]}
+    assert client.post(PATH, system).status == 400
+
+
+def test_tokens_are_counted_as_they_are_used(client: Client) -> None:
+    """Whatever changes the prompt is counted with it: an effort, a form of the answer, tools."""
+    schema = {"type": "object", "properties": {"a": {"type": "integer"}}}
+    more: list[dict[str, Any]] = [
+        {"model": "think", "output_config": {"effort": "high"}},
+        {"model": "think", "output_config": {"effort": "low"}, "thinking": {"type": "adaptive"}},
+        {"model": "chat", "output_config": {"format": {"type": "json_schema", "schema": schema}}},
+        {"model": "tool", "tools": [TOOL], "tool_choice": {"type": "any"}},
+    ]
+    for given in more:
+        body = {"messages": HI, **given}
+        counted = client.post(f"{PATH}/count_tokens", body).json["input_tokens"]
+        usage = client.post(PATH, {**body, "max_tokens": 5}).json["usage"]
+        assert usage["input_tokens"] + usage["cache_read_input_tokens"] == counted, given
+
+
+def test_how_hard_to_think() -> None:
+    def think(**given: Any) -> bool | str | None:
+        counted = to_turn(CountTokensRequest(model="m", messages=[*HI], **given)).think
+        used = to_turn(MessagesRequest(model="m", max_tokens=1, messages=[*HI], **given)).think
+        assert counted == used, "the prompt that is counted is the one that is used"
+        return used
+
+    low = {"effort": "low"}
+    assert think() is False and think(thinking={"type": "adaptive"}) is True
+    assert think(output_config=low) == "low" == think(output_config=low, thinking={"type": "adaptive"})
+    assert think(output_config=low, thinking={"type": "disabled"}) is False
 
 
 REFUSED: list[tuple[dict[str, Any], int, str, str]] = [

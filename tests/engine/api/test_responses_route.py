@@ -36,6 +36,27 @@ def test_a_cut_answer_is_incomplete(client: Client) -> None:
     assert answer["output"][0]["status"] == "incomplete"
 
 
+@pytest.mark.parametrize("nothing", [{}, {"input": None}, {"input": []}])
+def test_no_input_only_loads_the_model(client: Client, nothing: dict[str, Any]) -> None:
+    client.post("/api/generate", {"model": "chat-alias", "keep_alive": 0})
+    answer = client.post(PATH, {"model": "chat-alias", **nothing}).json
+    assert (answer["status"], answer["output"], answer["usage"]["total_tokens"]) == ("completed", [], 0)
+    assert any(one["name"].startswith("chat") for one in client.get("/api/ps").json["models"])
+    streamed = client.post(PATH, {"model": "chat-alias", "stream": True, **nothing})
+    assert streamed.headers["content-type"] == "text/event-stream"
+    names = [name for name, _ in streamed.events]
+    assert names == ["response.created", "response.in_progress", "response.completed"]
+    missing = client.post(PATH, {"model": "nope", "stream": True, **nothing})
+    assert missing.status == 404 and missing.json["error"]["code"] == "model_not_found"
+
+
+def test_a_reference_to_what_was_not_kept_is_refused(client: Client) -> None:
+    items = [{"role": "user", "content": "hi"}, {"type": "item_reference", "id": "msg_1"}]
+    answer = client.post(PATH, {"model": "chat", "input": items})
+    assert answer.status == 400 and answer.json["error"]["param"] == "input[1]"
+    assert "item_reference is not supported" in answer.json["error"]["message"]
+
+
 def test_events_are_in_order(client: Client) -> None:
     events = client.post(PATH, {"model": "think", "input": "hi", "stream": True}).events
     assert [data["sequence_number"] for _, data in events] == list(range(len(events)))

@@ -61,26 +61,22 @@ def _overrides(request: MessagesRequest | CountTokensRequest) -> dict[str, Any]:
 
 
 def _think(request: MessagesRequest | CountTokensRequest) -> bool | str | None:
-    thinking = request.thinking
-    if thinking is not None:
-        kind = thinking.get("type") if isinstance(thinking, dict) else None
-        if kind not in ("enabled", "disabled", "adaptive"):
-            raise bad_request("thinking.type must be 'enabled', 'adaptive' or 'disabled'")
-        return bool(kind != "disabled")
-    config = getattr(request, "output_config", None)
+    """How hard to think: at all only where it is asked for, for a client that cannot show thinking must not
+    get it."""
+    thinking, config = request.thinking, request.output_config
+    kind = thinking.get("type") if isinstance(thinking, dict) else None
+    if thinking is not None and kind not in ("enabled", "disabled", "adaptive"):
+        raise bad_request("thinking.type must be 'enabled', 'adaptive' or 'disabled'")
     effort = config.get("effort") if isinstance(config, dict) else None
-    if effort is None:
-        # Anthropic's API does not think unless asked to; a client that cannot show thinking must not get it.
-        return False
-    level: bool | str | None = _EFFORTS.get(str(effort))
-    if level is None:
+    if effort is not None and str(effort) not in _EFFORTS:
         raise bad_request(f'invalid output_config.effort: "{effort}"')
-    return level
+    if kind == "disabled":
+        return False
+    return kind is not None if effort is None else _EFFORTS[str(effort)]
 
 
 def _format(request: MessagesRequest | CountTokensRequest) -> JsonFormat | None:
-    wanted = getattr(request, "output_format", None)
-    config = getattr(request, "output_config", None)
+    wanted, config = request.output_format, request.output_config
     if wanted is None and isinstance(config, dict):
         wanted = config.get("format")
     if wanted is None:
@@ -107,9 +103,15 @@ def messages(items: Sequence[Mapping[str, Any]], system: Any) -> list[Message]:
 def _system(value: Any) -> str:
     if value is None or isinstance(value, str):
         return value or ""
-    if isinstance(value, list) and all(isinstance(block, dict) for block in value):
-        return "".join(block.get("text", "") for block in value if isinstance(block.get("text", ""), str))
+    if isinstance(value, list) and all(_is_text(block) for block in value):
+        return "".join(block["text"] for block in value)
     raise bad_request("system must be a string or a list of text blocks")
+
+
+def _is_text(block: Any) -> bool:
+    return (
+        isinstance(block, dict) and block.get("type", "text") == "text" and isinstance(block.get("text"), str)
+    )
 
 
 def _message(role: str, content: Any, index: int, names: dict[str, str]) -> list[Message]:
@@ -123,22 +125,20 @@ def _message(role: str, content: Any, index: int, names: dict[str, str]) -> list
     thinking: list[str] = []
     images: list[bytes] = []
     calls: list[Call] = []
-    for block in content:
+    for at, block in enumerate(content):
         match block.get("type"):
-            case "text" if isinstance(block.get("text"), str):
-                texts.append(block["text"])
-            case "text":
-                raise bad_request(f"messages.{index}: a text block needs a text")
             case "thinking" if isinstance(block.get("thinking"), str):
                 thinking.append(block["thinking"])
-            case "image":
-                images.append(_image(block.get("source")))
+            case "redacted_thinking":
+                pass  # only who wrote it can read it
             case "tool_use":
                 call = _tool_use(block, len(calls))
                 names[call.id] = call.name
                 calls.append(call)
             case "tool_result":
-                results.append(_tool_result(block, names))
+                results.append(_tool_result(block, names, f"messages.{index}.content.{at}"))
+            case _:
+                _shown(block, f"messages.{index}.content.{at}", texts, images)
     if texts or images or calls or thinking or not results:
         results.append(
             Message(
@@ -162,20 +162,69 @@ def _tool_use(block: Mapping[str, Any], index: int) -> Call:
     return Call(block["name"], arguments or {}, block["id"], index)
 
 
-def _tool_result(block: Mapping[str, Any], names: Mapping[str, str]) -> Message:
+def _shown(block: Any, where: str, texts: list[str], images: list[bytes]) -> None:
+    """A block that the model is to see: its text or its picture. What cannot be shown is refused, for an
+    answer that never saw it would be wrong without anybody's knowing.
+    """
+    kind = block.get("type") if isinstance(block, dict) else None
+    if kind == "image":
+        images.append(_image(block.get("source")))
+        return
+    match kind:
+        case "text":
+            parts = [block]
+        case "document":
+            parts = _document(block, where)
+        case "search_result":
+            parts = [*_titles(block, "title", "source"), *_parts(block.get("content"), where)]
+        case _:
+            raise bad_request(f'{where}: content block type "{kind}" is not supported')
+    if not all(map(_is_text, parts)):
+        raise bad_request(f"{where}: a {kind} block needs a text")
+    texts.append("\n\n".join(part["text"] for part in parts))
+
+
+def _document(block: Mapping[str, Any], where: str) -> list[Any]:
+    """A document that is text, with what is said about it."""
+    given = block.get("source")
+    source: dict[str, Any] = given if isinstance(given, dict) else {}
+    kind = source.get("type")
+    if kind == "text":
+        inside = [{"text": source["data"]}] if "data" in source else []
+    elif kind == "content":
+        inside = _parts(source.get("content"), where)
+    else:
+        raise bad_request(
+            f'{where}: only documents of source type "text" or "content" are read, not "{kind}"'
+        )
+    return [*_titles(block, "title", "context"), *inside]
+
+
+def _titles(block: Mapping[str, Any], *keys: str) -> list[Any]:
+    return [{"text": block[key]} for key in keys if block.get(key)]
+
+
+def _parts(content: Any, where: str) -> list[Any]:
+    if isinstance(content, str):
+        return [{"text": content}]
+    if not isinstance(content, list):
+        raise bad_request(f"{where}: content must be a string or a list of text blocks")
+    return content
+
+
+def _tool_result(block: Mapping[str, Any], names: Mapping[str, str], where: str) -> Message:
     content = block.get("content")
     call_id = block.get("tool_use_id")
     if not isinstance(call_id, str):
         raise bad_request("tool_result block missing required 'tool_use_id' field")
     images: list[bytes] = []
-    text = content if isinstance(content, str) else ""
-    if isinstance(content, list):
-        parts = [part for part in content if isinstance(part, dict)]
-        text = "\n\n".join(part["text"] for part in parts if isinstance(part.get("text"), str))
-        images = [_image(part.get("source")) for part in parts if part.get("type") == "image"]
+    texts = [content] if isinstance(content, str) else []
+    if content is not None and not isinstance(content, str):
+        for at, part in enumerate(_parts(content, where)):
+            _shown(part, f"{where}.content.{at}", texts, images)
     return Message(
         role="tool",
-        content=text,
+        content="\n\n".join(texts),
         images=images,
         tool_name=names.get(call_id, ""),
         tool_call_id=call_id,

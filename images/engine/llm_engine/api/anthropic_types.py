@@ -39,6 +39,8 @@ class CountTokensRequest:
     tools: list[dict[str, Any]] = field(default_factory=list)
     tool_choice: Any = None
     thinking: Any = None
+    output_config: Any = None
+    output_format: Any = None
 
 
 class CountTokensReply(TypedDict):

@@ -12,14 +12,18 @@ from llm_engine.api.endpoint import SSE, Call, Reply, Stream, json_reply, sse
 from llm_engine.api.errors import ApiError
 from llm_engine.api.responses_input import to_turn
 from llm_engine.api.responses_types import ResponsesRequest, ResponsesUsage
-from llm_engine.api.text import open_turn
+from llm_engine.api.text import load_only, open_turn
 from llm_engine.api.turn import Begun, CallMade, Delta, End, Turn
+from llm_engine.runner.messages import Usage
 
 
 async def responses(call: Call) -> Reply | Stream:
     request = await call.json(ResponsesRequest)
     turn = await call.work(to_turn, request)
     writer = _Writer(request)
+    if not turn.messages:
+        await load_only(call, turn)
+        return writer.nothing()
     if request.stream:
         return Stream(writer.events(call, turn), SSE)
     async with open_turn(call, turn) as pieces:
@@ -115,6 +119,16 @@ class _Writer:
         self.end = end
         kind = "response.incomplete" if end.reason == "length" else "response.completed"
         return [*events, self._event(kind, response=self.document())]
+
+    def nothing(self) -> Reply:
+        """The answer to no input at all, which only loads the model."""
+        begun = [
+            self._event(f"response.{kind}", response=self.document()) for kind in ("created", "in_progress")
+        ]
+        ended = self.finish(End(0, "stop", None, called=False, usage=Usage()))
+        if not self.request.stream:
+            return json_reply(self.document())
+        return Reply(b"".join((*begun, *ended)), media_type=SSE, headers={"Cache-Control": "no-cache"})
 
     def _think(self, text: str) -> list[bytes]:
         events = []

@@ -12,7 +12,8 @@ from llm_engine.api.responses_types import ResponsesRequest
 from llm_engine.api.turn import JsonFormat, Turn
 from llm_engine.chat.messages import Call, Message, Tool, role_named
 
-_IGNORED = frozenset({"web_search_call", "item_reference"})
+_IGNORED = frozenset({"web_search_call"})
+"""What another service did for an earlier answer; what came of it stands in that answer."""
 
 
 def to_turn(request: ResponsesRequest) -> Turn:
@@ -109,6 +110,11 @@ class _Builder:
                 self._output(item, index)
             case "reasoning":
                 self.thinking += _reasoning_text(item)
+            case "item_reference":
+                raise bad_request(
+                    f"input[{index}]: item_reference is not supported: nothing is stored, send the item",
+                    param=f"input[{index}]",
+                )
             case None:
                 raise bad_request("input item missing required 'type' field", param=f"input[{index}]")
             case _ if kind not in _IGNORED:

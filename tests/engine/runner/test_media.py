@@ -14,7 +14,7 @@ import pytest
 from llm_engine.runner import library
 from llm_engine.runner.batch import Batch, logits_matrix
 from llm_engine.runner.library import lib
-from llm_engine.runner.media import Projector
+from llm_engine.runner.media import Projector, slice_numbers
 from llm_engine.runner.messages import LoadSpec, Media
 from llm_engine.runner.model import Context, Model
 from llm_engine.scheduler.process import LoadFailed
@@ -139,3 +139,40 @@ async def test_a_projector_counts_as_memory_and_says_why_it_does_not_fit(
     wide = extra_gguf.projector(tmp_path / "wide.gguf", text_width=96)
     with pytest.raises(LoadFailed, match=r"wide\.gguf does not fit this model: .*96"):
         await start(random_model, mmproj=str(wide))
+
+
+@pytest.mark.parametrize(
+    ("chunks", "media", "numbers"),
+    [
+        ("a.b", "ab", [0, 0, 0]),
+        ("a.a", "aa", [0, 0, 0]),
+        ("aaa.aaa.b", "aab", [0, 1, 2, 0, 0, 1, 2, 0, 0]),
+        ("a.a.b.a.a", "aba", [0, 0, 1, 0, 0, 0, 0, 0, 1]),
+    ],
+)
+def test_slices_are_numbered_within_their_medium(chunks: str, media: str, numbers: list[int]) -> None:
+    """Names by one letter each, text as a dot."""
+    names = [b"" if name == "." else name.encode() for name in chunks]
+    found = slice_numbers(names, [name.encode() for name in media])
+    assert [n for n, name in zip(found, chunks, strict=True) if name != "."] == [
+        n for n, name in zip(numbers, chunks, strict=True) if name != "."
+    ]
+
+
+def test_a_picture_is_encoded_once_wherever_it_stands(random_model: Path, tmp_path: Path) -> None:
+    library.start()
+    mmproj = extra_gguf.projector(tmp_path / "mmproj.gguf")
+    model = Model(LoadSpec(str(random_model), mmproj=str(mmproj)), lambda _: True)
+    projector = Projector(model)
+    red, blue = Media(png(250)), Media(png(5))
+    first, _ = projector.read(["a ", red, "b ", blue, "c"], add_special=True)
+    assert projector.encoded == 2
+    # A conversation drops its oldest picture; a picture comes twice.
+    alone, _ = projector.read(["a ", blue, "c"], add_special=True)
+    _, chunks = projector.read(["a ", red, "b", red, blue], add_special=True)
+    assert projector.encoded == 2
+    assert len(chunks) == 3 and chunks[0].embeddings is chunks[1].embeddings is not chunks[2].embeddings
+    # The tokens that stand for it are the same, too.
+    blue_tokens = first[first < 0][-4:]
+    assert list(alone[alone < 0]) == list(blue_tokens)
+    model.free()

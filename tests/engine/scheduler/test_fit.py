@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from llm_engine.runner.threads import default_threads
 from llm_engine.scheduler.fit import Evict, Load, Machine, Neighbour, Short, Verdict, decide
@@ -156,8 +158,8 @@ def test_on_the_processor_the_gpu_does_not_set_the_context(headers: dict[str, Sh
 def test_what_is_asked_for_by_number_may_be_what_there_is_anyway() -> None:
     files = ModelFiles("m", "/m.gguf", Shape(n_ctx_train=4096))
     loaded = make_plan(files, RunnerOptions(), Defaults())
-    spec = spec_for(loaded, Defaults())
+    spec = replace(spec_for(loaded, Defaults()), mmap=True)
     same = RunnerOptions(num_thread=default_threads(), num_batch=512, use_mmap=True, use_mlock=False)
     assert satisfies(loaded, spec, make_plan(files, same, Defaults()))
-    more = RunnerOptions(num_thread=default_threads() + 1)
-    assert not satisfies(loaded, spec, make_plan(files, more, Defaults()))
+    for other in (RunnerOptions(num_thread=default_threads() + 1), RunnerOptions(use_mmap=False)):
+        assert not satisfies(loaded, spec, make_plan(files, other, Defaults()))

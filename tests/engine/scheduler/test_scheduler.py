@@ -190,6 +190,16 @@ async def test_mapped_weights_are_not_free_memory(gate: Gate, files: Files) -> N
     await scheduler.close(0)
 
 
+async def test_use_mmap_is_compared_with_what_the_runner_did(make: Make, gate: Gate, files: Files) -> None:
+    """Left open, a small model is read into memory: whoever asks for that needs no other load."""
+    scheduler = make()
+    loads = []
+    for asked in (None, False, True, None, True, False):
+        async with scheduler.use(files("a"), RunnerOptions(use_mmap=asked)) as lease:
+            loads.append((len(gate.started), lease.runner.info.mapped))
+    assert loads == [(1, False), (1, False), (2, True), (2, True), (2, True), (3, False)]
+
+
 async def test_a_busy_model_is_never_evicted(make: Make, files: Files) -> None:
     scheduler = make(max_loaded_models=1)
     async with scheduler.use(files("a")) as lease:

@@ -214,4 +214,5 @@ class Machine:
             system_info=lib.llama_print_system_info().decode(),
             fim=vocab.fim_tokens(),
             load_seconds=self.load_seconds,
+            mapped=model.mapped,
         )

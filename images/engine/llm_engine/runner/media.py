@@ -12,7 +12,7 @@ import ctypes
 import hashlib
 import importlib
 import os
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -72,6 +72,23 @@ def _is_sound(data: bytes) -> bool:
     return wave or data.startswith((b"ID3", b"\xff\xfb", b"fLaC"))
 
 
+def _hash(media: Media) -> bytes:
+    return hashlib.sha256(media.data).hexdigest().encode()
+
+
+def slice_numbers(chunks: Sequence[bytes], media: Sequence[bytes]) -> list[int]:
+    """For each chunk, the name of whose medium is given, its number among the chunks of that medium. A large
+    picture comes in several slices, and the same picture may stand at several places of a prompt.
+    """
+    each = {name: max(1, chunks.count(name) // media.count(name)) for name in set(media)}
+    seen: Counter[bytes] = Counter()
+    numbers = []
+    for name in chunks:
+        numbers.append(seen[name] % each.get(name, 1))
+        seen[name] += 1
+    return numbers
+
+
 class Projector:
     """The encoder file beside a model. Not thread-safe: one thread encodes."""
 
@@ -117,8 +134,7 @@ class Projector:
         bitmaps = [self._bitmap(part) if isinstance(part, Media) else None for part in parts]
         try:
             self._tokenize(chunks, parts, bitmaps, add_special)
-            keys = [hashlib.sha256(part.data).digest() for part in parts if isinstance(part, Media)]
-            return self._collect(chunks, b"".join(keys), keys)
+            return self._collect(chunks, [_hash(part) for part in parts if isinstance(part, Media)])
         finally:
             for bitmap in bitmaps:
                 if bitmap is not None:
@@ -137,7 +153,7 @@ class Projector:
             raise MediaError("this model does not take sound")
         if not sound and not self.vision:
             raise MediaError("this model does not take images")
-        self._m.mtmd_bitmap_set_id(bitmap, hashlib.sha256(media.data).hexdigest().encode())
+        self._m.mtmd_bitmap_set_id(bitmap, _hash(media))
         return bitmap
 
     def _tokenize(self, chunks: Any, parts: Sequence[str | Media], bitmaps: list[Any], special: bool) -> None:
@@ -158,12 +174,15 @@ class Projector:
         if verdict != 0:
             raise MediaError(f"an image or sound could not be prepared (code {verdict})")
 
-    def _collect(self, chunks: Any, salt: bytes, keys: list[bytes]) -> tuple[TokenArray, list[Chunk]]:
+    def _collect(self, chunks: Any, names: list[bytes]) -> tuple[TokenArray, list[Chunk]]:
+        """`names`: of the media, as their chunks have them."""
         tokens: list[TokenArray] = []
         media: list[Chunk] = []
+        count_chunks = self._m.mtmd_input_chunks_size(chunks)
+        found = [self._m.mtmd_input_chunks_get(chunks, i) for i in range(count_chunks)]
+        numbers = slice_numbers([self._name(chunk) for chunk in found], names)
         at = 0
-        for i in range(self._m.mtmd_input_chunks_size(chunks)):
-            chunk = self._m.mtmd_input_chunks_get(chunks, i)
+        for chunk, number in zip(found, numbers, strict=True):
             count = int(self._m.mtmd_input_chunk_get_n_tokens(chunk))
             if self._m.mtmd_input_chunk_get_type(chunk) == _TEXT:
                 size = ctypes.c_size_t()
@@ -172,8 +191,7 @@ class Projector:
                 tokens.append(text.astype(np.int32, copy=True))
                 at += size.value
                 continue
-            name = self._m.mtmd_input_chunk_get_id(chunk) or salt
-            key = bytes(name) + len(media).to_bytes(4, "little") + count.to_bytes(4, "little")
+            key = self._name(chunk) + number.to_bytes(4, "little") + count.to_bytes(4, "little")
             positions = int(self._m.mtmd_input_chunk_get_n_pos(chunk))
             copy = ChunkHandle(self._m.mtmd_input_chunk_copy(chunk), self._m.mtmd_input_chunk_free)
             media.append(Chunk(at, count, positions, copy, self._encode(key, chunk, count)))
@@ -181,6 +199,15 @@ class Projector:
             at += count
         joined = np.concatenate(tokens) if tokens else np.empty(0, dtype=np.int32)
         return joined, media
+
+    def _name(self, chunk: Any) -> bytes:
+        """The hash of the medium that a chunk is of, nothing for text."""
+        if self._m.mtmd_input_chunk_get_type(chunk) == _TEXT:
+            return b""
+        name = self._m.mtmd_input_chunk_get_id(chunk)
+        if not name:
+            raise MediaError("an image or sound could not be told from others")
+        return bytes(name)
 
     def _encode(self, key: bytes, chunk: Any, count: int) -> NDArray[np.float32]:
         found = self._kept.get(key)

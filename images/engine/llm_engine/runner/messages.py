@@ -102,6 +102,8 @@ class RunnerInfo:
     system_info: str = ""
     fim: Mapping[str, int] = field(default_factory=dict)
     load_seconds: float = 0.0
+    mapped: bool = True
+    """Whether the weights are mapped from their file; where the load left that open, the runner decided."""
 
 
 @dataclass(frozen=True)

@@ -158,7 +158,8 @@ def spec_for(plan: Plan, defaults: Defaults) -> LoadSpec:
 
 
 def satisfies(loaded: Plan, spec: LoadSpec, wanted: Plan, automatic_ctx: int | None = None) -> bool:
-    """Whether a request can use what is loaded. Only what it asked for by name can make it reload.
+    """Whether a request can use what is loaded, as `spec` says. Only what it asked for by name can make it
+    reload.
 
     `automatic_ctx` is what the automatic context came to when this model was last loaded with one: it would
     come to no more now, so that is enough for whoever asks for none."""
@@ -171,7 +172,7 @@ def satisfies(loaded: Plan, spec: LoadSpec, wanted: Plan, automatic_ctx: int | N
     asked = (
         (options.num_batch, spec.num_batch),
         (options.num_thread or None, spec.threads or default_threads()),
-        (options.use_mmap, spec.mmap is not False),
+        (options.use_mmap, spec.mmap),
         (options.use_mlock, spec.mlock),
         (options.draft_num_predict if wanted.files.draft else None, spec.draft_max),
     )

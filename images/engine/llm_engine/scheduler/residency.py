@@ -16,7 +16,7 @@ import logging
 import re
 import time
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import Enum
 from typing import Any, Protocol
 
@@ -326,7 +326,8 @@ class Residency:
             self._fail_all(error if isinstance(error, SchedulerError) else LoadError(_unforeseen(error)))
             await self._came_to_nothing()
             return
-        self.process, self.spec, self.plan = process, spec, plan
+        self.process, self.plan = process, plan
+        self.spec = replace(spec, mmap=process.info.mapped)
         if plan.automatic:
             self.automatic_ctx = spec.num_ctx
         self.load_seconds = time.monotonic() - self.load_started

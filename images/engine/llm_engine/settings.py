@@ -89,7 +89,8 @@ def from_env(env: Mapping[str, str] | None = None) -> Settings:
         keep_alive=reader.duration("OLLAMA_KEEP_ALIVE", default.keep_alive),
         load_timeout=reader.duration("OLLAMA_LOAD_TIMEOUT", default.load_timeout) or FOREVER,
         max_loaded_models=reader.number("OLLAMA_MAX_LOADED_MODELS", 0),
-        max_queue=reader.number("OLLAMA_MAX_QUEUE", default.max_queue),
+        # Who waits for a load waits, too: with no place at all, no model would ever be loaded.
+        max_queue=reader.number("OLLAMA_MAX_QUEUE", default.max_queue) or 1,
         num_parallel=reader.number("OLLAMA_NUM_PARALLEL", 0),
         context_length=reader.number("OLLAMA_CONTEXT_LENGTH", 0),
         origins=reader.words("OLLAMA_ORIGINS"),

@@ -90,3 +90,12 @@ def test_the_runners_own_queue_is_bounded_too(model_store: Path, tmp_path: Path)
         server.process.kill()
         server.process.wait(10)
     thread.join(20)
+
+
+def test_without_a_queue_a_model_can_be_loaded_all_the_same(model_store: Path, tmp_path: Path) -> None:
+    server = start_engine(model_store, tmp_path / "log", OLLAMA_MAX_QUEUE="0")
+    try:
+        answer = server.client.post("/api/generate", {"model": "chat", "prompt": "hi", "stream": False})
+        assert answer.status == 200, answer.body
+    finally:
+        server.stop()

@@ -265,6 +265,22 @@ def test_thinking_is_on_by_default_where_the_model_can() -> None:
     assert off.parser().feed("<think>still</think>yes") == [parsing.Content("yes")]
 
 
+@pytest.mark.parametrize("before", [[], [system("s")]], ids=["alone", "behind a system text"])
+@pytest.mark.parametrize(
+    "insists",
+    [
+        "{% if messages[-1].role == 'tool' %}{% endif %}",
+        "{% if not messages or messages[-1].role != 'user' %}{{ raise_exception('no user') }}{% endif %}",
+    ],
+    ids=["looks at the last message", "insists on a user"],
+)
+def test_an_answer_that_is_begun_needs_no_question(insists: str, before: list[Message]) -> None:
+    model = ChatModel("x", jinja_source=insists + JINJA)
+    shown = text(model, *before, assistant("It was a dark"))
+    assert shown.endswith("<assistant>It was a dark")
+    assert ("<system>s" in shown) == bool(before)
+
+
 def test_merging_keeps_pictures_calls_and_tool_results() -> None:
     calls = (Call("f", {}, "1"), Call("g", {}, "2"))
     messages = [

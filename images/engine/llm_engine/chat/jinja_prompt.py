@@ -38,6 +38,10 @@ def render(
         messages = merge(messages)
     if not traits.system:
         messages = _system_into_user(messages)
+    begun = ""
+    if messages and messages[-1].role == "assistant" and not messages[-1].tool_calls:
+        # An answer that is begun: the model continues it, so it stands open at the end of the prompt.
+        begun, messages = messages[-1].content, messages[:-1]
     context: dict[str, Any] = {
         "messages": [_message(message, traits) for message in messages],
         "add_generation_prompt": True,
@@ -50,22 +54,19 @@ def render(
     if documents:
         context["documents"] = [dict(document) for document in documents]
     context |= older_names(template.source, context.get("tools", []))
-    prefill = messages[-1] if messages and messages[-1].role == "assistant" else None
-    if prefill is not None and not prefill.tool_calls:
-        # An answer that is begun: the model continues it, so it stands open at the end of the prompt.
-        context["messages"].pop()
-        return template.render(context, now=now) + prefill.content
     try:
-        return template.render(context, now=now)
+        return template.render(context, now=now) + begun
     except TemplateLimitError:
         raise
     except TemplateExecError:
-        # Templates that insist on alternating roles often do so only in some cases.
-        merged = merge(messages)
-        if len(merged) == len(messages):
+        # Templates that insist on alternating roles, or on a user, often do so only in some cases.
+        other = merge(messages)
+        if not any(message.role == "user" for message in other):
+            other.append(Message("user", ""))
+        if other == list(messages):
             raise
-        context["messages"] = [_message(message, traits) for message in merged]
-        return template.render(context, now=now)
+        context["messages"] = [_message(message, traits) for message in other]
+        return template.render(context, now=now) + begun
 
 
 def _thinking(think: bool | str | None) -> dict[str, Any]:

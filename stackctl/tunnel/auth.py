@@ -78,6 +78,7 @@ class Login:
         self.ask = ask
         self.tell = tell
         self._keys: dict[Path, Any] = {}
+        self._agents: list[Any] = []  # that are open
         self._known_password: str | None = None
         self._doubted = False  # the last login with it ended in the middle
         self._banner = ""  # of this login, until it was shown
@@ -85,6 +86,14 @@ class Login:
         self._remaining: list[str] = []  # what the server wants beside the factor that it took last
 
     def perform(self, transport: Any) -> None:
+        try:
+            self._perform(transport)
+        finally:
+            # A key of an agent knows the agent and the other way round: nobody else would close it soon.
+            while self._agents:
+                self._agents.pop()._close()
+
+    def _perform(self, transport: Any) -> None:
         self._tried = []
         user = self.settings.user
         allowed = self._offered(transport, user)
@@ -181,6 +190,8 @@ class Login:
         except (OSError, paramiko.SSHException):
             connection.close()
             return []
+        connection.settimeout(60)  # it may ask a person whether a key may be used
+        self._agents.append(agent)
         return list(agent.get_keys())
 
     def _load(self, path: Path, certificate: Path | None) -> Any:

@@ -25,6 +25,7 @@ from stackctl.tunnel.loop import Loop
 from stackctl.tunnel.relay import Relay
 from stackctl.tunnel.sshconfig import SshSettings, resolve
 from stackctl.tunnel.transport import TunnelTransport
+from stackctl.tunnel.windows import Windows
 
 MAX_HOPS = 8
 
@@ -168,6 +169,7 @@ class _HopTally:
         self.bytes_up = self.bytes_down = 0
         self.answered = threading.Event()
         self.refusal = ""
+        self.windows = Windows()
 
     def relay_started(self, relay: AnyRelay) -> None:
         pass

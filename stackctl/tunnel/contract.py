@@ -7,6 +7,8 @@ import socket
 import struct
 from typing import Protocol
 
+from stackctl.tunnel.windows import Windows
+
 _RESET = struct.pack("ii", 1, 0)
 
 
@@ -26,6 +28,7 @@ class Tally(Protocol):
 
     bytes_up: int
     bytes_down: int
+    windows: Windows
 
     def relay_started(self, relay: AnyRelay) -> None: ...
     def relay_opened(self, relay: AnyRelay) -> None: ...

@@ -19,6 +19,7 @@ from typing import Protocol
 from stackctl.errors import StackctlError
 from stackctl.tunnel.contract import AnyRelay, Tally, reset
 from stackctl.tunnel.loop import Loop
+from stackctl.tunnel.windows import Windows
 
 OPEN_TIMEOUT = 10.0
 MAX_CONNECTIONS = 2000
@@ -74,6 +75,7 @@ class Forwarder:
         self.hold = hold
         self.counters = Counters()
         self.bytes_up = self.bytes_down = 0
+        self.windows = Windows()
         self.last_refusal = ""
         self.loop = Loop("forwarder")
         self._link: Link | None = None

@@ -2,8 +2,8 @@
 
 Guarantees: each direction is pumped and closed on its own, so a half-close passes through; nothing is
 reordered or dropped; what waits in memory never exceeds the window we granted, which starts small and grows
-only while the local reader keeps up; a connection cut by the loss of SSH ends with a reset, so that it
-cannot be taken for a whole answer.
+only while the local reader keeps up and there is room for it (windows.py); a connection cut by the loss of
+SSH ends with a reset, so that it cannot be taken for a whole answer.
 
 Two threads meet here. The transport's thread writes to the local socket at once when nothing is queued (no
 hand-over, no delay), and sends control messages while it need not wait for the network; the loop's thread
@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING
 from stackctl.tunnel.contract import Tally, reset
 from stackctl.tunnel.packets import SMALL_READ, next_read_size
 from stackctl.tunnel.stream import FIRST_WINDOW, Stream
+from stackctl.tunnel.windows import SHARE
 
 if TYPE_CHECKING:
     from stackctl.tunnel.loop import Loop
@@ -253,11 +254,16 @@ class Relay:
         self._interest = events
 
     def _take_grant(self) -> int:
-        """Give back what the local side took; a window that was drained without a stall doubles."""
+        """Give back what the local side took; a window that was drained without a stall doubles, if there is
+        room, and a large one shrinks where others have none."""
         if self._remote_eof or self._consumed * 2 < self._window:
             return 0
-        grant = self._consumed
-        if not self._stalled and self._window < MAX_WINDOW:
+        grant, windows = self._consumed, self.tally.windows
+        if self._window > SHARE and windows.scarce:
+            self._window //= 2
+            grant -= self._window
+            windows.give(self._window)
+        elif not self._stalled and self._window < MAX_WINDOW and windows.take(self._window):
             grant += self._window
             self._window *= 2
         self._consumed, self._stalled = 0, bool(self._queue)
@@ -283,6 +289,7 @@ class Relay:
             self._want(0)
             self.done = True
             self._queue.clear()
+            self.tally.windows.give(self._window - FIRST_WINDOW)
             if not with_reset:
                 self._shut_local()
         sock = self.sock

@@ -54,7 +54,8 @@ Restart=always
 RestartSec=5
 NoNewPrivileges=yes
 # No ProtectSystem= and the like: in a user's unit they hide who owns the files of ssh, which it then refuses.
-MemoryMax=512M
+# The most that 2000 connections can hold whose readers have all stopped, and as much again.
+MemoryMax=1G
 
 [Install]
 WantedBy=default.target

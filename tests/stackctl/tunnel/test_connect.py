@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import gc
 import os
 import pty
 import socket
@@ -26,6 +27,7 @@ from stackctl.tunnel.errors import AuthError, HostKeyError, PermanentTunnelError
 from stackctl.tunnel.needs import openssh_needs
 from stackctl.tunnel.sshconfig import resolve
 from tests.stackctl.tunnel.conftest import MakeTunnel, Service, echo, eventually
+from tests.stackctl.tunnel.test_forwarding import open_files
 from tests.support.sshd import SSHD, Sshd, keygen, public
 
 pytestmark = pytest.mark.peer
@@ -78,6 +80,20 @@ def test_an_agent(sshd: Sshd, agent: Path, tmp_path: Path) -> None:
     connect(sshd.ssh_config("box", f"IdentityAgent {agent}"))
     with pytest.raises(AuthError):
         connect(sshd.ssh_config("box", "IdentityAgent none"))
+
+
+def test_the_way_to_the_agent_is_closed_after_the_login(sshd: Sshd, agent: Path, tmp_path: Path) -> None:
+    add_to_agent(agent, sshd.client_key)
+    connector = Connector(parse("box"), sshd.ssh_config("box", f"IdentityAgent {agent}"), None)
+    connector.connect().close()
+    gc.disable()  # it would close them some day
+    try:
+        before = open_files()
+        for _ in range(3):
+            connector.connect().close()
+        assert open_files() <= before
+    finally:
+        gc.enable()
 
 
 def test_identities_only_keeps_other_keys_of_the_agent_back(sshd: Sshd, agent: Path, tmp_path: Path) -> None:

@@ -7,12 +7,15 @@ import hashlib
 import os
 import socket
 import threading
+import time
 from collections.abc import Callable
 
 import pytest
 
 from stackctl.tunnel.forwarder import Forward, Forwarder, PortTaken
+from stackctl.tunnel.relay import Relay
 from stackctl.tunnel.stream import FIRST_WINDOW
+from stackctl.tunnel.windows import SHARE, Windows
 from tests.stackctl.tunnel.conftest import (
     MakeTunnel,
     Service,
@@ -162,6 +165,82 @@ def test_many_readers_that_stop_hold_up_nobody_and_little_memory(sshd: Sshd, ser
             sock.sendall(b"still here")
             assert sock.recv(20) == b"still here"
     eventually(lambda: forwarder.active == 0)
+    forwarder.stop()
+    link.close()
+
+
+def test_readers_that_were_fast_and_stop_share_a_bounded_room(sshd: Sshd, service: MakeService) -> None:
+    """A window that has grown cannot be taken back: their sum is what is bounded."""
+    readers, room = 12, 4 * 1024 * 1024
+
+    def flood(sock: socket.socket) -> None:
+        sock.settimeout(60)
+        while True:
+            sock.send(bytes(65536))
+
+    link = link_for(sshd)
+    forwarder = Forwarder([Forward("flood", 0, service(flood).port)])
+    forwarder.windows = Windows(room)
+    forwarder.start()
+    forwarder.use(link)
+    address = ("127.0.0.1", forwarder.forwards[0].local_port)
+    with contextlib.ExitStack() as clients:
+        for _ in range(readers):
+            client = clients.enter_context(socket.create_connection(address, timeout=30))
+            left = 4 * 1024 * 1024
+            while left > 0:
+                left -= len(client.recv(1 << 20))
+
+        def relays() -> list[Relay]:
+            return list(forwarder._relays)  # type: ignore[arg-type]
+
+        eventually(lambda: all(relay._queued for relay in relays()), timeout=30)
+        assert forwarder.windows.free < room, "they have grown"
+        eventually(
+            lambda: (
+                sum(relay._window for relay in relays())
+                == readers * FIRST_WINDOW + room - forwarder.windows.free
+            )
+        )
+        assert sum(relay._queued for relay in relays()) <= readers * FIRST_WINDOW + room
+    eventually(lambda: forwarder.active == 0)
+    assert forwarder.windows.free == room
+    forwarder.stop()
+    link.close()
+
+
+def test_a_large_window_shrinks_where_others_have_no_room(sshd: Sshd, service: MakeService) -> None:
+    body = os.urandom(1 << 20)
+    twice = body * 2
+
+    def serve(sock: socket.socket) -> None:
+        while True:
+            sock.sendall(body)
+
+    link = link_for(sshd)
+    forwarder = Forwarder([Forward("serve", 0, service(serve).port)])
+    forwarder.start()
+    forwarder.use(link)
+    with socket.create_connection(("127.0.0.1", forwarder.forwards[0].local_port), timeout=30) as sock:
+        at = 0
+
+        def read_until(wanted: Callable[[int], bool]) -> None:
+            nonlocal at
+            deadline = time.monotonic() + 60
+            while not any(wanted(relay._window) for relay in forwarder._relays):  # type: ignore[attr-defined]
+                assert time.monotonic() < deadline
+                data = sock.recv(1 << 20)
+                assert data and data == twice[at : at + len(data)]
+                at = (at + len(data)) % len(body)
+
+        read_until(lambda window: window >= 4 * SHARE)
+        taken = forwarder.windows.free
+        assert forwarder.windows.take(taken)  # by others
+        read_until(lambda window: window == SHARE)
+        forwarder.windows.give(taken)
+        read_until(lambda window: window > SHARE)
+    eventually(lambda: forwarder.active == 0)
+    assert forwarder.windows.free == forwarder.windows.room
     forwarder.stop()
     link.close()
 

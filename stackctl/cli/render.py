@@ -32,7 +32,10 @@ def render(context: click.Context, name: str | None, as_json: bool) -> None:
         output.emit_json("stackctl.render/1", {"stack": rendered.stack, **document})
         return
     if name is not None and name not in rendered.files:
-        raise UsageError(f"no file '{name}' is rendered; there are: {', '.join(rendered.files)}")
+        raise UsageError(
+            f"no file '{name}' is rendered; there are: {', '.join(rendered.files)}",
+            fix=f"stackctl render --file {next(iter(rendered.files))}",
+        )
     click.echo(rendered.files[name] if name else rendered.main, nl=False)
 
 

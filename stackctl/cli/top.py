@@ -60,8 +60,8 @@ def _document(before: Any, now: Any) -> dict[str, Any]:
         "services": [
             {**dataclasses.asdict(service), "cpu": loads.get(service.name)} for service in now.services
         ],
-        "models": now.models,
-        "gpus": now.gpus,
+        "models": [dataclasses.asdict(model) for model in now.models],
+        "gpus": [dataclasses.asdict(gpu) for gpu in now.gpus],
         "load": now.load,
         **_figures(before, now),
     }

@@ -61,7 +61,9 @@ def load_with_origins(stack_file: str | None = None, overlay: str | None = None)
         if not extra.exists():
             there = sorted(other.name for other in path.parent.glob(f"{path.stem}.*{path.suffix}"))
             known = f" (there: {', '.join(there)})" if there else ""
-            raise ConfigError(f"no overlay '{overlay}': {extra} does not exist{known}")
+            raise ConfigError(
+                f"no overlay '{overlay}': {extra} does not exist{known}", fix=f"ls {path.parent}"
+            )
         source, files = overlays.merge(source, yaml_source.read(extra)), [*files, extra.absolute()]
     source, problems = overlays.interpolate(source, os.environ)
     try:

@@ -74,7 +74,9 @@ def examine(host: Host, only: Sequence[str] = ()) -> Iterable[Finding]:
 
         close = difflib.get_close_matches(unknown[0], CHECKS, n=1)
         hint = f" (did you mean '{close[0]}'?)" if close else f"; there are: {', '.join(CHECKS)}"
-        raise UsageError(f"no check '{unknown[0]}'{hint}")
+        raise UsageError(
+            f"no check '{unknown[0]}'{hint}", fix=f"stackctl doctor --only {close[0] if close else 'disk'}"
+        )
     for name in only or CHECKS:
         try:
             if name in DOCKER_ALONE and not host.uses_docker:

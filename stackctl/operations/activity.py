@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 
 from stackctl.engine_api import EngineError
 from stackctl.operations.context import Stack
-from stackctl.operations.status import gpu_lines, loaded_models
+from stackctl.operations.status import GpuUse, LoadedModel, gpus, loaded_models
 from stackctl.runtime.base import ServiceStatus
 
 _SAMPLE = re.compile(r"^([a-zA-Z_:][\w:]*)(?:\{[^}]*\})?\s+([-+0-9.eE]+|NaN|\+Inf)", re.MULTILINE)
@@ -22,8 +22,8 @@ _SAMPLE = re.compile(r"^([a-zA-Z_:][\w:]*)(?:\{[^}]*\})?\s+([-+0-9.eE]+|NaN|\+In
 class Reading:
     at: float
     services: tuple[ServiceStatus, ...]
-    models: tuple[str, ...]
-    gpus: tuple[str, ...]
+    models: tuple[LoadedModel, ...]
+    gpus: tuple[GpuUse, ...]
     load: tuple[float, float, float]
     counters: dict[str, float] = field(default_factory=dict)
 
@@ -33,7 +33,7 @@ def read(stack: Stack) -> Reading:
     running = status.service("engine").state == "running"
     models = tuple(loaded_models(stack)) if running else ()
     counters = engine_counters(stack) if running else {}
-    return Reading(time.monotonic(), status.services, models, gpu_lines(stack), os.getloadavg(), counters)
+    return Reading(time.monotonic(), status.services, models, gpus(stack), os.getloadavg(), counters)
 
 
 def engine_counters(stack: Stack) -> dict[str, float]:

@@ -163,7 +163,9 @@ def engine_answers(client: EngineClient) -> str:
     try:
         return client.version()
     except EngineError as error:
-        raise UnhealthyError(f"the engine does not answer at {client.base_url}: {error.what}") from error
+        raise UnhealthyError(
+            f"the engine does not answer at {client.base_url}: {error.what}", fix="stackctl logs engine"
+        ) from error
 
 
 def first_token(client: EngineClient, model: str) -> float:
@@ -172,5 +174,7 @@ def first_token(client: EngineClient, model: str) -> float:
     try:
         client.generate(model, "Hi", num_predict=1)
     except EngineError as error:
-        raise UnhealthyError(f"model {model} does not answer: {error.what}") from error
+        raise UnhealthyError(
+            f"model {model} does not answer: {error.what}", fix="stackctl logs engine"
+        ) from error
     return time.monotonic() - started

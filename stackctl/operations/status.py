@@ -8,6 +8,7 @@ from typing import Any
 
 from stackctl.config.section import format_size
 from stackctl.engine_api import EngineError
+from stackctl.health.look.gpus import parse, query
 from stackctl.operations.context import Stack
 from stackctl.runtime import lock
 from stackctl.runtime.base import StackStatus
@@ -15,14 +16,46 @@ from stackctl.runtime.command import run
 
 
 @dataclass(frozen=True)
+class LoadedModel:
+    name: str
+    bytes: int
+    gpu_bytes: int
+    """Below `bytes`: a part of the model spilled to the CPU, which is said and not averaged."""
+    expires_at: str | None
+
+    def __str__(self) -> str:
+        share = f"{100 * self.gpu_bytes // max(1, self.bytes)}% GPU"
+        where = (
+            "GPU" if self.gpu_bytes and self.gpu_bytes >= self.bytes else share if self.gpu_bytes else "CPU"
+        )
+        return f"{self.name} {format_size(self.bytes)} on {where}, until {(self.expires_at or '?')[:19]}"
+
+
+@dataclass(frozen=True)
+class GpuUse:
+    name: str
+    used_bytes: int
+    total_bytes: int
+    celsius: float | None
+    busy_percent: float | None
+
+    def __str__(self) -> str:
+        text = f"{self.name}, {format_size(self.used_bytes)} of {format_size(self.total_bytes)}"
+        return text if self.busy_percent is None else f"{text}, {self.busy_percent:g}% busy"
+
+
+@dataclass(frozen=True)
 class Overview:
     stack: StackStatus
-    models: tuple[str, ...]
-    gpus: tuple[str, ...]
+    models: tuple[LoadedModel, ...]
+    gpus: tuple[GpuUse, ...]
     lock: dict[str, Any] | None
 
     def document(self) -> dict[str, Any]:
-        return {**dataclasses.asdict(self.stack), "models": self.models, "gpus": self.gpus, "lock": self.lock}
+        parts = {
+            name: [dataclasses.asdict(one) for one in getattr(self, name)] for name in ("models", "gpus")
+        }
+        return {**dataclasses.asdict(self.stack), **parts, "lock": self.lock}
 
 
 def collect(stack: Stack) -> Overview:
@@ -33,32 +66,32 @@ def collect(stack: Stack) -> Overview:
     if status.services and wanted not in ("auto", stack.runtime.name):
         line = f"runs on {stack.runtime.name}, the stack file says {wanted}: stackctl up moves it"
         status = dataclasses.replace(status, drift=(line, *status.drift))
-    return Overview(status, models, gpu_lines(stack), lock.holder(stack.name))
+    return Overview(status, models, gpus(stack), lock.holder(stack.name))
 
 
-def loaded_models(stack: Stack) -> list[str]:
-    """`size_vram` below `size` means that part of the model spilled to the CPU: said, not averaged."""
+def loaded_models(stack: Stack) -> list[LoadedModel]:
     try:
         loaded = stack.engine(timeout=3).ps()
     except EngineError:
         return []
-    lines = []
-    for model in loaded:
-        size, vram = int(model.get("size", 0)), int(model.get("size_vram", 0))
-        where = "GPU" if vram and vram >= size else "CPU" if not vram else f"{100 * vram // size}% GPU"
-        lines.append(
-            f"{model['name']} {format_size(size)} on {where}, until {model.get('expires_at', '?')[:19]}"
+    return [
+        LoadedModel(
+            str(model["name"]),
+            int(model.get("size", 0)),
+            int(model.get("size_vram", 0)),
+            model.get("expires_at"),
         )
-    return lines
-
-
-def gpu_lines(stack: Stack) -> tuple[str, ...]:
-    if stack.config.gpu.mode == "none":
-        return ()
-    query = [
-        "nvidia-smi",
-        "--query-gpu=name,memory.used,memory.total,utilization.gpu",
-        "--format=csv,noheader",
+        for model in loaded
     ]
-    found = run(query, timeout=10, check=False)
-    return tuple(found.stdout.splitlines()) if found.returncode == 0 else ()
+
+
+def gpus(stack: Stack) -> tuple[GpuUse, ...]:
+    """Those of this host; none where nothing tells of them."""
+    mode = stack.config.gpu.mode
+    if mode == "none":
+        return ()
+    found = run(query(mode), timeout=10, check=False)
+    return tuple(
+        GpuUse(one.name, int(one.used) << 20, int(one.total) << 20, one.celsius, one.busy)
+        for one in parse(found.stdout)
+    )

@@ -93,7 +93,10 @@ def rendering(stack: Stack) -> tuple[Rendered, Facts]:
     facts = gather(stack.config, stack.choice.name, lockfile.read(stack.lock_file))
     rendered = render(stack.config, facts)
     if rendered.runtime == "docker" and (loose := policy.unpinned(rendered.document)):
-        raise PreflightError(f"image of {', '.join(loose)} could not be pinned")
+        raise PreflightError(
+            f"image of {', '.join(loose)} could not be pinned: the engine has no digest of it",
+            fix="stackctl up, which pulls or builds it",
+        )
     return rendered, facts
 
 

@@ -35,6 +35,8 @@ def _look(scene: Scene, look: Look) -> Result:
         return skipped("no generation is in force: stackctl up makes one")
     try:
         expected = _expected(scene.plan.stack, generation)
+        if any(_differences(scene.status(), expected)):
+            expected = _expected(scene.plan.stack, generation, anew=True)
     except (CommandError, OSError, ValueError, KeyError) as error:
         return unknown(f"the hashes of generation {generation.number} cannot be had: {error}")
     lines = list(_differences(scene.status(), expected))
@@ -43,11 +45,11 @@ def _look(scene: Scene, look: Look) -> Result:
     return ok(f"generation {generation.number} runs as rendered")
 
 
-def _expected(stack: str, generation: Generation) -> dict[str, str]:
+def _expected(stack: str, generation: Generation, *, anew: bool = False) -> dict[str, str]:
     if generation.runtime == "docker":
         from stackctl.runtime.docker.compose import hashes
 
-        return hashes(stack, generation)
+        return hashes(stack, generation, anew=anew)
     document = json.loads(generation.file.read_text())
     return {name: str(body["hash"]) for name, body in document["services"].items()}
 

@@ -1,4 +1,4 @@
-"""What is asked of the GPUs inside the engine's container, and how the answer reads.
+"""What is asked of the GPUs, on the host or inside the engine's container, and how the answer reads.
 
 NVIDIA's cards are asked with `nvidia-smi`. A ROCm card is read from the kernel's own files, because no AMD
 tool needs to be in the image: it counts as there when its node in /dev/dri is and /dev/kfd can be opened,
@@ -17,6 +17,7 @@ FIELDS = (
     "ecc.errors.uncorrected.volatile.total",
     "clocks_throttle_reasons.hw_slowdown",
     "clocks_throttle_reasons.sw_thermal_slowdown",
+    "utilization.gpu",
 )
 # A driver that hangs must not leave one more process in the engine's container at every look.
 LIMIT = 8
@@ -39,7 +40,7 @@ for device in "$1"/sys/class/drm/card*/device; do
     errors=$(sed -n 's/^ue: *//p' "$device/ras/umc_err_count" 2>/dev/null)
     echo "${name:-AMD GPU}, $(($(cat "$device/mem_info_vram_used") / 1048576))," \
         "$(($(cat "$device/mem_info_vram_total") / 1048576)), ${heat:+$((heat / 1000))}," \
-        "${errors}, Not Active, Not Active"
+        "${errors}, Not Active, Not Active, $(cat "$device/gpu_busy_percent" 2>/dev/null)"
 done
 """
 
@@ -61,6 +62,7 @@ class Gpu:
     celsius: float | None
     ecc: float | None
     throttled: bool
+    busy: float | None = None  # per cent
 
 
 def parse(text: str) -> list[Gpu]:
@@ -74,7 +76,8 @@ def parse(text: str) -> list[Gpu]:
         if used is None or size is None:
             continue
         throttled = "Active" in (columns[5], columns[6])
-        gpus.append(Gpu(columns[0], used, size, _number(columns[3]), _number(columns[4]), throttled))
+        heat, ecc, busy = (_number(columns[place]) for place in (3, 4, 7))
+        gpus.append(Gpu(columns[0], used, size, heat, ecc, throttled, busy))
     return gpus
 
 

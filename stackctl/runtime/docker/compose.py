@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -32,17 +33,17 @@ def up_arguments(services: Sequence[str] | None) -> list[str]:
     return arguments if services is None else [*arguments, "--no-deps", *services]
 
 
-def hashes(stack: str, generation: Generation) -> dict[str, str]:
+def hashes(stack: str, generation: Generation, *, anew: bool = False) -> dict[str, str]:
     """Service -> compose's own hash of its settings: equal to the label of a container that runs with them.
 
-    Cached beside the generations: a generation never changes.
+    Cached beside the generations: a generation never changes. What compose makes of it may, when compose is
+    updated: who finds a difference asks `anew` before he calls it one.
     """
     cache = paths.state_dir(stack) / "cache" / f"hashes-{generation.meta['digest'][:24]}.json"
-    try:
-        found: dict[str, str] = json.loads(cache.read_text())
-        return found
-    except (OSError, ValueError):
-        pass
+    if not anew:
+        with contextlib.suppress(OSError, ValueError):
+            found: dict[str, str] = json.loads(cache.read_text())
+            return found
     found = hashes_of(stack, generation.file)
     cache.parent.mkdir(parents=True, exist_ok=True)
     cache.write_text(json.dumps(found))

@@ -225,6 +225,8 @@ class DockerRuntime:
         if current is None or current.runtime != self.name:
             return [f"{name}: running, but no generation is in force" for name in found]
         expected = compose.hashes(self.stack, current)
+        if any(one.config_hash != expected.get(name) for name, one in found.items()):
+            expected = compose.hashes(self.stack, current, anew=True)
         lines = [f"{name}: rendered, but there is no container" for name in expected if name not in found]
         lines += [f"{name}: running, but not in the rendered stack" for name in found if name not in expected]
         for name, one in found.items():

@@ -17,7 +17,7 @@ pytestmark = pytest.mark.docker
 NVIDIA_SMI = """#!/bin/sh
 if [ -e /tmp/lost ]; then echo "Failed to initialize NVML: Unknown Error"; exit 255; fi
 if [ "$1" = -L ]; then echo "GPU 0: Stand-in 24GB"; exit; fi
-echo "Stand-in 24GB, 20000, 24576, 61, 0, Not Active, Not Active"
+echo "Stand-in 24GB, 20000, 24576, 61, 0, Not Active, Not Active, 17"
 """
 HANGS = """#!/bin/sh
 exec sleep 300

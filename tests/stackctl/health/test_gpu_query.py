@@ -25,6 +25,7 @@ def card(root: Path, number: int, *, given: bool = True) -> Path:
     (device / "mem_info_vram_total").write_text(f"{48 << 30}\n")
     (device / "mem_info_vram_used").write_text(f"{12 << 30}\n")
     (device / "hwmon/hwmon3/temp1_input").write_text("61000\n")
+    (device / "gpu_busy_percent").write_text("17\n")
     (device / "ras/umc_err_count").write_text("ue: 0\nce: 3\n")
     nodes = root / "dev/dri"
     nodes.mkdir(parents=True, exist_ok=True)
@@ -48,12 +49,12 @@ def test_a_card_is_read_from_the_kernels_files(tmp_path: Path, mode: str) -> Non
     (tmp_path / "sys/class/drm/card2/device").mkdir(parents=True)  # the console's, without memory of its own
     done = ask(tmp_path, mode)
     assert done.returncode == 0, done.stderr
-    assert parse(done.stdout) == [Gpu("Radeon  Pro W7900", 12288, 49152, 61, 0, False)]
+    assert parse(done.stdout) == [Gpu("Radeon  Pro W7900", 12288, 49152, 61, 0, False, 17)]
 
 
 def test_what_a_card_does_not_tell_is_unknown(tmp_path: Path) -> None:
     device = card(tmp_path, 0)
-    for name in ("product_name", "hwmon/hwmon3/temp1_input", "ras/umc_err_count"):
+    for name in ("product_name", "hwmon/hwmon3/temp1_input", "ras/umc_err_count", "gpu_busy_percent"):
         (device / name).unlink()
     assert parse(ask(tmp_path).stdout) == [Gpu("AMD GPU", 12288, 49152, None, None, False)]
 

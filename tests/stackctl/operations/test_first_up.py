@@ -76,8 +76,11 @@ def test_models_from_the_command_line(up: Folder) -> None:
     listed = up.ok("models", "list", "--json").json
     assert [model["name"] for model in listed["models"]] == ["demo:latest"]
     up.ok("models", "load", "demo")
-    assert "demo:latest" in up.ok("status").out
+    assert "loaded: demo:latest" in up.ok("status").out
+    (model,) = up.ok("status", "--json").json["models"]
+    assert (model["name"], model["gpu_bytes"]) == ("demo:latest", 0) and model["bytes"] > 1 << 20
     live = up.ok("top", "--once", "--json").json
+    assert [one["name"] for one in live["models"]] == ["demo:latest"] and live["gpus"] == []
     figures = ("tokens_per_second", "prompt_tokens_per_second", "requests_per_second", "queue")
     assert all(live[name] >= 0 for name in figures), "the engine's metrics have other names"
     one = live["services"][0]

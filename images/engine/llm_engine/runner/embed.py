@@ -6,6 +6,7 @@ float32 bytes. The context is made on first use (on load for a model that only e
 
 from __future__ import annotations
 
+import time
 import traceback
 from collections import deque
 from collections.abc import Callable
@@ -18,6 +19,7 @@ from llm_engine.runner.batch import Batch
 from llm_engine.runner.library import lib
 from llm_engine.runner.messages import EmbedResult, RerankResult
 from llm_engine.runner.model import Context, Model
+from llm_engine.runner.pace import Pace
 from llm_engine.runner.protocol import encode
 from llm_engine.runner.service import failure
 from llm_engine.runner.vocab import TokenArray
@@ -54,7 +56,9 @@ class Job:
 class Embedder:
     """Owned by the computing thread; `step` computes one batch."""
 
-    def __init__(self, model: Model, pooling: str, longest: int, send: Callable[[bytes], None]) -> None:
+    def __init__(
+        self, model: Model, pooling: str, longest: int, send: Callable[[bytes], None], pace: Pace
+    ) -> None:
         room = max(TOKENS, longest)
         self.context = Context(
             model, cells=room, batch=room, ubatch=room, sequences=SEQUENCES, pooling=pooling
@@ -63,6 +67,7 @@ class Embedder:
         self.longest = min(longest, room)
         self._width = int(lib.llama_model_n_cls_out(model.handle)) if self.pooling == "rank" else model.width
         self._send = send
+        self.pace = pace
         self._batch = Batch(room)
         self._waiting: deque[tuple[Job, int]] = deque()
 
@@ -78,20 +83,24 @@ class Embedder:
     def cancel(self, request_id: int) -> None:
         self._waiting = deque(item for item in self._waiting if item[0].request_id != request_id)
 
-    def step(self) -> None:
-        """Compute as many waiting inputs as fit into one batch. Whatever goes wrong with them ends their
-        requests alone."""
+    def step(self, streams: int = 0) -> None:
+        """Compute as many waiting inputs as fit into one batch, and beside running streams into their gap,
+        but at least one: an input cannot be cut. Whatever goes wrong with them ends their requests alone.
+        """
+        most = self.pace.budget(streams)
         chosen: list[tuple[Job, int]] = []
         self._batch.clear()
         while self._waiting and len(chosen) < SEQUENCES:
             job, at = self._waiting[0]
             tokens = job.inputs[at]
-            if chosen and self._batch.size + len(tokens) > TOKENS:
+            if chosen and self._batch.size + len(tokens) > most:
                 break
             self._batch.put(len(chosen), 0, tokens, outputs=len(tokens))
             chosen.append(self._waiting.popleft())
+        started, size = time.monotonic(), self._batch.size
         try:
             self._embed(chosen)
+            self.pace.read(time.monotonic() - started, size)
         except Exception as error:  # noqa: BLE001 - told to those whose inputs these are
             traceback.print_exception(error)
             for job, _ in chosen:

@@ -7,9 +7,10 @@ from collections.abc import Callable
 
 from llm_engine.runner import pages
 from llm_engine.runner.apart import Apart
+from llm_engine.runner.branch import State
 from llm_engine.runner.cache import Cache
 from llm_engine.runner.draft import Drafter
-from llm_engine.runner.embed import Embedder, Job
+from llm_engine.runner.embed import TOKENS, Embedder, Job
 from llm_engine.runner.emit import Emitter
 from llm_engine.runner.library import lib
 from llm_engine.runner.loop import Loop
@@ -51,6 +52,7 @@ class Machine:
         """A model with a pooling kind of its own was trained to embed, and only does that."""
         self.projector = Projector(self.model) if spec.mmproj is not None else None
         self.loop: Loop | None = None
+        self._pace: Pace | None = None
         self._embedders: dict[str, Embedder] = {}
         if self.generates:
             self.loop = self._make_loop()
@@ -95,7 +97,7 @@ class Machine:
         if idle is None:
             idle = context.cells if on_gpu else IDLE_CELLS
         outbox = Outbox(self._writer.send)
-        chunk = min(context.batch, max(1, spec.num_batch))
+        self._pace = Pace(spec.gap_ms / 1000, min(context.batch, max(1, spec.num_batch)))
         cache = Cache(
             context, sharing=sharing, stateful=whole, parking=parking, idle=idle, scratch=apart, twins=window
         )
@@ -106,7 +108,7 @@ class Machine:
             outbox,
             Emitter(self.vocab, outbox),
             self._speculator(parallel, min(spec.num_ctx, context.cells)),
-            Pace(spec.gap_ms / 1000, chunk),
+            self._pace,
             self.projector,
             Apart(model, context, cache) if apart else None,
             parallel=parallel,
@@ -130,7 +132,8 @@ class Machine:
             for other in [name for name, made in self._embedders.items() if not made.busy]:
                 self._embedders.pop(other).context.free()
             longest = self.longest_input
-            self._embedders[kind] = Embedder(self.model, kind, longest, self._writer.send)
+            pace = Pace(self.spec.gap_ms / 1000, TOKENS, beside=self._pace)
+            self._embedders[kind] = Embedder(self.model, kind, longest, self._writer.send, pace)
         return self._embedders[kind]
 
     @property
@@ -146,10 +149,18 @@ class Machine:
         return (self.loop is not None and self.loop.busy) or any(e.busy for e in self._embedders.values())
 
     def turn(self) -> None:
-        for embedder in self._embedders.values():
-            if embedder.busy:
-                embedder.step()
+        embedders = [embedder for embedder in self._embedders.values() if embedder.busy]
+        running = self.loop.running if self.loop is not None else []
+        streams = sum(branch.state is State.WRITING for branch in running)
+        # The gap between the streams' tokens is for all that is read in it.
+        prompts = any(branch.state is State.READING for branch in running)
+        shares = len(embedders) + prompts
+        for embedder in embedders:
+            embedder.pace.share = 1 / shares
+            embedder.step(streams)
         if self.loop is not None and self.loop.busy:
+            if self._pace is not None:
+                self._pace.share = 1 / max(shares, 1)
             self.loop.turn(admit=not self._writer.behind)
 
     def embed(self, job: Job, pooling: str | None) -> None:

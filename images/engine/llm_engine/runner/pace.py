@@ -18,11 +18,17 @@ LEAST = 64
 
 
 class Pace:
-    """`budget` before a turn, `wrote` and `read` after its decodes."""
+    """`budget` before a turn, `wrote` and `read` after its decodes.
 
-    def __init__(self, gap_seconds: float, capacity: int) -> None:
+    What else is computed in the same turns has a pace of its own, `beside` the one of the streams: it knows
+    from there how long their tokens take, and both keep to their `share` of the gap.
+    """
+
+    def __init__(self, gap_seconds: float, capacity: int, beside: Pace | None = None) -> None:
         self._gap = gap_seconds
         self._capacity = capacity
+        self._beside = beside
+        self.share = 1.0
         self._base = 0.0
         self._per_token = 0.0
         self._least = min(capacity, LEAST)
@@ -33,9 +39,14 @@ class Pace:
             return self._capacity
         if self._per_token == 0.0:
             return self._least
-        tokens = int((self._gap - self._base) / self._per_token)
+        tokens = int((self._gap - self.base) * self.share / self._per_token)
         whole = (tokens + PIECE // 2) // PIECE * PIECE
         return max(self._least, min(self._capacity, whole))
+
+    @property
+    def base(self) -> float:
+        """Seconds that the running streams' own tokens take."""
+        return self._beside.base if self._beside is not None else self._base
 
     def wrote(self, seconds: float) -> None:
         """The running streams' own tokens took this long."""

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
 import secrets
 import string
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from llm_engine.api import sound
 from llm_engine.api.forcing import Forced
 from llm_engine.api.turn import CallMade, Delta, Turn
-from llm_engine.chat.parsing.events import Content, Thinking, ToolCall
+from llm_engine.chat.parsing.events import Content, Event, Thinking
 from llm_engine.runner.messages import TokenLogprob, Tokens
 
+LARGE = 16_000
+"""A call of more characters is read in a thread: the end of a very long one takes a tenth of a second."""
 _ALPHABET = string.ascii_lowercase + string.digits
 
 
@@ -29,20 +32,22 @@ class Reader:
         self.thinking_tokens = 0
         self.ids: list[int] = []
 
-    def feed(self, tokens: Tokens) -> Delta | None:
+    async def feed(self, tokens: Tokens) -> Delta | None:
         self.ids.extend(tokens.ids)
-        delta = self._delta(self.parser.feed(tokens.text), tokens.logprobs)
+        events = await self._events(lambda: self.parser.feed(tokens.text), len(tokens.text))
+        delta = self._delta(events, tokens.logprobs)
         if delta is not None and delta.thinking:
             self.thinking_tokens += max(len(tokens.logprobs), len(tokens.ids), 1)
         return delta
 
-    def finish(self, *, cut: bool) -> Delta | None:
+    async def finish(self, *, cut: bool) -> Delta | None:
         """`cut`: the model did not end of itself, so that a call which it had begun is none."""
-        return self._delta(self.parser.finish(cut=cut), ())
+        return self._delta(await self._events(lambda: self.parser.finish(cut=cut)), ())
 
-    def _delta(
-        self, events: Sequence[Content | Thinking | ToolCall], logprobs: Sequence[TokenLogprob]
-    ) -> Delta | None:
+    async def _events(self, read: Callable[[], list[Event]], more: int = 0) -> list[Event]:
+        return read() if self.parser.held + more <= LARGE else await asyncio.to_thread(read)
+
+    def _delta(self, events: Sequence[Event], logprobs: Sequence[TokenLogprob]) -> Delta | None:
         content, thinking = "", ""
         calls: list[CallMade] = []
         for event in events:

@@ -133,14 +133,14 @@ class _Run:
                         continue
                     reader = readers[event.index]
                     if isinstance(event, Tokens):
-                        if not self.silent and (delta := reader.feed(event)):
+                        if not self.silent and (delta := await reader.feed(event)):
                             yield replace(delta, index=event.index)
                         continue
                     left -= 1
                     if left == 0:
                         self.lease.answered = True
                         account.close()
-                    for piece in self._finish(reader, event):
+                    for piece in await self._finish(reader, event):
                         yield piece
 
     def _events(self, request: GenerateRequest) -> AsyncGenerator[Event, None]:
@@ -167,11 +167,12 @@ class _Run:
         given = self.turn.options.get("stop") or ()
         return (*self.turn.stops, *([given] if isinstance(given, str) else given))
 
-    def _finish(self, reader: Reader, done: Done) -> list[Piece]:
+    async def _finish(self, reader: Reader, done: Done) -> list[Piece]:
         usage = replace(done.usage, completion_tokens=0) if self.silent else done.usage
         pieces: list[Piece] = []
         cut = self.silent or done.reason in ("length", "deadline")
-        if not self.silent and (delta := reader.finish(cut=cut or done.stop_string in self._client_stops())):
+        stopped = done.stop_string in self._client_stops()
+        if not self.silent and (delta := await reader.finish(cut=cut or stopped)):
             pieces.append(replace(delta, index=done.index))
         pieces.append(
             End(

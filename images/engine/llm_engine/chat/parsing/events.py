@@ -38,6 +38,11 @@ class StreamParser(Protocol):
     half a file must not be written, nor half a command run.
     """
 
+    @property
+    def held(self) -> int:
+        """How many characters of a call wait for its end: so much is read in one go when it comes."""
+        ...
+
     def feed(self, text: str) -> list[Event]: ...
 
     def finish(self, *, cut: bool = False) -> list[Event]: ...

@@ -38,6 +38,10 @@ class HarmonyParser:
         elif CHANNEL in opened:
             self._buffer = opened[opened.index(CHANNEL) :]
 
+    @property
+    def held(self) -> int:
+        return len(self._arguments)
+
     def feed(self, text: str) -> list[Event]:
         self._buffer += text
         events: list[Event] = []

@@ -24,6 +24,11 @@ class Read:
 
 
 class Reader(Protocol):
+    @property
+    def held(self) -> int:
+        """How many characters there are so far."""
+        ...
+
     def feed(self, text: str) -> Read | None: ...
 
     def finish(self, *, cut: bool) -> Read: ...
@@ -36,6 +41,10 @@ class TaggedReader:
         self._closes, self._body, self._tools = closes, body, tools
         self._text = ""
         self._end = CallEnd(closes)
+
+    @property
+    def held(self) -> int:
+        return len(self._text)
 
     def feed(self, text: str) -> Read | None:
         self._text += text
@@ -68,6 +77,10 @@ class ValueReader:
         self._text = ""
         self._span = repair.JsonSpan()
         self._from: int | None = None
+
+    @property
+    def held(self) -> int:
+        return len(self._text)
 
     def feed(self, text: str) -> Read | None:
         self._text += text
@@ -119,6 +132,10 @@ class BareReader:
         if lead.startswith(("{", "[")):
             return True
         return any(fence.startswith(lead) or lead.startswith(fence) for fence in _FENCES[:2])
+
+    @property
+    def held(self) -> int:
+        return len(self._text)
 
     def feed(self, text: str) -> Read | None:
         self._text += text

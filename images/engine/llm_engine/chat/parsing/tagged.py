@@ -52,6 +52,10 @@ class TaggedParser:
         self._count = 0
         self._told = 0  # calls that became text
 
+    @property
+    def held(self) -> int:
+        return 0 if self._reader is None else self._reader.held
+
     def feed(self, text: str) -> list[Event]:
         self._buffer += text
         events: list[Event] = []

@@ -25,6 +25,7 @@ from llm_engine.models.store import ModelStore
 from tests.support import random_gguf
 from tests.support.http import Client
 from tests.support.models import AFTER_TOOL, ODD_CALL, SENTENCE, THOUGHT, TOOL_CALL, TOOL_TEMPLATE
+from tests.support.rank_gguf import CrossEncoder
 
 IM = ("<|im_start|>", "<|im_end|>")
 ROLES = ("<|system|>", "<|user|>", "<|assistant|>", "<|tool|>", "<|end|>")
@@ -121,6 +122,7 @@ def model_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
         work / "embed.gguf", {None: ""}, name="embedding", embedding=True, width=384, context_length=2048
     )
     add_model(root, "embed", embedding)
+    add_model(root, "rank", CrossEncoder().write(work / "rank.gguf"))
     fim = build(work / "fim.gguf", {None: "filled in"}, width=256)
     add_model(
         root,

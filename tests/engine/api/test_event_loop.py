@@ -8,6 +8,7 @@ import hashlib
 import os
 import random
 import re
+import shutil
 import string
 import sys
 from collections.abc import Callable, Iterator
@@ -16,6 +17,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from llm_engine.models.names import Name
+from llm_engine.models.store import ModelStore
 
 from tests.engine.api.test_lifecycle import running, wait_for
 from tests.engine.api.test_ollama_routes import HI, WEATHER
@@ -43,8 +46,13 @@ def server(
 ) -> Iterator[EngineServer]:
     work = tmp_path_factory.mktemp("letters")
     gguf = random_gguf.build(work / "letters.gguf", layers=1, context=512, words=LETTERS)
-    add_model(model_store, "letters", gguf, template="{{ range .Messages }}{{ .Content }} {{ end }}")
-    server = start_engine(model_store, work / "log", program=(*PROGRAM, str(report)))
+    # Of its own, with more models than anybody lists in one go.
+    models = work / "models"
+    shutil.copytree(model_store, models, copy_function=os.link)
+    add_model(models, "letters", gguf, template="{{ range .Messages }}{{ .Content }} {{ end }}")
+    for number in range(200):
+        ModelStore(models).copy(Name.parse("chat"), Name.parse(f"copy-{number}"))
+    server = start_engine(models, work / "log", program=(*PROGRAM, str(report)))
     report.write_text("")  # what it did before it listened kept nobody waiting
     yield server
     server.stop()

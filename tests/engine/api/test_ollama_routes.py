@@ -314,6 +314,7 @@ def test_unknown_paths_and_methods(client: Client) -> None:
     assert (wrong.status, wrong.body, wrong.headers["allow"]) == (405, b"405 method not allowed", "POST")
     slash = client.get("/api/ps/")
     assert (slash.status, slash.headers["location"]) == (301, "/api/ps")
+    assert client.get("/api/tags/?x=1&y=a%2Fb").headers["location"] == "/api/tags?x=1&y=a%2Fb"
 
 
 def test_tokenizer_round_trip(client: Client) -> None:

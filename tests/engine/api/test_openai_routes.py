@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import re
 import struct
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -14,6 +15,7 @@ from tests.engine.api.test_ollama_routes import HI, WEATHER
 from tests.support.engine import EngineServer
 from tests.support.http import Client
 from tests.support.models import AFTER_TOOL, SENTENCE
+from tests.support.rank_gguf import CrossEncoder
 
 CHAT = "/v1/chat/completions"
 
@@ -243,6 +245,48 @@ def test_a_long_prompt_is_told_whole(client: Client) -> None:
         assert answer["usage"]["prompt_tokens"] == len(tokens)
     refused = client.post("/v1/completions", {**body, "prompt": tokens * 40})
     assert refused.status == 400 and refused.json["error"]["code"] == "context_length_exceeded"
+
+
+def test_what_several_prompts_cost_is_added(client: Client) -> None:
+    """Also the part that the cache held: each prompt begins with the one before."""
+    prompts = ["one two three four five " * 8 + end for end in ("", "six", "six seven")]
+    body = {"model": "chat", "prompt": prompts, "max_tokens": 2}
+    for prompt in prompts:
+        client.post("/v1/completions", {**body, "prompt": prompt})
+    apart = [client.post("/v1/completions", {**body, "prompt": prompt}).json["usage"] for prompt in prompts]
+    events = client.post(
+        "/v1/completions", {**body, "stream": True, "stream_options": {"include_usage": True}}
+    ).events
+    for usage in (client.post("/v1/completions", body).json["usage"], events[-2][1]["usage"]):
+        for name in ("prompt_tokens", "completion_tokens", "total_tokens"):
+            assert usage[name] == sum(one[name] for one in apart), name
+        cached = usage["prompt_tokens_details"]["cached_tokens"]
+        assert apart[0]["prompt_tokens"] < cached < usage["prompt_tokens"]
+
+
+def test_rerank(client: Client) -> None:
+    """In the order of the scores, as many as were asked for, with their texts where they are wanted."""
+    query, documents = "which-one?", ["zebra", {"text": "an-owl"}, "eel" * 5, "x"]
+    texts = [item["text"] if isinstance(item, dict) else item for item in documents]
+
+    def tokens_read() -> float:
+        found = re.search(
+            r'prompt_tokens_total\{model="rank:latest"\} (\S+)', client.get("/metrics").body.decode()
+        )
+        return float(found[1]) if found else 0.0
+
+    before = tokens_read()
+    body = {"model": "rank", "query": query, "documents": documents}
+    answer = client.post("/v1/rerank", body).json
+    assert tokens_read() - before == answer["usage"]["prompt_tokens"] == answer["usage"]["total_tokens"] > 0
+    scores = [result["relevance_score"] for result in answer["results"]]
+    assert scores == sorted(scores, reverse=True) and "document" not in answer["results"][0]
+    by_hand = CrossEncoder()
+    expected = sorted(range(4), key=lambda at: -by_hand.score(query, texts[at]))
+    assert [result["index"] for result in answer["results"]] == expected
+    best = client.post("/v1/rerank", {**body, "top_n": 2, "return_documents": True}).json["results"]
+    assert [result["document"]["text"] for result in best] == [texts[at] for at in expected[:2]]
+    assert [result["relevance_score"] for result in best] == pytest.approx(scores[:2], abs=1e-4)
 
 
 def test_offsets_of_streamed_logprobs_are_each_choices_own(client: Client) -> None:

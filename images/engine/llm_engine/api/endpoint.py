@@ -23,6 +23,7 @@ from starlette.types import Message, Receive, Scope, Send
 
 from llm_engine.api import goencode, gojson, goparse, longtexts
 from llm_engine.api.errors import ApiError, Dialect, body
+from llm_engine.api.pauses import Pauses
 
 if TYPE_CHECKING:
     from llm_engine.api.state import Engine
@@ -269,11 +270,16 @@ class Exchange:
 
     async def _stream(self, reply: Stream) -> None:
         self.body_done.set()
-        async with contextlib.aclosing(reply.chunks) as chunks:
+        pauses = Pauses(self.send)
+        quiet = reply.media_type == SSE and self.call.dialect is not Dialect.ANTHROPIC
+        async with contextlib.aclosing(reply.chunks) as chunks, contextlib.AsyncExitStack() as stack:
             try:
                 async for chunk in chunks:
                     if not self.status:
                         await self._start(reply)
+                        if quiet:
+                            await stack.enter_async_context(pauses.filled())
+                    pauses.written += 1
                     await self.send({"type": "http.response.body", "body": chunk, "more_body": True})
             except ApiError as error:
                 if not self.status:

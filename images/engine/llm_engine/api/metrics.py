@@ -126,6 +126,11 @@ class Metrics:
             self._keys.add(name)
         return name
 
+    def prompt_read(self, model: str, key: str, tokens: int) -> None:
+        """Tokens that were read and that no text follows: of vectors, of documents to compare."""
+        self.prompt_tokens.labels(self.label(model)).inc(tokens)
+        self.spent(key, prompt=tokens)
+
     def spent(self, key: str, *, prompt: int = 0, completion: int = 0) -> None:
         """Tokens on the account of a key."""
         for kind, count in (("prompt", prompt), ("completion", completion)):

@@ -15,8 +15,8 @@ from llm_engine.api.openai_chat import FINGERPRINT, choices_wanted, keep_alive, 
 from llm_engine.api.openai_types import CompletionRequest
 from llm_engine.api.text import check_turn, collect, open_turn, render_tokens
 from llm_engine.api.together import together
-from llm_engine.api.turn import Answer, Begun, Delta, End, Piece, Plain, Turn, total_usage
-from llm_engine.runner.messages import TokenLogprob
+from llm_engine.api.turn import Answer, Begun, Delta, End, Piece, Plain, Turn, added_usage, total_usage
+from llm_engine.runner.messages import TokenLogprob, Usage
 
 MAX_PROMPTS = 128
 Prompt = str | Sequence[int]
@@ -125,22 +125,17 @@ class _Writer:
 
     def _whole(self, results: Sequence[dict[int, Answer]], echoes: Sequence[str]) -> dict[str, Any]:
         choices: list[dict[str, Any]] = []
-        ends: list[End] = []
-        prompt_tokens = 0
+        usages: list[Usage] = []
         for result, echo in zip(results, echoes, strict=True):
             answers = list(result.values())
-            prompt_tokens += total_usage([answer.end for answer in answers if answer.end]).prompt_tokens
-            ends += [answer.end for answer in answers if answer.end]
+            usages.append(total_usage([answer.end for answer in answers if answer.end]))
             best = (
                 sorted(answers, key=_likelihood, reverse=True)[: self.n] if len(answers) > self.n else answers
             )
             echoed = result[0].echo
             for answer in best:
                 choices.append(self._choice(answer, len(choices), echo, echoed))
-        usage = usage_out(total_usage(ends))
-        usage["prompt_tokens"] = prompt_tokens
-        usage["total_tokens"] = usage["prompt_tokens"] + usage["completion_tokens"]
-        return self._document(choices, usage=usage)
+        return self._document(choices, usage=usage_out(added_usage(usages)))
 
     async def _echo(self, call: Call, prompt: Prompt) -> str:
         if not self.request.echo:
@@ -166,14 +161,14 @@ class _Writer:
     ) -> AsyncGenerator[bytes, None]:
         options = self.request.stream_options
         include_usage = bool(options and options.include_usage)
-        ends: list[End] = []
-        prompt_tokens = 0
+        usages: list[Usage] = []
         written: dict[int, int] = {}
         for later in turns[1:]:  # the first is checked before it says anything
             await check_turn(call, later)
         echoes = [await self._echo(call, prompt) for prompt in prompts]
         for base, (turn, echo) in enumerate(zip(turns, echoes, strict=True)):
             async with open_turn(call, turn) as pieces:
+                ends: list[End] = []
                 prompt_read: list[TokenLogprob] = []
                 told = not echo
                 async for piece in pieces:
@@ -188,18 +183,14 @@ class _Writer:
                     index = base * self.n + piece.index
                     if isinstance(piece, End):
                         ends.append(piece)
-                        if piece.index == 0:
-                            prompt_tokens += piece.usage.prompt_tokens
                         yield sse(self._document([_chunk(index, "", finish=piece.reason)]))
                     elif piece.content or piece.logprobs:
                         at = written.get(index, len(echo))
                         yield sse(self._document([self._delta(piece, index, at)]))
                         written[index] = at + len(piece.content)
+                usages.append(total_usage(ends))
         if include_usage:
-            usage = usage_out(total_usage(ends))
-            usage["prompt_tokens"] = prompt_tokens
-            usage["total_tokens"] = prompt_tokens + usage["completion_tokens"]
-            yield sse(self._document([], usage=usage))
+            yield sse(self._document([], usage=usage_out(added_usage(usages))))
         yield b"data: [DONE]\n\n"
 
     def _echoes(self, base: int, echo: str, read: Sequence[TokenLogprob]) -> list[bytes]:

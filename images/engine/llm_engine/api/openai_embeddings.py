@@ -92,6 +92,8 @@ async def rerank(call: Call) -> Reply:
             result = await lease.runner.rerank(RerankRequest(request.query, documents))
         except RunnerError as error:
             raise await call.engine.failure(error.kind, error.text, lease.runner) from None
+        tokens = sum(result.tokens)
+        call.engine.metrics.prompt_read(model.short_name, call.key, tokens)
     order = sorted(range(len(documents)), key=lambda index: result.scores[index], reverse=True)
     if request.top_n is not None and request.top_n > 0:
         order = order[: request.top_n]
@@ -101,7 +103,6 @@ async def rerank(call: Call) -> Reply:
         if request.return_documents:
             entry["document"] = {"text": documents[index]}
         results.append(entry)
-    tokens = sum(result.tokens)
     usage = {"prompt_tokens": tokens, "total_tokens": tokens}
     return json_reply({"object": "list", "model": request.model, "results": results, "usage": usage})
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+
 from llm_engine.api.endpoint import Call, Reply, json_reply
 from llm_engine.api.lookup import find_model
 from llm_engine.api.openai_types import ModelOut
@@ -10,8 +12,12 @@ from llm_engine.models.model import Model
 
 async def list_models(call: Call) -> Reply:
     """`data` is a list even when there are no models; Ollama says null, which breaks clients."""
-    data = [_model(model) for model in call.engine.models.store.list()]
-    return json_reply({"object": "list", "data": data})
+
+    def collect() -> Reply:
+        data = [_model(model) for model in call.engine.models.store.list()]
+        return json_reply({"object": "list", "data": data})
+
+    return await asyncio.to_thread(collect)
 
 
 async def one_model(call: Call) -> Reply:

@@ -79,7 +79,8 @@ class Router:
         other = path.rstrip("/") if path.endswith("/") else path + "/"
         if other and other != path and other in self.exact and other != "/":
             status = 301 if scope["method"] == "GET" else 307
-            await _plain(send, status, b"", location=other)
+            query = scope.get("query_string", b"").decode("latin-1")
+            await _plain(send, status, b"", location=f"{other}?{query}" if query else other)
             return
         await _plain(send, 404, b"404 page not found")
 

@@ -172,3 +172,12 @@ def total_usage(ends: Sequence[End]) -> Usage:
         prompt_seconds=first.prompt_seconds,
         generate_seconds=max(end.usage.generate_seconds for end in ends),
     )
+
+
+def added_usage(usages: Sequence[Usage]) -> Usage:
+    """Of several prompts that one request holds."""
+    return Usage(
+        prompt_tokens=sum(usage.prompt_tokens for usage in usages),
+        cached_tokens=sum(usage.cached_tokens for usage in usages),
+        completion_tokens=sum(usage.completion_tokens for usage in usages),
+    )

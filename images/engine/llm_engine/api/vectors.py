@@ -69,9 +69,7 @@ async def embed(
         except RunnerError as error:
             raise await call.engine.failure(error.kind, error.text, lease.runner) from None
         tokens = sum(result.tokens)
-        metrics = call.engine.metrics
-        metrics.prompt_tokens.labels(metrics.label(model.short_name)).inc(tokens)
-        metrics.spent(call.key, prompt=tokens)
+        call.engine.metrics.prompt_read(model.short_name, call.key, tokens)
         vectors = await asyncio.to_thread(_vectors, result.vectors)
         return Embedded(vectors, tokens, lease.load_seconds)
 

@@ -112,9 +112,10 @@ def shown(new: Baseline, old: Baseline) -> str:
 
 
 def canary_holds(client: EngineClient, old: Baseline, stack: Stack) -> str:
-    """The new engine on its own port beside the old one: the answers, and the speed of both asked in turn."""
+    """The new engine on its own port beside the old one: the answers and the speed of both asked in turn, for
+    as many tokens as it takes to time them, which may be more than those of the baseline."""
     before, new = probe.in_turn(stack.engine(timeout=120), client, old.model, stack.config.upgrade)
-    detail = answers(new, old, stack)
+    detail = answers(new, before, stack)
     problems = probe.judge_speed(new, before, stack.config.upgrade)
     if problems:
         raise UnhealthyError(f"the new version is too slow: {'; '.join(problems)}")

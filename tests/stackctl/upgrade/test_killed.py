@@ -1,7 +1,8 @@
 """stackctl gone and the host rebooted at every step border of an upgrade: it can go on, and it can go back.
 
 One upgrade feeds all borders: what a kill would leave on the disk is copied at each, and put back before
-each way to go from there. That a kill leaves the same is tried with real ones.
+each way to go from there. That a kill leaves the same is tried with real ones. What people wrote stays as the
+database of the version that serves has it.
 """
 
 from __future__ import annotations
@@ -21,18 +22,19 @@ import pytest
 from stackctl.cli.main import main
 from stackctl.procedures import locate
 from tests.stackctl.upgrade.conftest import Stack, docker
-from tests.stackctl.upgrade.driver import KEPT
+from tests.stackctl.upgrade.driver import KEPT, own_as
 
 pytestmark = [pytest.mark.docker, pytest.mark.timeout(500)]
 Make = Callable[..., Stack]
 STEPS = [step.spec.id for step in locate.find("upgrade").steps]
-SWITCH = STEPS.index("switch")
+SWITCH, REST = STEPS.index("switch"), STEPS.index("rest")
 QUICK = {"stability": "500ms", "probe_tokens": 3}
 
 
 def reboot(stack: Stack) -> None:
     """What a power cut does to containers, and what the engine does to them afterwards."""
-    docker("restart", "--signal", "KILL", "--time", "0", f"{stack.name}-engine-1")
+    names = docker("ps", "-q", "--filter", f"label=com.docker.compose.project={stack.name}").stdout.split()
+    docker("restart", "--signal", "KILL", "--time", "0", *names)
 
 
 def stackctl(stack: Stack, *argv: str) -> tuple[int, str]:
@@ -78,28 +80,45 @@ def put_back(copy: Path, folder: Path) -> None:
         elif not target.exists() or not filecmp.cmp(source, target, shallow=False):
             shutil.copyfile(source, target)
             shutil.copystat(source, target)
+        own_as(source, target)
 
 
-@pytest.mark.parametrize("share", [0, 1])
-def test_gone_at_every_step_border(make_stack: Make, share: int) -> None:
+@pytest.mark.parametrize(("share", "services"), [(0, ("engine",)), (1, ("engine", "webui"))])
+def test_gone_at_every_step_border(make_stack: Make, share: int, services: tuple[str, ...]) -> None:
     """Two stacks share the borders. Their order is such that the containers are always those of the border:
-    the old ones before the switch, the new ones after it."""
-    stack = make_stack("engine", **QUICK)
+    the old ones before the switch, the new ones after it. One has data that the new version changes one way,
+    and asks a canary first."""
+    has_data = "webui" in services
+    stack = make_stack(*services, **QUICK, canary=has_data)
     stack.up()
-    old = stack.running_image("engine")
-    new = stack.build("engine", "good")
+    if has_data:
+        stack.say("before the upgrade")
+    old = {name: stack.running_image(name) for name in services}
+    new = {name: stack.build(name, "migrate" if name == "webui" else "good") for name in services}
     copies = stack.folder / "borders"
     done = stack.driven(f"copy:{copies}", "upgrade")
-    assert done.returncode == 0 and stack.running_image("engine") == new, done.stderr
+    assert done.returncode == 0, done.stderr
+    assert {name: stack.running_image(name) for name in services} == new
+    assert ("beside the old version" in done.stderr) == has_data
     assert len(list(copies.iterdir())) == len(STEPS)
 
     def goes(border: int, way: str) -> None:
         what = f"{way} after step {STEPS[border]}"
+        if has_data:
+            stack.say(what)
+            # What was written since the switch goes with the version that it was written with.
+            kept = stack.said()[:1] if border >= SWITCH and way == "--undo" else stack.said()
         put_back(copies / str(border + 1), stack.folder)
+        if has_data and border == REST:
+            docker("stop", "--time", "1", f"{stack.name}-webui-1")
         reboot(stack)
         code, said = stackctl(stack, "upgrade", way)
         assert code == 0, f"{what}: {said}"
-        assert stack.running_image("engine") == (new if way == "--resume" else old), what
+        serves = new if way == "--resume" else old
+        assert {name: stack.running_image(name) for name in services} == serves, what
+        if has_data:
+            assert [row[1] for row in stack.said()] == [row[1] for row in kept], what
+            assert len(stack.said()[0]) == (3 if way == "--resume" else 2), f"shape of the data: {what}"
 
     after, before = range(SWITCH, len(STEPS))[share::2], range(SWITCH)[share::2]
     for late, early in zip_longest(after, before):

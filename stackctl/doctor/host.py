@@ -27,6 +27,7 @@ class Host:
     config: StackConfig | None = None
     command: Callable[[list[str]], CommandResult] = _run
     root: Path = field(default=Path("/"))  # where /proc, /sys and /etc are
+    chosen: Choice | None = None  # by `up`, which has asked already
 
     @cached_property
     def docker_version(self) -> CommandResult:
@@ -59,6 +60,8 @@ class Host:
     def choice(self) -> Choice:
         """Where `up` would run the stack, as it would find out itself. With no stack file: the one that it
         would write."""
+        if self.chosen is not None:
+            return self.chosen
         return by_what_answers(self.command) if self.config is None else choose(self.config, self.command)
 
     @property

@@ -106,7 +106,7 @@ def fit(stack: Stack) -> None:
     from stackctl.doctor.host import Host
 
     relevant = BEFORE_UP if stack.choice.name == "docker" else BEFORE_UP_LOCAL
-    for finding in examine(Host(stack.config), relevant):
+    for finding in examine(Host(stack.config, chosen=stack.choice), relevant):
         if finding.severity == "error":
             raise PreflightError(f"{finding.id}: {finding.evidence}", fix=finding.fix)
         if finding.severity == "warning":

@@ -1,4 +1,5 @@
-"""The engine's image, built once per checkout state and shared by every test process."""
+"""The engine's image, built once per checkout state and shared by every test process; and those of the web UI
+and the proxy as they are here."""
 
 from __future__ import annotations
 
@@ -7,6 +8,9 @@ import subprocess
 from pathlib import Path
 
 import pytest
+
+from stackctl.config.services import ProxyService, WebuiService
+from tests.support.gates import refuse
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -23,3 +27,23 @@ def engine_image(tmp_path_factory: pytest.TempPathFactory) -> str:
         )
     assert done.returncode == 0, done.stderr[-4000:]
     return done.stdout.split()[-1]
+
+
+@pytest.fixture(scope="session")
+def webui_image() -> str:
+    return _default_image(WebuiService().image, "webui")
+
+
+@pytest.fixture(scope="session")
+def proxy_image() -> str:
+    return _default_image(ProxyService().image, "proxy")
+
+
+def _default_image(name: str, kind: str) -> str:
+    """The ID of what the stack runs unless told otherwise. By its name `up` would build it anew where it is
+    old, which can take minutes."""
+    argv = ["docker", "image", "inspect", "--format", "{{.Id}}", name]
+    found = subprocess.run(argv, capture_output=True, text=True, check=False)
+    if found.returncode != 0:
+        refuse(f"there is no image {name} (IMAGE={kind} make images)", f"REQUIRE_{kind.upper()}_IMAGE")
+    return found.stdout.strip()

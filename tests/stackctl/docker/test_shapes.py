@@ -14,8 +14,6 @@ from typing import Any
 import pytest
 import trustme
 
-from stackctl.config.services import ProxyService
-from tests.support.gates import refuse
 from tests.support.stacks import Folder, engine, free_port
 
 pytestmark = [pytest.mark.docker, pytest.mark.timeout(300)]
@@ -81,18 +79,6 @@ def test_secrets_are_in_no_environment_and_only_their_service_can_read_them(
     after = docker_folder.ok("status", "--json").json["services"]
     assert next(one["started_at"] for one in after if one["name"] == "webui") != before
     assert next(one["started_at"] for one in after if one["name"] == "engine") == services[0]["started_at"]
-
-
-@pytest.fixture(scope="module")
-def proxy_image() -> str:
-    """The ID of what the stack runs unless told otherwise; by its name `up` would build it anew where it is
-    old."""
-    image = ProxyService().image
-    argv = ["docker", "image", "inspect", "--format", "{{.Id}}", image]
-    found = subprocess.run(argv, capture_output=True, text=True, check=False)
-    if found.returncode:
-        refuse(f"there is no image {image} (IMAGE=proxy make images)", "REQUIRE_PROXY_IMAGE")
-    return found.stdout.strip()
 
 
 def behind_proxy(standin: str, image: str, **proxy: Any) -> dict[str, Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.client
 import json
+import ssl
 import subprocess
 import urllib.error
 import urllib.request
@@ -12,22 +13,9 @@ from typing import Any
 import pytest
 
 from stackctl.config.services import WebuiService
-from tests.support.gates import refuse
 from tests.support.stacks import Folder, free_port
 
 pytestmark = [pytest.mark.docker, pytest.mark.timeout(600)]
-
-
-@pytest.fixture(scope="module")
-def webui_image() -> str:
-    """The ID of what the stack runs unless told otherwise. By its name `up` would build it anew where it is
-    old, which can take minutes."""
-    image = WebuiService().image
-    argv = ["docker", "image", "inspect", "--format", "{{.Id}}", image]
-    found = subprocess.run(argv, capture_output=True, text=True, check=False)
-    if found.returncode != 0:
-        refuse(f"there is no image {image} (IMAGE=webui make images)", "REQUIRE_WEBUI_IMAGE")
-    return found.stdout.strip()
 
 
 def asks(url: str, body: dict[str, Any] | None = None, token: str | None = None) -> tuple[int, str]:
@@ -40,27 +28,31 @@ def asks(url: str, body: dict[str, Any] | None = None, token: str | None = None)
         return error.code, error.read().decode()
 
 
-def channel(base: str, origin: str) -> int:
+def channel(address: str, origin: str, context: ssl.SSLContext | None = None) -> int:
     """What the live channel answers to a page that was loaded from `origin`; without it no chat streams."""
-    path, headers = "/ws/socket.io/?EIO=4&transport=websocket", {"Origin": origin, "Upgrade": "websocket"}
-    headers |= {
-        "Connection": "Upgrade",
-        "Sec-WebSocket-Version": "13",
-        "Sec-WebSocket-Key": "MDEyMzQ1Njc4OWFiY2RlZg==",
-    }
-    connection = http.client.HTTPConnection(base.removeprefix("http://"), timeout=30)
+    headers = {"Origin": origin, "Upgrade": "websocket", "Connection": "Upgrade"}
+    headers |= {"Sec-WebSocket-Version": "13", "Sec-WebSocket-Key": "MDEyMzQ1Njc4OWFiY2RlZg=="}
+    place = address.partition("://")[2]
+    connection = (
+        http.client.HTTPSConnection(place, context=context, timeout=30)
+        if context
+        else http.client.HTTPConnection(place, timeout=30)
+    )
     try:
-        connection.request("GET", path, headers=headers)
+        connection.request("GET", "/ws/socket.io/?EIO=4&transport=websocket", headers=headers)
         return connection.getresponse().status
     finally:
         connection.close()
 
 
-def test_a_chat_through_open_webui(docker_folder: Folder, engine_image: str, webui_image: str) -> None:
+def test_a_chat_through_open_webui(
+    docker_folder: Folder, engine_image: str, webui_image: str, proxy_image: str
+) -> None:
     port = free_port()
     services = {
         "engine": {"image": engine_image, "port": free_port()},
         "webui": {"enabled": True, "image": webui_image, "port": port},
+        "proxy": {"enabled": True, "image": proxy_image, "port": free_port(), "webui_port": free_port()},
     }
     docker_folder.write({"runtime": "docker", "gpu": {"mode": "none"}, "services": services})
     up = docker_folder.run("up", "--json", timeout=500)
@@ -68,8 +60,13 @@ def test_a_chat_through_open_webui(docker_folder: Folder, engine_image: str, web
     base = f"http://127.0.0.1:{port}"
     assert asks(f"{base}/health")[0] == 200
 
+    # At every address of the stack a page may stream, and from another port of this host it may not.
     assert channel(base, base) == channel(base, f"http://localhost:{port}") == 101
-    assert channel(base, "http://127.0.0.1:1") in (400, 403)
+    assert channel(base, "http://127.0.0.1:1") == 403
+    root = docker_folder.ok("exec", "proxy", "cat", "/data/caddy/pki/authorities/local/root.crt").out
+    front, trusted = up.json["urls"]["webui_proxy"], ssl.create_default_context(cadata=root)
+    for address in (front, front.replace("localhost", "127.0.0.1")):
+        assert channel(address, address, trusted) == 101
 
     stranger = {"name": "Mallory", "email": "mallory@example.com", "password": "Long-enough-1"}
     assert asks(f"{base}/api/v1/auths/signup", stranger)[0] == 403

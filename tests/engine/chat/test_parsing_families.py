@@ -338,6 +338,21 @@ SAMPLES = [
         "<|tool_call_start|>[get_weather(city='it\"s', tags=[])]<|tool_call_end|>Done",
         [call(city='it"s', tags=[]), Content("Done")],
     ),
+    Sample(
+        "lfm2",
+        '<|tool_call_start|>[get_weather(city="if (a[0] == \'{\\") {<|tool_call_end|>", tags=[\'"{\'])]<|tool_call_end|>'
+        '<|tool_call_start|>[get_time(zone="[")]<|tool_call_end|>Done',
+        [
+            call(city="if (a[0] == '{\") {<|tool_call_end|>", tags=['"{']),
+            call("get_time", 1, zone="["),
+            Content("Done"),
+        ],
+    ),
+    Sample(
+        "olmo3",
+        '<function_calls>\nget_weather(city="a</function_calls>{", days=1)\nget_time(zone=\'it"s\')\n</function_calls>!',
+        [call(city="a</function_calls>{", days=1), call("get_time", 1, zone='it"s'), Content("!")],
+    ),
     # No family
     Sample("generic", '```json\n{"name": "get_weather", "arguments": {"city": "P"}}\n```', [call(city="P")]),
     Sample("generic", '{"get_weather": {"city": "P"}}', [call(city="P")]),

@@ -21,7 +21,8 @@ _VALUES = {
 _CDATA, _CDATA_END = "<![CDATA[", "]]>"
 _QUOTES = ('<|"|>', "<escape>")
 _HALF_QUOTES = ('<|"', '<|"|')
-_IN_STRING = re.compile(r'["\\]')
+_IN_STRING = {'"': re.compile(r'["\\]'), "'": re.compile(r"['\\]")}
+_PYTHON = re.compile(r"\s{0,20}\[?\s{0,20}[A-Za-z_][\w.]{0,200}\(")
 _GEMMA = re.compile(r"\s{0,20}call:")
 _LOOK = 64
 """How far behind a bracket is looked for what tells JSON's list from others."""
@@ -30,20 +31,25 @@ _LOOK = 64
 class CallEnd:
     """`find` is asked again with the same text, grown."""
 
-    __slots__ = ("_at", "_closer", "_depth", "_longest", "_tokens", "closed", "in_string", "pairs")
+    __slots__ = ("_at", "_closer", "_depth", "_longest", "_quote", "_tokens", "closed", "pairs")
 
     def __init__(self, closes: Sequence[str]) -> None:
         tags = sorted({*closes, *_VALUES, *_QUOTES}, key=len, reverse=True)
         self._longest = len(tags[0])
-        self._tokens = re.compile("|".join([*map(re.escape, tags), r'["{}\[\]]']))
+        self._tokens = re.compile("|".join([*map(re.escape, tags), r'["\'{}\[\]]']))
         self._at = 0
         self._closer = ""  # of the value that is open
         self._depth = 0  # of JSON's brackets
-        self.in_string = False
+        self._quote = ""  # of the text that is open
         self.closed = False
         """Whether a JSON value has come to its end, and none has begun since."""
         self.pairs = False
         """Whether there were values between tags."""
+
+    @property
+    def in_string(self) -> bool:
+        """Whether the text ends inside a text of JSON or Python."""
+        return bool(self._quote)
 
     @property
     def in_value(self) -> bool:
@@ -55,7 +61,7 @@ class CallEnd:
         while self._at < len(text):
             if self._closer:
                 going = self._leave_value(text)
-            elif self.in_string:
+            elif self._quote:
                 going = self._leave_string(text)
             else:
                 found = self._tokens.search(text, self._at)
@@ -87,12 +93,12 @@ class CallEnd:
         return True
 
     def _leave_string(self, text: str) -> bool:
-        found = _IN_STRING.search(text, self._at)
+        found = _IN_STRING[self._quote].search(text, self._at)
         if found is None:
             self._at = len(text)
             return False
-        if found[0] == '"':
-            self.in_string, self._at = False, found.end()
+        if found[0] == self._quote:
+            self._quote, self._at = "", found.end()
             return True
         if found.end() == len(text):
             self._at = found.start()  # what is escaped is still to come
@@ -108,16 +114,17 @@ class CallEnd:
         elif token in _VALUES:
             if self._depth == 0:
                 self._closer, self.pairs = _VALUES[token], True
-        elif token == '"':
-            self.in_string = self._depth > 0
+        elif token in ('"', "'"):
             if not self._depth and 0 < len(text) - start < 3 and text.endswith(_HALF_QUOTES, start - 2):
                 self._at = start - 2
                 return False
+            if token == '"' if self._depth else _PYTHON.match(text):
+                self._quote = token
         elif token in "}]":
             if self._depth:
                 self._depth -= 1
                 self.closed = self._depth == 0
-        elif self._depth or (token == "{" and not _GEMMA.match(text)):
+        elif self._depth or (token == "{" and not _GEMMA.match(text) and not _PYTHON.match(text)):
             self._depth, self.closed = self._depth + 1, False
         elif token == "[":
             return self._list(text, start)
@@ -129,6 +136,6 @@ class CallEnd:
         if not lead and len(text) <= start + _LOOK:
             self._at = start
             return False
-        if not (lead[:1].isalpha() or lead[:1] == "_"):
+        if not (lead[:1].isalpha() or lead[:1] == "_" or _PYTHON.match(text)):
             self._depth, self.closed = 1, False
         return True

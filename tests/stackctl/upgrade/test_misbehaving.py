@@ -32,14 +32,17 @@ BAD: dict[str, tuple[str, dict[str, str]]] = {
 
 @pytest.mark.parametrize("modes", [("never-healthy", "crash-later"), ("nonsense", "slow")])
 def test_every_bad_engine_is_taken_back(make_stack: Make, modes: tuple[str, ...]) -> None:
-    """One after the other on one stack: going back leaves it fit for the next attempt."""
-    stack = make_stack("engine")
+    """One after the other on one stack: going back leaves it fit for the next attempt, and the data that the
+    web UI of the new version changes one way is as before."""
+    stack = make_stack("engine", "webui")
     stack.up()
-    old = stack.running_image("engine")
+    old = {name: stack.running_image(name) for name in stack.services}
     for mode in modes:
         told, settings = BAD[mode]
-        bad = stack.build("engine", mode)
-        assert bad != old
+        stack.say(f"before {mode}")
+        before = stack.said()
+        bad = {"engine": stack.build("engine", mode), "webui": stack.build("webui", "migrate")}
+        assert not set(bad.values()) & set(old.values())
         stack.write(**settings)
         began = time.monotonic()
         done = stack.stackctl("upgrade")
@@ -47,7 +50,8 @@ def test_every_bad_engine_is_taken_back(make_stack: Make, modes: tuple[str, ...]
         assert done.returncode == 4, f"{mode}: {done.stderr}"
         assert told in done.stderr, f"{mode}: {done.stderr}"
         assert "went back" in done.stderr
-        assert stack.running_image("engine") == old, mode
+        assert {name: stack.running_image(name) for name in stack.services} == old, mode
+        assert stack.said() == before, f"{mode}: the data is as before, in its old shape"
         assert took < WITHIN, mode
         assert mode != "slow" or "to ask both in turn" in done.stderr, "the verdict is not of one measurement"
     assert stack.stackctl("status").returncode == 0

@@ -1,18 +1,29 @@
 """Whose containers a compose project holds.
 
 Compose goes by the name alone, and names projects after folders as `init` names stacks: `up --remove-orphans`
-and `down` would remove containers of another unasked. A container is the stack's own when its label says so.
+and `down` would remove containers of another unasked. A container is the stack's own when its label says so,
+and when it was rendered into the stack's own state folder: another user, too, may call a stack `ai`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from pathlib import Path
 
+from stackctl import paths
 from stackctl.errors import PreflightError
 from stackctl.runtime.command import CommandResult, run
 
 PROJECT = "com.docker.compose.project"
+RENDERED_IN = "com.docker.compose.project.working_dir"
 OURS = "dev.stackctl.stack"
+
+
+def is_ours(labels: Mapping[str, str], stack: str) -> bool:
+    if labels.get(OURS) != stack:
+        return False
+    state, rendered = paths.state_dir(stack).resolve(), labels.get(RENDERED_IN)
+    return rendered is None or Path(rendered).resolve().is_relative_to(state)
 
 
 def _run(argv: list[str]) -> CommandResult:
@@ -21,10 +32,16 @@ def _run(argv: list[str]) -> CommandResult:
 
 def strangers(project: str, stack: str, command: Callable[[list[str]], CommandResult] = _run) -> list[str]:
     """Names of the project's containers that are not of `stack`; stopped ones, too."""
-    form = f'{{{{.Names}}}}\t{{{{.Label "{OURS}"}}}}'
+    form = "\t".join(["{{.Names}}", *(f'{{{{.Label "{label}"}}}}' for label in (OURS, RENDERED_IN))])
     found = command(["docker", "ps", "--all", "--filter", f"label={PROJECT}={project}", "--format", form])
-    lines = (line.partition("\t") for line in found.stdout.splitlines() if line.strip())
-    return sorted(name for name, _, owner in lines if owner != stack)
+    names = []
+    for line in filter(str.strip, found.stdout.splitlines()):
+        name, owner, rendered = (*line.split("\t"), "", "")[:3]
+        labels = {OURS: owner} | ({RENDERED_IN: rendered} if rendered else {})
+        if not is_ours(labels, stack):
+            elsewhere = owner == stack
+            names.append(f"{name} (of a stack rendered in {rendered})" if elsewhere else name)
+    return sorted(names)
 
 
 def refuse_strangers(project: str, stack: str) -> None:

@@ -95,7 +95,7 @@ class DockerRuntime:
         current = self.store.current()
         found = {}
         everything = self._of_project()
-        others = [one.name for one in everything if _labels(one).get(project.OURS) != self.stack]
+        others = [one.name for one in everything if not project.is_ours(_labels(one), self.stack)]
         for container in filter(self._is_service, everything):
             attributes = container.attrs
             ending = self._endings.last(container.id, inspecting.finished(attributes))
@@ -118,7 +118,7 @@ class DockerRuntime:
 
     def _is_service(self, container: Any) -> bool:
         labels = _labels(container)
-        return labels.get(project.OURS) == self.stack and labels.get("com.docker.compose.oneoff") != "True"
+        return project.is_ours(labels, self.stack) and labels.get("com.docker.compose.oneoff") != "True"
 
     def _of_project(self) -> list[Any]:
         """One that is removed while we look is left out; an engine that stops answering is an error of

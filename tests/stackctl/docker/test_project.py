@@ -64,6 +64,29 @@ def test_up_and_down_leave_another_project_of_the_same_name_alone(
     assert docker("volume", "inspect", "--format", "{{.Name}}", f"{docker_folder.name}_kept")
 
 
+def test_a_stack_of_the_same_name_that_somebody_else_keeps_is_left_alone(
+    docker_folder: Folder, standin_image: str, tmp_path: Path
+) -> None:
+    """Each user has a state folder, and may call a stack as another does."""
+    docker_folder.write(engine(standin_image, free_port()))
+    docker_folder.ok("up")
+    name = f"{docker_folder.name}-engine-1"
+    before = running(name)
+    theirs = Folder(
+        tmp_path / "theirs", docker_folder.environment | {"XDG_STATE_HOME": str(tmp_path / "other")}
+    )
+    theirs.path.mkdir()
+    theirs.name = docker_folder.name
+    theirs.write(engine(standin_image, free_port()))
+    for command in (["up"], ["down", "--volumes", "--yes"]):
+        done = theirs.run(*command)
+        assert done.code == 3, (command, done.err)
+        assert f"{name} (of a stack rendered in {docker_folder.state}/" in done.err
+    assert theirs.ok("status", "--json").json["services"] == []
+    assert running(name) == before
+    assert docker_folder.ok("status", "--json").json["drift"] == []
+
+
 def test_the_second_engine_of_an_upgrade_removes_no_stack_of_its_name(
     docker_folder: Folder, standin_image: str, tmp_path: Path
 ) -> None:

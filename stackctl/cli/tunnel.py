@@ -262,6 +262,8 @@ def _print_status(document: dict[str, Any]) -> None:
         f"   reconnects {document['reconnects']}, connections {connections['open']} open of "
         f"{connections['total']}, {moved['up']} bytes up, {moved['down']} bytes down"
     )
+    if document.get("last_refusal"):
+        click.echo(f"   {connections['refused']} refused, the last: {document['last_refusal']}")
     if document["last_error"]:
         click.echo(f"   last error {document['last_error_at']}: {document['last_error']}")
 

@@ -18,8 +18,8 @@ from stackctl.tunnel import knownhosts
 from stackctl.tunnel.auth import Ask, Login
 from stackctl.tunnel.contract import AnyRelay
 from stackctl.tunnel.destination import Destination
-from stackctl.tunnel.dial import dial, reason_of, through_command
-from stackctl.tunnel.errors import PermanentTunnelError, TunnelError
+from stackctl.tunnel.dial import Way, dial, reason_of, through_command
+from stackctl.tunnel.errors import Incompatible, PermanentTunnelError, TunnelError
 from stackctl.tunnel.hostkeys import check_host_key, host_key_types
 from stackctl.tunnel.loop import Loop
 from stackctl.tunnel.relay import Relay
@@ -71,8 +71,8 @@ class Connector:
         """The key that the server shows, unverified: for `trust`, which shows it to a person."""
         under: list[Callable[[], None]] = []
         try:
-            sock = self._socket(self.settings, 0, (self.settings.address,), under)
-            transport = self._handshake(sock, self.settings, [])
+            way = self._way(self.settings, 0, (self.settings.address,), under)
+            transport = self._handshake(way, self.settings, [])
             under.append(transport.close)
             key = transport.get_remote_server_key()
             return key.get_name(), key.asbytes()
@@ -85,9 +85,9 @@ class Connector:
     def _session(self, settings: SshSettings, depth: int, seen: tuple[str, ...]) -> Session:
         under: list[Callable[[], None]] = []
         try:
-            sock = self._socket(settings, depth, seen, under)
+            way = self._way(settings, depth, seen, under)
             lines = knownhosts.read((*settings.user_known_hosts, *settings.global_known_hosts))
-            transport = self._handshake(sock, settings, lines)
+            transport = self._handshake(way, settings, lines)
             under.append(transport.close)
             check_host_key(settings, lines, transport.get_remote_server_key())
             transport.auth_timeout = 60.0
@@ -107,11 +107,11 @@ class Connector:
         under.remove(transport.close)
         return Session(transport, settings, under)
 
-    def _socket(
+    def _way(
         self, settings: SshSettings, depth: int, seen: tuple[str, ...], under: list[Callable[[], None]]
-    ) -> socket.socket:
+    ) -> Way:
         if settings.proxy_jump:
-            return self._through_jump(settings, depth, seen, under)
+            return Way(self._through_jump(settings, depth, seen, under))
         if settings.proxy_command:
             return through_command(settings.proxy_command, under)
         return dial(settings)
@@ -136,9 +136,9 @@ class Connector:
         return _inside(session, (settings.hostname, settings.port), under)
 
     def _handshake(
-        self, sock: socket.socket, settings: SshSettings, lines: list[knownhosts.HostKeyLine]
+        self, way: Way, settings: SshSettings, lines: list[knownhosts.HostKeyLine]
     ) -> TunnelTransport:
-        transport = TunnelTransport(sock)
+        transport = TunnelTransport(way.sock)
         transport.banner_timeout = settings.connect_timeout
         transport.handshake_timeout = settings.connect_timeout
         transport.prefer_host_keys(host_key_types(lines, settings.known_hosts_name))
@@ -148,13 +148,21 @@ class Connector:
                 raise TunnelError(
                     f"{settings.address} did not finish the SSH handshake in {settings.connect_timeout:.0f} s"
                 )
+        except paramiko.ssh_exception.IncompatiblePeer as error:
+            transport.close()
+            way.sock.close()
+            raise Incompatible(
+                f"no SSH handshake with {settings.address}: {reason_of(error)}",
+                fix="set `transport: openssh` for it, if ssh itself connects",
+            ) from None
         except (OSError, EOFError, paramiko.SSHException) as error:
             transport.close()
-            sock.close()
-            raise TunnelError(f"no SSH handshake with {settings.address}: {reason_of(error)}") from None
+            way.sock.close()
+            why = reason_of(error) + way.last_words()
+            raise TunnelError(f"no SSH handshake with {settings.address}: {why}") from None
         except BaseException:
             transport.close()
-            sock.close()
+            way.sock.close()
             raise
         return transport
 

@@ -5,16 +5,19 @@ Every address of a name is tried in turn, and whatever goes wrong is told as an 
 
 from __future__ import annotations
 
+import contextlib
 import socket
 import subprocess
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 from stackctl.tunnel.errors import TunnelError
 from stackctl.tunnel.sshconfig import SshSettings
+from stackctl.tunnel.words import Words
 
 
-def dial(settings: SshSettings) -> socket.socket:
+def dial(settings: SshSettings) -> Way:
     families = {"inet": socket.AF_INET, "inet6": socket.AF_INET6}
     try:
         found = socket.getaddrinfo(
@@ -28,7 +31,7 @@ def dial(settings: SshSettings) -> socket.socket:
     reason: OSError | None = None
     for family, kind, protocol, _, address in found:
         try:
-            return _dial_one(settings, family, kind, protocol, address)
+            return Way(_dial_one(settings, family, kind, protocol, address))
         except OSError as error:
             reason = error
     raise TunnelError(f"cannot reach {settings.address}: {reason_of(reason)}") from None
@@ -50,15 +53,25 @@ def _dial_one(
     return sock
 
 
-def through_command(command: str, under: list[Callable[[], None]]) -> socket.socket:
+@dataclass(frozen=True)
+class Way:
+    """A byte stream to the server, and what whoever provides it has to say when it ends."""
+
+    sock: socket.socket
+    last_words: Callable[[], str] = lambda: ""
+
+
+def through_command(command: str, under: list[Callable[[], None]]) -> Way:
     ours, theirs = socket.socketpair()
     child = subprocess.Popen(
         ["/bin/sh", "-c", f"exec {command}"],
         stdin=theirs.fileno(),
         stdout=theirs.fileno(),
-        stderr=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
     )
     theirs.close()
+    assert child.stderr is not None
+    words = Words(child.stderr)
 
     def end() -> None:
         ours.close()
@@ -68,9 +81,17 @@ def through_command(command: str, under: list[Callable[[], None]]) -> socket.soc
         except subprocess.TimeoutExpired:
             child.kill()
             child.wait()
+        words.close(0.5)  # what it has left in the background may hold its stderr open
+
+    def last_words() -> str:
+        """Where to log in, perhaps: a helper that ends says so right before."""
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            child.wait(1)
+            words.finish(1)
+        return f"; its ProxyCommand said: {words.lines[-1]}" if words.lines else ""
 
     under.append(end)
-    return ours
+    return Way(ours, last_words)
 
 
 def reason_of(error: BaseException | None) -> str:

@@ -4,6 +4,7 @@ TunnelError                    may pass by itself: try again
 └── PermanentTunnelError       will not: stop and say why
     ├── HostKeyError           unknown, changed or revoked host key
     ├── AuthError              the server refused every way to log in
+    ├── Incompatible           the in-process transport and the server share no algorithm
     └── ForwardRefused         the server's configuration forbids forwarding
 """
 
@@ -30,3 +31,7 @@ class AuthError(PermanentTunnelError):
 
 class ForwardRefused(PermanentTunnelError):
     pass
+
+
+class Incompatible(PermanentTunnelError):
+    """OpenSSH may know what the server wants."""

@@ -7,6 +7,7 @@ from typing import Any
 
 import paramiko
 
+_LOCKED_PKCS8 = b"-----BEGIN ENCRYPTED PRIVATE KEY-----"
 _KINDS: tuple[Any, ...] = (paramiko.Ed25519Key, paramiko.ECDSAKey, paramiko.RSAKey)
 
 
@@ -21,7 +22,21 @@ def read_key(path: Path, passphrase: str | None) -> Any:
     raise paramiko.SSHException("wrong passphrase" if passphrase else "not a key that can be read")
 
 
+def is_pkcs8(path: Path) -> bool:
+    return _first_line(path) in (b"-----BEGIN PRIVATE KEY-----", _LOCKED_PKCS8)
+
+
+def _first_line(path: Path) -> bytes:
+    try:
+        with open(path, "rb") as file:
+            return file.readline(100).strip()
+    except OSError:
+        return b""
+
+
 def is_encrypted(path: Path) -> bool:
+    if _first_line(path) == _LOCKED_PKCS8:
+        return True
     try:
         read_key(path, None)
     except paramiko.PasswordRequiredException:

@@ -8,11 +8,12 @@ from __future__ import annotations
 from pathlib import Path
 
 from stackctl.tunnel import knownhosts
+from stackctl.tunnel.keyfiles import is_pkcs8
 from stackctl.tunnel.sshconfig import SshSettings, resolve
 
 
 def openssh_needs(settings: SshSettings, config_file: Path | None) -> list[str]:
-    found = [*settings.needs_openssh, *_authorities(settings)]
+    found = _of(settings)
     waiting, seen = list(settings.proxy_jump), set()
     while waiting:
         jump = waiting.pop(0)
@@ -20,9 +21,19 @@ def openssh_needs(settings: SshSettings, config_file: Path | None) -> list[str]:
             continue  # a circle: connecting says so
         seen.add(jump)
         hop = resolve(jump, config_file)
-        found += [f"{reason} (jump host {jump})" for reason in (*hop.needs_openssh, *_authorities(hop))]
+        found += [f"{reason} (jump host {jump})" for reason in _of(hop)]
         waiting += hop.proxy_jump
     return found
+
+
+def _of(settings: SshSettings) -> list[str]:
+    return [*settings.needs_openssh, *_authorities(settings), *_keys_of_openssl(settings)]
+
+
+def _keys_of_openssl(settings: SshSettings) -> list[str]:
+    """paramiko knows OpenSSH's files and the older ones of one algorithm each."""
+    found = [path for path in settings.identity_files if path.is_file() and is_pkcs8(path)]
+    return [f"IdentityFile {path} is a PKCS#8 file" for path in found[:1]]
 
 
 def _authorities(settings: SshSettings) -> list[str]:

@@ -25,7 +25,7 @@ from stackctl.tunnel.auth import Ask
 from stackctl.tunnel.connect import Connector
 from stackctl.tunnel.destination import Destination
 from stackctl.tunnel.dial import reason_of
-from stackctl.tunnel.errors import PermanentTunnelError, TunnelError
+from stackctl.tunnel.errors import Incompatible, PermanentTunnelError, TunnelError
 from stackctl.tunnel.forwarder import Forward, Forwarder
 from stackctl.tunnel.link import ParamikoLink
 from stackctl.tunnel.master import MasterLink
@@ -94,7 +94,13 @@ def connector(spec: TunnelSpec, ask: Ask | None) -> Callable[[], AnyLink]:
             if needs:
                 log.info("using OpenSSH: %s", ", ".join(needs))
             return _over_openssh(spec, settings)
-        return ParamikoLink(made.connect(), spec.interval)
+        try:
+            return ParamikoLink(made.connect(), spec.interval)
+        except Incompatible as error:
+            if spec.transport != "auto":
+                raise
+            log.info("using OpenSSH: %s", error.what)
+            return _over_openssh(spec, settings)
 
     return make
 

@@ -38,12 +38,12 @@ class Words:
                     return reason
         return None
 
-    def finish(self) -> None:
+    def finish(self, wait: float = 5.0) -> None:
         """ssh has ended: read its last words."""
-        self._thread.join(5)
+        self._thread.join(wait)
 
-    def close(self) -> None:
-        self.finish()
+    def close(self, wait: float = 5.0) -> None:
+        self.finish(wait)
         self._pipe.close()
 
     def _listen(self) -> None:

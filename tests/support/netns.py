@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import os
+import random
 import shutil
 import subprocess
 from itertools import count
+
+from tests.support.claims import claim
 
 _numbers = count()
 
@@ -22,16 +25,28 @@ def available() -> bool:
     return works
 
 
+def _free_network() -> int:
+    """A /30 of 10.213.0.0/16 that no other test has, nor a cable that a killed one has left behind."""
+    addresses = subprocess.run(["ip", "-o", "addr"], check=True, capture_output=True, text=True).stdout
+    for _ in range(1000):
+        net = random.randrange(16384)
+        if f" {_address(net, 1)}/" not in addresses and claim("networks", net):
+            return net
+    raise AssertionError("no free network")
+
+
+def _address(net: int, host: int) -> str:
+    return f"10.213.{net // 64}.{net % 64 * 4 + host}"
+
+
 class Namespace:
     """Address `far` is inside, `near` is ours. `cut` drops every packet, `mend` lets them pass again."""
 
     def __init__(self) -> None:
         number = next(_numbers)
-        # Unique on this machine: the pid keeps parallel test processes apart.
-        net = (os.getpid() * 4 + number) % 16384
+        net = _free_network()
         self.name = f"sc{os.getpid()}n{number}"
-        self.near = f"10.213.{net // 64}.{net % 64 * 4 + 1}"
-        self.far = f"10.213.{net // 64}.{net % 64 * 4 + 2}"
+        self.near, self.far = _address(net, 1), _address(net, 2)
         self._inner, self._outer = f"i{os.getpid()}{number}"[:14], f"o{os.getpid()}{number}"[:14]
         self._run("ip", "netns", "add", self.name)
         self._run("ip", "link", "add", self._outer, "type", "veth", "peer", "name", self._inner)

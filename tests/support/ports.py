@@ -2,28 +2,24 @@
 
 A port that the kernel chooses (bind to 0, close, use the number) is one that it may give to any outgoing
 connection a moment later, and two test processes may be told the same one. These come from below the range
-of outgoing connections, and the process that chose one keeps it for its life: by a lock on a byte of a
-shared file, which the kernel frees however the process ends.
+of outgoing connections, and the process that chose one keeps it for its life (claims.py).
 """
 
 from __future__ import annotations
 
-import fcntl
-import os
 import random
 import socket
-import tempfile
 from pathlib import Path
 
+from tests.support.claims import claim
+
 _LOWEST = 20000
-_claimed: set[int] = set()
-_locks: list[int] = []
 
 
 def free_port(host: str = "127.0.0.1") -> int:
     for _ in range(1000):
         port = random.randrange(_LOWEST, _outgoing())
-        if port not in _claimed and _claim(port) and _binds(host, port):
+        if claim("ports", port) and _binds(host, port):
             return port
     raise AssertionError(f"no free port from {_LOWEST} to {_outgoing()}")
 
@@ -34,18 +30,6 @@ def _outgoing() -> int:
         return max(_LOWEST + 1000, int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0]))
     except OSError:
         return 32768
-
-
-def _claim(port: int) -> bool:
-    if not _locks:
-        path = Path(tempfile.gettempdir()) / f"stackctl-test-ports-{os.getuid()}"
-        _locks.append(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
-    try:
-        fcntl.lockf(_locks[0], fcntl.LOCK_EX | fcntl.LOCK_NB, 1, port)
-    except OSError:
-        return False
-    _claimed.add(port)
-    return True
 
 
 def _binds(host: str, port: int) -> bool:

@@ -221,6 +221,9 @@ def test_a_service_that_is_gone_makes_the_tunnel_unwell(laptop: Laptop) -> None:
         "webui": True,
         "engine": False,
     }
+    eventually(
+        lambda: "refused, the last: " in laptop.stackctl("tunnel", "status", code=4).stdout, 30, "the refusal"
+    )
 
 
 @pytest.mark.parametrize("hold", ["-1", "nan", "1e9", "inf"])

@@ -17,6 +17,7 @@ from typing import Any
 
 import paramiko
 import pytest
+from cryptography.hazmat.primitives import serialization
 
 from stackctl.errors import ConfigError, UsageError
 from stackctl.tunnel import connect as connecting
@@ -429,7 +430,7 @@ def test_a_kernel_without_a_family_of_addresses_is_no_reason_to_stop(
     settings = resolve(parse("box"), config)
     monkeypatch.setattr(socket, "getaddrinfo", lambda *_: found)
     monkeypatch.setattr(socket, "socket", limited)
-    dial.dial(settings).close()
+    dial.dial(settings).sock.close()
     found.reverse()
     sshd.stop()
     with pytest.raises(TunnelError, match="address family not supported"):
@@ -448,6 +449,10 @@ def test_proxy_command_with_tokens(three: list[Sshd], tmp_path: Path) -> None:
     connect(config, "last")
     config.write_text(entry("last", three[2], "ProxyCommand false"))
     with pytest.raises(TunnelError, match="no SSH handshake"):
+        connect(config, "last")
+    helper = "sh -c 'echo please log in at https://example.org/abc >&2; exit 1'"
+    config.write_text(entry("last", three[2], f"ProxyCommand {helper}"))
+    with pytest.raises(TunnelError, match="ProxyCommand said: please log in at https://example"):
         connect(config, "last")
 
 
@@ -539,6 +544,36 @@ def test_a_jump_host_can_be_what_needs_openssh(three: list[Sshd], tmp_path: Path
         jump.known_hosts.read_text() + f"@cert-authority {jump.host} {public(jump.client_key)}\n"
     )
     assert [reason for reason in openssh_needs(settings, config) if "(jump host " in reason]
+
+
+def test_a_key_in_a_file_of_openssl_chooses_openssh(
+    sshd: Sshd, tmp_path: Path, tunnel: MakeTunnel, service: Callable[..., Service]
+) -> None:
+    key = tmp_path / "pkcs8"
+    made = serialization.load_ssh_private_key(keygen(tmp_path / "rsa", "rsa").read_bytes(), None)
+    pem, pkcs8 = serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8
+    key.write_bytes(made.private_bytes(pem, pkcs8, serialization.NoEncryption()))
+    key.chmod(0o600)
+    sshd.authorize(public(tmp_path / "rsa"))
+    sshd.client_key = key
+    assert tunnel(service(echo).port).supervisor.progress.transport == "openssh"
+    locked = serialization.BestAvailableEncryption(b"open sesame")
+    key.write_bytes(made.private_bytes(pem, pkcs8, locked))
+    refused = tunnel(1, wait=False)
+    refused.wait("failed")
+    assert getattr(refused.error[0], "fix", "") == f"ssh-add {key}"
+
+
+def test_a_server_that_shares_no_cipher_with_us_is_reached_over_openssh(
+    sshd: Sshd, tunnel: MakeTunnel, service: Callable[..., Service]
+) -> None:
+    sshd.stop()
+    sshd.options["Ciphers"] = "chacha20-poly1305@openssh.com"
+    sshd.start()
+    assert tunnel(service(echo).port).supervisor.progress.transport == "openssh"
+    refused = tunnel(1, transport="paramiko", wait=False)
+    refused.wait("failed")
+    assert "transport: openssh" in str(getattr(refused.error[0], "fix", ""))
 
 
 def test_a_bad_configuration_is_explained(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import subprocess
 import tempfile
 import threading
@@ -59,6 +60,33 @@ def test_it_is_joined_where_no_login_of_our_own_would_work(
     made.stop()
     assert not folder.exists()
     assert master.lives()  # it is the user's, and stays
+
+
+def test_a_session_too_many_for_the_server_is_none_for_the_tunnel(
+    sshd: Sshd, tunnel: MakeTunnel, service: MakeService
+) -> None:
+    """MaxSessions counts shells and commands of one connection; forwards are not among them."""
+    sshd.stop()
+    sshd.options["MaxSessions"] = "1"
+    sshd.start()
+    with tempfile.TemporaryDirectory(prefix="cm-") as folder, contextlib.ExitStack() as stack:
+        master = Master(sshd, Path(folder) / "box")
+        stack.callback(master.end)
+        over = ["ssh", "-F", "none", "-o", f"ControlPath={master.control}", "box"]
+        first = subprocess.Popen([*over, "echo here; cat"], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        stack.callback(first.wait)
+        stack.callback(first.kill)
+        assert first.stdout is not None and first.stdout.readline() == b"here\n"
+        # No room for a second; ssh goes on to a connection of its own, of which there is no host "box".
+        second = subprocess.run([*over, "true"], capture_output=True, text=True, timeout=30)
+        assert second.returncode == 255 and "refused by peer" in second.stderr
+        made = tunnel(service(echo).port, config=master.config)
+        assert made.supervisor.progress.detail == f"shares {master.control}"
+        assert answers(made)
+        for pipe in (first.stdin, first.stdout):
+            assert pipe is not None
+            pipe.close()
+        made.stop()
 
 
 def test_when_it_ends_the_tunnel_makes_a_connection_of_its_own(

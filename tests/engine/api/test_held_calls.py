@@ -106,6 +106,19 @@ def test_a_wrong_name_becomes_one_of_the_tools(client: Client) -> None:
     assert json.loads(call["function"]["arguments"])["city"] == "Rome"
 
 
+@pytest.mark.parametrize("name", ['say"hi"', "a\\b", "größe ü", "ns.one/two-3"])
+def test_a_forced_call_of_a_tool_with_an_odd_name(client: Client, name: str) -> None:
+    tools = [
+        {"type": "function", "function": {**function({"type": "object", "properties": {}}), "name": name}}
+    ]
+    for choice in ("required", {"type": "function", "function": {"name": name}}):
+        body = {"model": "tool", "messages": HI, "tools": tools, "tool_choice": choice, "max_tokens": 200}
+        (call,) = client.post("/v1/chat/completions", body).json["choices"][0]["message"]["tool_calls"]
+        assert call["function"]["name"] == name and isinstance(
+            json.loads(call["function"]["arguments"]), dict
+        )
+
+
 def test_the_grammar_sleeps_where_no_call_begins(client: Client) -> None:
     tools = [{"type": "function", "function": function(schema("Rome"))}]
     result = [*HI, {"role": "assistant", "content": "x"}, {"role": "tool", "content": "sunny"}]

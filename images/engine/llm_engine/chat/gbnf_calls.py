@@ -54,11 +54,17 @@ class Calls:
     def _way(self, before: str, after: str, loose: bool) -> str:
         lead, _, rest = before.partition("{name}")
         behind = spelled(rest, loose=loose)
+        quoted = lead.endswith('"')  # a text of JSON, as which the parser reads it
         names = [
-            (tool.name, f"{behind} {_prefix(number)}root".strip()) for number, tool in enumerate(self._tools)
+            (_in_json(tool.name) if quoted else tool.name, f"{behind} {_prefix(number)}root".strip())
+            for number, tool in enumerate(self._tools)
         ]
         parts = (spelled(lead, loose=loose), f"({_told_apart(names)})", spelled(after, loose=loose))
         return " ".join(part for part in parts if part)
+
+
+def _in_json(name: str) -> str:
+    return json.dumps(name, ensure_ascii=False)[1:-1]
 
 
 def _told_apart(names: Sequence[tuple[str, str]]) -> str:

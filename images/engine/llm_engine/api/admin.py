@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Sequence
-from typing import Any
 
 from prometheus_client import CONTENT_TYPE_LATEST
 from typing_extensions import TypedDict
@@ -17,6 +16,7 @@ from llm_engine.api.errors import ApiError, bad_request
 from llm_engine.api.failures import runner_error
 from llm_engine.api.lookup import files_of, find_model, options_for
 from llm_engine.api.ollama_types import DetokenizeRequest, TokenizeRequest
+from llm_engine.api.status_types import LoadedModel, StatusReply
 from llm_engine.scheduler.process import RunnerError
 
 
@@ -72,7 +72,7 @@ async def status(call: Call) -> Reply:
     engine = call.engine
     await engine.refresh_stats()
     now = time.monotonic()
-    loaded: list[dict[str, Any]] = []
+    loaded: list[LoadedModel] = []
     for residency in engine.scheduler.residencies():
         info = residency.process.info if residency.process is not None else None
         stats = engine.stats_of(residency)
@@ -98,19 +98,18 @@ async def status(call: Call) -> Reply:
         )
     places = engine.scheduler.positions()
     requests = [entry.describe(now, places.get(entry.request_id)) for entry in engine.running.values()]
-    return json_reply(
-        {
-            "cloud": {"disabled": True, "source": "config"},
-            "version": __version__,
-            "uptime_seconds": round(time.time() - engine.started, 3),
-            "ready": engine.ready and not engine.draining,
-            "gpu_lost": await engine.lost_gpu(),
-            "queue": {"waiting": engine.scheduler.waiting, "limit": engine.settings.max_queue},
-            "models": loaded,
-            "requests": requests,
-            "tasks": len(asyncio.all_tasks()),
-        }
-    )
+    told: StatusReply = {
+        "cloud": {"disabled": True, "source": "config"},
+        "version": __version__,
+        "uptime_seconds": round(time.time() - engine.started, 3),
+        "ready": engine.ready and not engine.draining,
+        "gpu_lost": await engine.lost_gpu(),
+        "queue": {"waiting": engine.scheduler.waiting, "limit": engine.settings.max_queue},
+        "models": loaded,
+        "requests": requests,
+        "tasks": len(asyncio.all_tasks()),
+    }
+    return json_reply(told)
 
 
 async def tokenize(call: Call) -> Reply:

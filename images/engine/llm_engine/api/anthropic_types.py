@@ -7,20 +7,27 @@ from typing import Any, ClassVar, NotRequired
 
 from typing_extensions import TypedDict
 
+from llm_engine.api import request_schemas
+
 
 @dataclass(frozen=True)
 class MessagesRequest:
     __go_package__: ClassVar[str] = "anthropic"
+    __needs__: ClassVar[tuple[str, ...]] = ("model", "max_tokens", "messages")
     model: str = ""
     max_tokens: int = 0
-    messages: list[dict[str, Any]] = field(default_factory=list)
+    messages: list[dict[str, Any]] = field(
+        default_factory=list, metadata={"schema": request_schemas.ANTHROPIC_MESSAGES}
+    )
     system: Any = None
     stream: bool = False
     temperature: float | None = None
     top_p: float | None = None
     top_k: int | None = None
     stop_sequences: list[str] = field(default_factory=list)
-    tools: list[dict[str, Any]] = field(default_factory=list)
+    tools: list[dict[str, Any]] = field(
+        default_factory=list, metadata={"schema": request_schemas.ANTHROPIC_TOOLS}
+    )
     tool_choice: Any = None
     thinking: Any = None
     output_config: Any = None
@@ -33,10 +40,15 @@ class MessagesRequest:
 @dataclass(frozen=True)
 class CountTokensRequest:
     __go_package__: ClassVar[str] = "anthropic"
+    __needs__: ClassVar[tuple[str, ...]] = ("model", "messages")
     model: str = ""
-    messages: list[dict[str, Any]] = field(default_factory=list)
+    messages: list[dict[str, Any]] = field(
+        default_factory=list, metadata={"schema": request_schemas.ANTHROPIC_MESSAGES}
+    )
     system: Any = None
-    tools: list[dict[str, Any]] = field(default_factory=list)
+    tools: list[dict[str, Any]] = field(
+        default_factory=list, metadata={"schema": request_schemas.ANTHROPIC_TOOLS}
+    )
     tool_choice: Any = None
     thinking: Any = None
     output_config: Any = None

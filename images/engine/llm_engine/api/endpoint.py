@@ -192,6 +192,8 @@ class Endpoint:
     """What its description says of a body that is not JSON: media types with their schemas."""
     replies: tuple[int, ...] = (200,)
     """The statuses of answers that are no errors."""
+    errors: tuple[int, ...] = ()
+    """Statuses of errors that other routes like it do not have."""
     limit: int | None = None
     """None: the server's body limit; 0: none, for uploads that go to disk as they come."""
 

@@ -4,7 +4,7 @@ contract."""
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any, NotRequired
+from typing import Any, ClassVar, NotRequired
 
 from typing_extensions import TypedDict
 
@@ -39,6 +39,7 @@ class ShowRequest:
 
 @dataclass(frozen=True)
 class CopyRequest:
+    __needs__: ClassVar[tuple[str, ...]] = ("source", "destination")
     source: str = ""
     destination: str = ""
 
@@ -118,3 +119,36 @@ class ModelOut(TypedDict):
 
 class TagsReply(TypedDict):
     models: list[ModelOut]
+
+
+class TensorOut(TypedDict):
+    name: str
+    type: str
+    shape: list[int]
+
+
+class ShowReply(TypedDict):
+    details: Details
+    model_info: dict[str, Any]
+    modified_at: str
+    license: NotRequired[str]
+    modelfile: NotRequired[str]
+    parameters: NotRequired[str]
+    template: NotRequired[str]
+    system: NotRequired[str]
+    renderer: NotRequired[str]
+    parser: NotRequired[str]
+    messages: NotRequired[list[dict[str, Any]]]
+    remote_model: NotRequired[str]
+    remote_host: NotRequired[str]
+    projector_info: NotRequired[dict[str, Any]]
+    tensors: NotRequired[list[TensorOut]]
+    capabilities: NotRequired[list[str]]
+    requires: NotRequired[str]
+
+
+class ProgressReply(TypedDict):
+    status: str
+    digest: NotRequired[str]
+    total: NotRequired[int]
+    completed: NotRequired[int]

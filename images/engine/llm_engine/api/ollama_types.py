@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, field
-from typing import Any, NotRequired
+from typing import Any, ClassVar, NotRequired
 
 from typing_extensions import TypedDict
 
@@ -137,6 +137,7 @@ class Tool:
 
 @dataclass(frozen=True)
 class GenerateRequest:
+    __needs__: ClassVar[tuple[str, ...]] = ("model",)
     model: str = ""
     prompt: str = ""
     suffix: str = ""
@@ -159,6 +160,7 @@ class GenerateRequest:
 
 @dataclass(frozen=True)
 class ChatRequest:
+    __needs__: ClassVar[tuple[str, ...]] = ("model",)
     model: str = ""
     messages: list[Message] = field(default_factory=list)
     stream: bool | None = None
@@ -177,6 +179,7 @@ class ChatRequest:
 
 @dataclass(frozen=True)
 class EmbedRequest:
+    __needs__: ClassVar[tuple[str, ...]] = ("model",)
     model: str = ""
     input: Any = None
     truncate: bool | None = None
@@ -187,6 +190,7 @@ class EmbedRequest:
 
 @dataclass(frozen=True)
 class EmbeddingRequest:
+    __needs__: ClassVar[tuple[str, ...]] = ("model",)
     model: str = ""
     prompt: str = ""
     keep_alive: KeepAlive | None = None
@@ -195,6 +199,7 @@ class EmbeddingRequest:
 
 @dataclass(frozen=True)
 class TokenizeRequest:
+    __needs__: ClassVar[tuple[str, ...]] = ("model",)
     model: str = ""
     content: str = ""
     add_special: bool = False
@@ -204,6 +209,7 @@ class TokenizeRequest:
 
 @dataclass(frozen=True)
 class DetokenizeRequest:
+    __needs__: ClassVar[tuple[str, ...]] = ("model",)
     model: str = ""
     tokens: list[int] = field(default_factory=list)
     keep_alive: KeepAlive | None = None

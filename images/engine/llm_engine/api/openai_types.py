@@ -7,6 +7,8 @@ from typing import Any, ClassVar, NotRequired
 
 from typing_extensions import TypedDict
 
+from llm_engine.api import request_schemas
+
 
 @dataclass(frozen=True)
 class StreamOptions:
@@ -17,8 +19,11 @@ class StreamOptions:
 @dataclass(frozen=True)
 class ChatCompletionRequest:
     __go_package__: ClassVar[str] = "openai"
+    __needs__: ClassVar[tuple[str, ...]] = ("model", "messages")
     model: str = ""
-    messages: list[dict[str, Any]] = field(default_factory=list)
+    messages: list[dict[str, Any]] = field(
+        default_factory=list, metadata={"schema": request_schemas.OPENAI_MESSAGES}
+    )
     stream: bool = False
     stream_options: StreamOptions | None = None
     max_tokens: int | None = None
@@ -34,7 +39,9 @@ class ChatCompletionRequest:
     logit_bias: dict[str, float] | None = None
     n: int | None = None
     response_format: Any = None
-    tools: list[dict[str, Any]] = field(default_factory=list)
+    tools: list[dict[str, Any]] = field(
+        default_factory=list, metadata={"schema": request_schemas.OPENAI_TOOLS}
+    )
     tool_choice: Any = None
     parallel_tool_calls: bool | None = None
     reasoning: Any = None
@@ -52,6 +59,7 @@ class ChatCompletionRequest:
 @dataclass(frozen=True)
 class CompletionRequest:
     __go_package__: ClassVar[str] = "openai"
+    __needs__: ClassVar[tuple[str, ...]] = ("model",)
     model: str = ""
     prompt: Any = None
     suffix: str = ""
@@ -80,6 +88,7 @@ class CompletionRequest:
 class EmbeddingsRequest:
     __go_package__: ClassVar[str] = "openai"
     __go_name__: ClassVar[str] = "EmbedRequest"
+    __needs__: ClassVar[tuple[str, ...]] = ("model", "input")
     input: Any = None
     model: str = ""
     dimensions: int = 0
@@ -90,6 +99,7 @@ class EmbeddingsRequest:
 @dataclass(frozen=True)
 class RerankRequest:
     __go_package__: ClassVar[str] = "openai"
+    __needs__: ClassVar[tuple[str, ...]] = ("model", "query", "documents")
     model: str = ""
     query: str = ""
     documents: list[Any] = field(default_factory=list)

@@ -12,10 +12,32 @@ from pydantic import TypeAdapter
 
 from llm_engine import __version__
 from llm_engine.api import anthropic_types, ollama_types, openai_types
-from llm_engine.api.endpoint import Endpoint
+from llm_engine.api.endpoint import SSE, Endpoint
 from llm_engine.api.errors import Dialect
+from llm_engine.api.gate import PUBLIC_PATHS
 from llm_engine.api.gojson import wire_name
 
+_WRONG = {
+    400: "The request makes no sense; the text says what of it.",
+    401: "No key, or none that is known, where keys are asked for.",
+    403: "Not offered, or not to this web page or under this host name.",
+    404: "There is no such model, or no such file.",
+    413: "The body is larger than the server takes.",
+    500: "Something went wrong here; the server's log has the details.",
+    503: "Too many wait already, or the server is about to end; Retry-After says when to try again.",
+    507: "The disk is full.",
+}
+_KEYS = {
+    "bearer": {"type": "http", "scheme": "bearer"},
+    "header": {"type": "apiKey", "in": "header", "name": "x-api-key"},
+}
+# Keys are asked for where the operator set a file of them.
+_SECURITY: list[dict[str, list[str]]] = [{}, {"bearer": []}, {"header": []}]
+_EVENT = {
+    "type": "object",
+    "properties": {"event": {"type": "string"}, "data": {"type": "string"}},
+    "required": ["data"],
+}
 _REF = "#/components/schemas/{model}"
 _ERRORS: dict[Dialect, Any] = {
     Dialect.OLLAMA: ollama_types.ErrorReply,
@@ -45,7 +67,7 @@ def describe(endpoints: Iterable[Endpoint]) -> dict[str, Any]:
         "paths": paths,
         "components": {
             "schemas": components.schemas,
-            "securitySchemes": {"key": {"type": "http", "scheme": "bearer"}},
+            "securitySchemes": _KEYS,
         },
     }
 
@@ -56,6 +78,8 @@ def _operation(endpoint: Endpoint, method: str, components: _Components) -> dict
         "summary": endpoint.summary,
         "responses": _responses(endpoint, method, components),
     }
+    if endpoint.path not in PUBLIC_PATHS:
+        operation["security"] = _SECURITY
     names = re.findall(r"\{(\w+)\}", endpoint.path)
     if names:
         operation["parameters"] = [
@@ -80,20 +104,29 @@ def _responses(endpoint: Endpoint, method: str, components: _Components) -> dict
         content["application/json"] = {"schema": components.reply(endpoint.reply)}
     if endpoint.stream and method != "HEAD":
         # A stream is many documents, which OpenAPI cannot describe one by one.
-        content[endpoint.stream] = {"schema": {}}
-    responses: dict[str, Any] = {
-        **{
-            str(status): {"description": "OK", **({"content": content} if content else {})}
-            for status in endpoint.replies
-        },
-        "default": {
-            "description": "What went wrong, in the shape of this API.",
-            "content": {"application/json": {"schema": components.reply(_ERRORS[endpoint.dialect])}},
-        },
-    }
-    if method == "HEAD":
-        responses["default"] = {"description": "What went wrong."}
-    return responses
+        content[endpoint.stream] = {"schema": _EVENT if endpoint.stream == SSE else {"type": "string"}}
+    wrong = {"content": {"application/json": {"schema": components.reply(_ERRORS[endpoint.dialect])}}}
+    responses: dict[str, Any] = {}
+    for status in _errors(endpoint):
+        # Who is not let in by its page or host gets no body, nor does anybody who asks for none.
+        empty = method == "HEAD" or (status == 403 and endpoint.reply is not None)
+        responses[str(status)] = {"description": _WRONG[status], **({} if empty else wrong)}
+    good = {"description": "OK", **({"content": content} if content else {})}
+    return responses | {str(status): good for status in endpoint.replies}
+
+
+def _errors(endpoint: Endpoint) -> list[int]:
+    """What may go wrong on a route, by who may ask, what it reads and whether it needs a model."""
+    found = {403, 500, *endpoint.errors}
+    if endpoint.path not in PUBLIC_PATHS:
+        found.add(401)
+    if endpoint.request is not None or endpoint.body is not None:
+        found |= {400, 404, 413}
+    if "{" in endpoint.path:
+        found |= {400, 404}
+    if "model" in needs(endpoint.request):
+        found.add(503)
+    return sorted(found)
 
 
 class _Components:
@@ -112,7 +145,8 @@ class _Components:
         return {"$ref": _REF.format(model=_name(cls))}
 
     def request(self, cls: Any) -> dict[str, Any]:
-        """A request type: every field is optional and may be null, as Go's decoder has it."""
+        """A request type: a field is optional and may be null, as Go's decoder has it, unless nothing can be
+        done without it."""
         name = _name(cls)
         if name not in self.schemas:
             self.schemas[name] = {}
@@ -120,10 +154,19 @@ class _Components:
             self.schemas[name] = {
                 "type": "object",
                 "properties": {
-                    wire_name(item): self._field(hints[item.name]) for item in dataclasses.fields(cls)
+                    wire_name(item): self._item(item, hints[item.name], needed=item.name in needs(cls))
+                    for item in dataclasses.fields(cls)
                 },
+                **({"required": list(needs(cls))} if needs(cls) else {}),
             }
         return {"$ref": _REF.format(model=name)}
+
+    def _item(self, item: dataclasses.Field[Any], annotation: Any, *, needed: bool) -> dict[str, Any]:
+        known: dict[str, Any] | None = item.metadata.get("schema")
+        if not needed:
+            return self._field(annotation) if known is None else {"anyOf": [known, {"type": "null"}]}
+        schema = known or self._plain(annotation)
+        return {**schema, "minLength": 1} if schema.get("type") == "string" else schema
 
     def _field(self, annotation: Any) -> dict[str, Any]:
         schema = self._plain(annotation)
@@ -146,6 +189,12 @@ class _Components:
         if annotation.__name__ in _CUSTOM:
             return _CUSTOM[annotation.__name__]
         return self.request(annotation)
+
+
+def needs(cls: Any) -> tuple[str, ...]:
+    """The fields of a request without which it makes no sense."""
+    found: tuple[str, ...] = getattr(cls, "__needs__", ())
+    return found
 
 
 def _name(cls: Any) -> str:

@@ -7,14 +7,19 @@ from typing import Any, ClassVar, NotRequired
 
 from typing_extensions import TypedDict
 
+from llm_engine.api import request_schemas
+
 
 @dataclass(frozen=True)
 class ResponsesRequest:
     __go_package__: ClassVar[str] = "openai"
+    __needs__: ClassVar[tuple[str, ...]] = ("model",)
     model: str = ""
-    input: Any = None
+    input: Any = field(default=None, metadata={"schema": request_schemas.RESPONSES_INPUT})
     instructions: str = ""
-    tools: list[dict[str, Any]] = field(default_factory=list)
+    tools: list[dict[str, Any]] = field(
+        default_factory=list, metadata={"schema": request_schemas.RESPONSES_TOOLS}
+    )
     tool_choice: Any = None
     parallel_tool_calls: bool | None = None
     max_output_tokens: int | None = None

@@ -33,7 +33,7 @@ class Router:
         if "{" not in path:
             return self.exact.setdefault(path, {})
         # A parameter is the rest of the path: names of models contain slashes.
-        pattern = re.compile(_PARAMETER.sub(r"(?P<\1>.+)", path))
+        pattern = re.compile(_PARAMETER.sub(r"(?P<\1>.+)", path), re.DOTALL)
         for known, table in self.patterns:
             if known.pattern == pattern.pattern:
                 return table

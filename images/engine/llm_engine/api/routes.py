@@ -22,6 +22,7 @@ from llm_engine.api import (
     openai_types,
     responses,
     responses_types,
+    status_types,
     transcriptions,
 )
 from llm_engine.api.endpoint import NDJSON, SSE, Endpoint
@@ -84,10 +85,22 @@ NATIVE = [
         reply=admin.DetokenizeReply,
         summary="Token ids as text.",
     ),
-    Endpoint(GET, "/api/status", admin.status, reply=dict, summary="What is loaded, running and waiting."),
-    Endpoint(POST, "/api/me", admin.unavailable, summary="Ollama's cloud account: there is none here."),
-    Endpoint(POST, "/api/experimental/web_search", admin.no_web_search, summary="Not offered."),
-    Endpoint(POST, "/api/experimental/web_fetch", admin.no_web_fetch, summary="Not offered."),
+    Endpoint(
+        GET,
+        "/api/status",
+        admin.status,
+        reply=status_types.StatusReply,
+        summary="What is loaded, running and waiting.",
+    ),
+    Endpoint(
+        POST,
+        "/api/me",
+        admin.unavailable,
+        errors=(503,),
+        summary="Ollama's cloud account: there is none here.",
+    ),
+    Endpoint(POST, "/api/experimental/web_search", admin.no_web_search, replies=(), summary="Not offered."),
+    Endpoint(POST, "/api/experimental/web_fetch", admin.no_web_fetch, replies=(), summary="Not offered."),
 ]
 MODELS = [
     Endpoint(
@@ -98,7 +111,7 @@ MODELS = [
         "/api/show",
         ollama_models.show,
         request=model_types.ShowRequest,
-        reply=dict,
+        reply=model_types.ShowReply,
         summary="Everything about a model.",
     ),
     Endpoint(
@@ -106,6 +119,7 @@ MODELS = [
         "/api/copy",
         ollama_models.copy,
         request=model_types.CopyRequest,
+        errors=(507,),
         summary="A second name for a model.",
     ),
     Endpoint(
@@ -122,6 +136,7 @@ MODELS = [
         ollama_blobs.upload,
         body={"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}},
         replies=(200, 201),
+        errors=(507,),
         limit=0,
         summary="Upload a blob.",
     ),
@@ -130,7 +145,8 @@ MODELS = [
         "/api/create",
         ollama_create.create_route,
         request=model_types.CreateRequest,
-        reply=dict,
+        errors=(507,),
+        reply=model_types.ProgressReply,
         stream=NDJSON,
         summary="Make a model.",
     ),
@@ -139,7 +155,8 @@ MODELS = [
         "/api/pull",
         ollama_transfer.pull,
         request=model_types.PullRequest,
-        reply=dict,
+        errors=(507,),
+        reply=model_types.ProgressReply,
         stream=NDJSON,
         summary="Fetch a model from a registry.",
     ),
@@ -148,14 +165,21 @@ MODELS = [
         "/api/push",
         ollama_transfer.push_route,
         request=model_types.PushRequest,
-        reply=dict,
+        reply=model_types.ProgressReply,
         stream=NDJSON,
         summary="Send a model to a registry.",
     ),
 ]
 ADMIN = [
     Endpoint(GET_HEAD, "/healthz", admin.healthz, reply=admin.HealthReply, summary="Alive."),
-    Endpoint(GET_HEAD, "/readyz", admin.readyz, reply=admin.HealthReply, summary="Able to serve."),
+    Endpoint(
+        GET_HEAD,
+        "/readyz",
+        admin.readyz,
+        reply=admin.HealthReply,
+        replies=(200, 503),
+        summary="Able to serve.",
+    ),
     Endpoint(GET, "/metrics", admin.metrics, reply=str, summary="Prometheus metrics."),
     Endpoint(GET, "/openapi.json", admin.openapi, reply=dict, summary="This description."),
 ]
@@ -215,6 +239,7 @@ OPENAI = [
         Dialect.OPENAI,
         reply=transcriptions.Transcription,
         body=transcriptions.BODY,
+        errors=(503,),
         summary="Speech as text.",
     ),
     Endpoint(

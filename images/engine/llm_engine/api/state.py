@@ -14,6 +14,7 @@ from llm_engine.api.failures import runner_error, scheduler_error
 from llm_engine.api.keys import KeyRing
 from llm_engine.api.metrics import Metrics
 from llm_engine.api.requestlog import RequestLog
+from llm_engine.api.status_types import RunningRequest
 from llm_engine.models.errors import ModelsError
 from llm_engine.models.registry.pull import Puller
 from llm_engine.runner.messages import Stats
@@ -47,7 +48,7 @@ class Running:
     since: float = field(default_factory=time.monotonic)
     state: str = "waiting"
 
-    def describe(self, now: float, position: int | None) -> dict[str, Any]:
+    def describe(self, now: float, position: int | None) -> RunningRequest:
         return {
             "position": position,
             "request_id": self.request_id,

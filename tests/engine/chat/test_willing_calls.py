@@ -271,6 +271,17 @@ def test_a_sloppy_schema_is_held_to_something_or_refused_by_name(name: str, para
         forcing.tool_call(base, tools, room=False)
 
 
+def test_more_tools_than_a_grammar_may_hold_are_not_held() -> None:
+    fields = {f"field_{at}": {"type": "string", "maxLength": at} for at in range(1500)}
+    tools = [Tool(f"tool_{at}", parameters={"type": "object", "properties": fields}) for at in range(8)]
+    base = base_of("hermes", think=False)
+    assert forcing.willing_call(base, tools[:1], several=False) is not None
+    assert forcing.willing_call(base, tools, several=False) is None
+    with pytest.raises(ValueError, match="the tools need a grammar of more than"):
+        forcing.tool_call(base, tools, room=False)
+    assert forcing.tool_call(base, tools, "tool_3", room=False).gbnf
+
+
 def seconds_of(vocab: Vocab, constraint: Constraint, count: int) -> float:
     token = FIRST_BYTE + ord("<")
     started = time.perf_counter()

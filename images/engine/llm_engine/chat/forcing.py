@@ -58,12 +58,16 @@ def tool_call(
 
 def willing_call(built: BuiltPrompt, tools: Sequence[Tool], *, several: bool) -> Grammar | None:
     """A grammar that sleeps until the model begins a call, which is then held to one of the tools and its
-    schema. None where the family's calls are in no form that is known here.
+    schema. None where the family's calls are in no form that is known here, or where there is more to hold
+    them to than a grammar may say.
     """
     form = built.family.form
     if form is None or not form.wakes or not tools:
         return None
-    calls = Calls(tools, tags=form.tags, quote=form.quote, lenient=True)
+    try:
+        calls = Calls(tools, tags=form.tags, quote=form.quote, lenient=True)
+    except ValueError:
+        return None
     opening, closing = built.family.thinking
     names, opens = (
         "|".join(map(re.escape, texts)) for texts in ([t.name for t in tools], built.family.opens)

@@ -13,7 +13,7 @@ from llm_engine.chat import gbnf_gemma
 from llm_engine.chat.gbnf import literal, renamed, up_to
 from llm_engine.chat.messages import Tool
 from llm_engine.runner import schema_words
-from llm_engine.runner.json_schema import schema_to_gbnf
+from llm_engine.runner.json_schema import LARGEST, schema_to_gbnf
 
 BLANK = "call-blank"
 _RULES = (
@@ -31,7 +31,7 @@ class Calls:
         self, tools: Sequence[Tool], *, tags: bool = False, quote: str = "", lenient: bool = False
     ) -> None:
         """`quote`: arguments are in Gemma's notation. `lenient`: a schema that makes no sense holds its tool
-        to any object, and is no error.
+        to any object, and is no error. ValueError where all of them together are more than a grammar may be.
         """
         self._tools = tools
         self.rules = _RULES
@@ -42,6 +42,8 @@ class Calls:
                 if not lenient:
                     raise
                 self.rules += _rules("{}", number, tags, quote)
+            if len(self.rules) > LARGEST:
+                raise ValueError(f"the tools need a grammar of more than {LARGEST} characters")
 
     def any_of(self, ways: Sequence[Around], *, loose: bool) -> str:
         """A call of any tool, written in any of the `ways`: what stands before and behind its arguments.

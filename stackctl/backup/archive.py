@@ -7,6 +7,7 @@ unguarded.
 
 from __future__ import annotations
 
+import contextlib
 import gzip
 import hashlib
 import io
@@ -191,17 +192,28 @@ def _damaged_members(path: Path) -> list[str]:
         entries = [Entry(**data) for data in manifest["files"]]
     except TypeError:
         return [MANIFEST]  # readable, and yet not what was written: the name of a field is damaged
-    damaged = []
-    for entry in entries:
-        try:
-            with tarfile.open(path) as tar:
-                member = tar.extractfile(entry.member)
-                found = hashlib.file_digest(member, "sha256").hexdigest() if member is not None else ""  # type: ignore[arg-type]
-        except (tarfile.TarError, KeyError, OSError, EOFError, ValueError):
-            found = ""
-        if found != entry.stored_sha256:
-            damaged.append(str(entry.path))
-    return damaged
+    with tarfile.open(path) as tar:
+        members = _members(tar)
+        return [entry.path for entry in entries if _stored_sha256(tar, members, entry) != entry.stored_sha256]
+
+
+def _members(tar: tarfile.TarFile) -> dict[str, tarfile.TarInfo]:
+    """By name, in one pass, as far as their headers can be read: asked for one by one, each name would be
+    looked for from the start."""
+    found: dict[str, tarfile.TarInfo] = {}
+    with contextlib.suppress(tarfile.TarError, OSError, EOFError, ValueError):
+        for info in tar:
+            found[info.name] = info
+    return found
+
+
+def _stored_sha256(tar: tarfile.TarFile, members: Mapping[str, tarfile.TarInfo], entry: Entry) -> str:
+    """Of what lies there in its place; nothing where it cannot be read."""
+    try:
+        member = tar.extractfile(members[entry.member])
+        return hashlib.file_digest(member, "sha256").hexdigest() if member is not None else ""  # type: ignore[arg-type]
+    except (tarfile.TarError, KeyError, OSError, EOFError, ValueError):
+        return ""
 
 
 def read_manifest(path: Path) -> dict[str, Any]:
@@ -236,9 +248,10 @@ def links(manifest: Mapping[str, Any]) -> list[Link]:
 
 def contents(path: Path, manifest: Mapping[str, Any]) -> Iterator[tuple[Entry, io.BufferedIOBase]]:
     with tarfile.open(path) as tar:
+        members = _members(tar)
         for data in manifest["files"]:
             entry = Entry(**data)
-            member = tar.extractfile(entry.member)
+            member = tar.extractfile(members[entry.member])
             assert member is not None
             packed = entry.member != entry.path
             yield entry, gzip.GzipFile(fileobj=member) if packed else member  # type: ignore[misc]

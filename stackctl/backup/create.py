@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from stackctl import __version__
-from stackctl.backup import age, copying, models, sources, waking
+from stackctl.backup import age, copying, models, sources, targets, waking
 from stackctl.backup.archive import Writer
 from stackctl.engine_api import EngineError
 from stackctl.errors import StackctlError
@@ -25,6 +25,9 @@ from stackctl.runtime.secrets import SecretStore
 
 SECRETS = "secrets.age"
 MODELS = "models.json"
+SCRATCH = "stackctl-backup-"
+ENCRYPTED = ("passphrase", "recipients")
+"""How secrets can be in a backup; or there are none, or they were left out."""
 
 
 def folder(stack: Stack) -> Path:
@@ -36,6 +39,7 @@ def file_name(stack: Stack, now: datetime | None = None) -> str:
 
 
 def create(stack: Stack, path: Path) -> Path:
+    _sweep(stack, path)
     room.refuse_unless_fits(needs(stack, path), fix="stackctl run disk-full")
     writer = Writer(path)
     try:
@@ -62,6 +66,14 @@ def create(stack: Stack, path: Path) -> Path:
     except BaseException:
         writer.abandon()
         raise
+
+
+def _sweep(stack: Stack, path: Path) -> None:
+    """Remove what one that was killed has left: its names carry the time, so nothing writes over them."""
+    if path.parent.is_dir():
+        targets.sweep(path.parent, path.name)
+    for left in stack.config.state_path.glob(f"{SCRATCH}*"):
+        shutil.rmtree(left, ignore_errors=True)
 
 
 def _configuration(stack: Stack, writer: Writer) -> None:
@@ -100,7 +112,7 @@ def _still(stack: Stack) -> Iterator[None]:
 
 
 def _data(stack: Stack, writer: Writer) -> None:
-    with tempfile.TemporaryDirectory(prefix="stackctl-backup-", dir=_room(stack)) as scratch:
+    with tempfile.TemporaryDirectory(prefix=SCRATCH, dir=_room(stack)) as scratch:
         for source in sources.of(stack.config):
             place = f"data/{source.service}"
             for path, relative in copying.folders(source):

@@ -43,12 +43,13 @@ def restore(
     identities: Sequence[str] = (),
     as_name: str | None = None,
     changes: dict[str, Any] | None = None,
+    secrets: bool = True,
 ) -> Restored:
     """The whole file is verified before anything is written. `as_name` makes a scratch copy beside the
-    original.
+    original; without `secrets` it gets new ones.
     """
     manifest = archive.verify(backup)
-    secrets = _open_secrets(backup, manifest, passphrase, identities)
+    opened = _open_secrets(backup, manifest, passphrase, identities) if secrets else {}
     name = as_name or str(manifest["stack"])
     with stack_lock(name):
         _refuse_while_in_force(name)
@@ -57,9 +58,9 @@ def restore(
         _refuse_while_running(loaded)
         room.refuse_unless_fits(_needs(manifest, loaded), fix="make room, or set data_dir in the stack file")
         aside, count = _data(backup, manifest, loaded.config.data_path)
-        aside += _secrets(SecretStore(loaded.config.name), secrets, loaded.config.state_path)
+        aside += _secrets(SecretStore(loaded.config.name), opened, loaded.config.state_path)
     models = tuple(str(model["name"]) for model in manifest["models"])
-    return Restored(loaded, count, tuple(secrets), models, tuple(aside))
+    return Restored(loaded, count, tuple(opened), models, tuple(aside))
 
 
 def _refuse_while_in_force(name: str) -> None:
@@ -67,7 +68,8 @@ def _refuse_while_in_force(name: str) -> None:
     current = GenerationStore(name).current()
     if current is not None:
         raise PreflightError(
-            f"stack {name} is up on this host (generation {current.number})", fix="stackctl down"
+            f"stack {name} is up on this host (generation {current.number})",
+            fix=f"stackctl -f {next(iter(current.meta.get('config', ())), 'FILE')} down",
         )
 
 
@@ -78,7 +80,8 @@ def _refuse_while_running(loaded: Loaded) -> None:
     running = [one.name for one in services if one.state not in ("absent", "exited", "created")]
     if running:
         raise PreflightError(
-            f"{', '.join(running)} of stack {stack.name} runs on this host", fix="stackctl down"
+            f"{', '.join(running)} of stack {stack.name} runs on this host",
+            fix=f"stackctl -f {loaded.files[0]} down",
         )
 
 

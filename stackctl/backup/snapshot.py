@@ -213,8 +213,12 @@ def restore(
             raise StackctlError(f"snapshot {snapshot.name} has no data of {service}")
         draft = live.with_name(f".{service}.restoring")
         shutil.rmtree(draft, ignore_errors=True)
-        _copy_tree(copy, draft)
-        durable.sync_tree(draft)
+        try:
+            _copy_tree(copy, draft)
+            durable.sync_tree(draft)
+        except BaseException:
+            shutil.rmtree(draft, ignore_errors=True)  # a full disk is not to stay full with half a copy
+            raise
         # Two renames; a crash between them leaves no live folder, and the next try goes on from here.
         if live.exists():
             stamp = datetime.now(UTC).strftime("%Y%m%dT%H%M%S%f")

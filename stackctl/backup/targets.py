@@ -8,7 +8,7 @@ import os
 import re
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
@@ -20,9 +20,14 @@ from stackctl.errors import StackctlError
 from stackctl.operations import room
 from stackctl.operations.context import Stack
 from stackctl.operations.room import Need
-from stackctl.runtime.command import clean_environment, run
+from stackctl.runtime.command import CommandError, clean_environment, run
 
 _NAME = re.compile(r"^(?P<stack>.+)-(?P<at>\d{8}T\d{6}Z)\.backup$")
+
+# restic before 0.17 has no exit code of its own for it.
+_NO_REPOSITORY = re.compile(
+    r"repository does not exist|config file: .*(no such file|not exist|not found|404)", re.I
+)
 
 
 def time_of(name: str, stack: str) -> datetime | None:
@@ -83,6 +88,7 @@ class FolderTarget:
                 fix=f"make room under {self.folder}, or lower backup.keep",
             )
             self.folder.mkdir(parents=True, exist_ok=True)
+            sweep(self.folder, backup.name)
             shutil.copyfile(backup, draft)
             draft.chmod(0o600)
             durable.sync([draft])
@@ -162,6 +168,8 @@ class SftpTarget:
     def send(self, backup: Path) -> None:
         with self._connected() as sftp:
             self._make_folder(sftp)
+            for name in _partials(sftp.listdir(self._folder), backup.name):
+                sftp.remove(f"{self._folder}/{name}")
             draft = f"{self._folder}/.{backup.name}.partial"
             sftp.put(str(backup), draft, confirm=True)
             digest = hashlib.sha256()
@@ -246,8 +254,32 @@ class ResticTarget:
             self._restic("forget", "--prune", *ids)
 
     def _snapshots(self) -> list[dict[str, Any]]:
-        found: list[dict[str, Any]] = json.loads(self._restic("snapshots", "--json", check=False) or "[]")
+        """None in a repository that is not there yet; one that cannot be asked is an error."""
+        try:
+            found: list[dict[str, Any]] = json.loads(self._restic("snapshots", "--json") or "[]")
+        except CommandError as error:
+            if _NO_REPOSITORY.search(error.result.stderr):
+                return []
+            raise
         return found
+
+
+def sweep(folder: Path, name: str) -> None:
+    """Remove what writers of this stack's backups that were killed have left in a folder."""
+    for found in _partials((path.name for path in folder.iterdir()), name):
+        (folder / found).unlink(missing_ok=True)
+
+
+def _partials(names: Iterable[str], name: str) -> list[str]:
+    """Among `names` the drafts of backups of the stack that `name` is a backup of. Nobody writes one now:
+    whoever makes or sends a backup holds the stack's lock."""
+    match = _NAME.match(name)
+    draft = (
+        re.compile(rf"\.{re.escape(match['stack'])}-\d{{8}}T\d{{6}}Z\.backup\.partial(\.member)?")
+        if match
+        else None
+    )
+    return [found for found in names if draft and draft.fullmatch(found)]
 
 
 def _made(folder: Path) -> Path:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import os
 import subprocess
+import tarfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -46,10 +47,14 @@ def save(volume: str, path: Path, image: str) -> None:
     draft = path.with_name(f".{path.name}.partial")
     with _holder(volume, image) as container, _paused(busy):
         handle = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-        with os.fdopen(handle, "wb") as file:
-            _copy(["docker", "cp", f"{container}:/volume/.", "-"], stdout=file)
-            file.flush()
-            os.fsync(file.fileno())
+        try:
+            with os.fdopen(handle, "wb") as file:
+                _copy(["docker", "cp", f"{container}:/volume/.", "-"], stdout=file)
+                file.flush()
+                os.fsync(file.fileno())
+        except BaseException:
+            draft.unlink(missing_ok=True)
+            raise
     draft.replace(path)
     durable.sync([path.parent])
 
@@ -72,32 +77,41 @@ def load(volume: str, path: Path, image: str) -> None:
     if not exists(volume):
         run(["docker", "volume", "create", volume], timeout=60)
     with _holder(volume, image) as container:
-        listed = _copy(["docker", "cp", f"{container}:/volume/.", "-"], stdout=subprocess.PIPE)
-        if _has_files(listed):
+        if _has_files(container):
             raise PreflightError(f"volume {volume} is not empty", fix=f"docker volume rm {volume}")
         with path.open("rb") as file:
             _copy(["docker", "cp", "--archive", "-", f"{container}:/volume"], stdin=file)
 
 
-def _has_files(tar: bytes) -> bool:
-    import io
-    import tarfile
+def _has_files(container: str) -> bool:
+    """Told by the first of them: a full volume is not read to its end, and not into memory."""
+    listing = subprocess.Popen(
+        ["docker", "cp", f"{container}:/volume/.", "-"],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        env=clean_environment(),
+        process_group=0,
+    )
+    assert listing.stdout is not None
+    try:
+        with listing.stdout, tarfile.open(fileobj=listing.stdout, mode="r|") as found:
+            return any(member.name.strip("./") for member in found)
+    finally:
+        listing.kill()
+        listing.wait()
 
-    with tarfile.open(fileobj=io.BytesIO(tar)) as found:
-        return any(member.name.strip("./") for member in found)
 
-
-def _copy(argv: list[str], stdin: object = subprocess.DEVNULL, stdout: object = subprocess.DEVNULL) -> bytes:
+def _copy(argv: list[str], stdin: object = subprocess.DEVNULL, stdout: object = subprocess.DEVNULL) -> None:
+    """However long it takes: how much there is to copy, its owner knows, and Ctrl-C ends it."""
     done = subprocess.run(
         argv,
         stdin=stdin,
         stdout=stdout,
         stderr=subprocess.PIPE,
         env=clean_environment(),
-        timeout=3600,
         check=False,
         process_group=0,  # Ctrl-C is for stackctl, which ends what it started in its own order
     )  # type: ignore[call-overload]
     if done.returncode != 0:
         raise StackctlError(f"{' '.join(argv[:2])}: {done.stderr.decode(errors='replace').strip()}")
-    return done.stdout or b""

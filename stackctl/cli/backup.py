@@ -51,8 +51,8 @@ def create_(context: click.Context) -> int:
 @backup.command("list")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @click.pass_context
-def list_(context: click.Context, as_json: bool) -> None:
-    """List the backups of this stack, in every place.
+def list_(context: click.Context, as_json: bool) -> int:
+    """List the backups of this stack, in every place. Exit code: 1 when a place does not tell.
 
     \b
     Examples:
@@ -64,16 +64,20 @@ def list_(context: click.Context, as_json: bool) -> None:
 
     stack = contexts.stack(context)
     rows: list[tuple[str, str]] = []
+    unreachable: dict[str, str] = {}
     for target in targets.places(stack):
         try:
             rows += [(name, target.label) for name in target.names(stack.name)]
         except StackctlError as error:
+            unreachable[target.label] = error.what
             output.say(f"error: {error.what}")
     if as_json:
         found = [{"name": name, "place": place} for name, place in rows]
-        output.emit_json("stackctl.backup-list/1", {"stack": stack.name, "backups": found})
+        document = {"stack": stack.name, "backups": found, "unreachable": unreachable}
+        output.emit_json("stackctl.backup-list/1", document)
     elif rows:
         click.echo(output.table(("backup", "place"), rows))
+    return 1 if unreachable else 0
 
 
 @backup.command("verify")
@@ -164,7 +168,7 @@ def restore_(
     from stackctl.procedures.actions.backup import read_identities
     from stackctl.runtime.lock import stack_lock
 
-    name = str(archive.verify(file)["stack"])
+    name = str(archive.read_manifest(file)["stack"])  # the whole file is verified before anything is written
     passphrase = create.read_passphrase(Path(passphrase_file)) if passphrase_file else None
     with stack_lock(name):
         done = restoring.restore(
@@ -194,7 +198,7 @@ def _models(stack: Stack, file: Path) -> int:
 
     if "engine" not in stack.config.services.enabled():
         return 0
-    done = models.recreate(file, archive.verify(file), stack.engine(timeout=600), output.say)
+    done = models.recreate(file, archive.read_manifest(file), stack.engine(timeout=600), output.say)
     if done.made:
         click.echo(f"models back: {' '.join(done.made)}")
     if done.missing:
@@ -215,8 +219,11 @@ def models_(context: click.Context, file: Path) -> int:
 
     \b
     Examples:
-      stackctl backup models models.json
+      stackctl backup models ai-20260131T032000Z.backup
     """
+    from stackctl.backup import archive
+
+    archive.verify(file)
     return _models(contexts.stack(context), file)
 
 

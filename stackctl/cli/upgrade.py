@@ -93,7 +93,7 @@ def rollback(context: click.Context, generation: int | None, data: str, resume: 
     \b
     Examples:
       stackctl rollback
-      stackctl rollback 7 --data
+      stackctl rollback 7 --data always
     """
     if resume and undo:
         raise click.UsageError("--resume and --undo exclude each other")

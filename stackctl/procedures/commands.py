@@ -192,7 +192,7 @@ _RULES: dict[str, Callable[[list[str]], bool]] = {
     "llm-engine": _one_of("rm"),
     "stackctl": _either(
         _models,
-        _one_of("backup volume restore", "secrets set"),
+        _one_of("backup volume load", "secrets set"),
         _with("--volumes"),
     ),
 }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import shutil
 import sqlite3
@@ -36,6 +37,13 @@ def a_second_later() -> None:
     now = int(time.time())
     while int(time.time()) == now:
         time.sleep(0.01)
+
+
+def retry_at_once(folder: Path) -> None:
+    own = folder / "procedures"
+    own.mkdir()
+    shipped = Path(__file__).parents[3] / "procedures" / "backup.md"
+    (own / "backup.md").write_text(shipped.read_text().replace("retry_delay: 10s", "retry_delay: 10ms"))
 
 
 @pytest.mark.peer
@@ -79,14 +87,49 @@ def test_every_place_has_the_newest_alone_and_gives_it_back(
 def test_a_place_that_fails_is_an_error_and_the_others_have_it(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("not a folder")
     make_stack(tmp_path / "here", to=[str(tmp_path / "file" / "x"), str(tmp_path / "disk")])
-    own = tmp_path / "here" / "procedures"
-    own.mkdir()
-    shipped = Path(__file__).parents[3] / "procedures" / "backup.md"
-    (own / "backup.md").write_text(shipped.read_text().replace("retry_delay: 10s", "retry_delay: 10ms"))
+    retry_at_once(tmp_path / "here")
     done = stackctl(tmp_path / "here", "backup", "create")
     assert done.returncode == 1 and "not everywhere: cannot write to" in done.stderr, done.stderr
     assert len(list((tmp_path / "disk").glob("*.backup"))) == 1
     assert "what was done stays done" in done.stderr
+
+
+@pytest.mark.peer
+@pytest.mark.skipif(shutil.which("restic") is None, reason="restic is not installed")
+def test_a_place_that_is_away_is_no_empty_one_and_keeps_nobody_from_being_tidied(tmp_path: Path) -> None:
+    here, repository, password = tmp_path / "here", tmp_path / "repository", tmp_path / "password"
+    password.write_text("restic password")
+    disk = tmp_path / "disk"
+    make_stack(here, to=[{"restic": str(repository), "password_file": str(password)}, str(disk)], keep=ONE)
+    retry_at_once(here)
+    assert stackctl(here, "backup", "list").returncode == 0, "one that is not there yet is empty"
+    assert stackctl(here, "backup", "create").returncode == 0
+    password.write_text("another")  # there, and not to be opened
+    a_second_later()
+    done = stackctl(here, "backup", "create")
+    assert done.returncode == 1 and "not asked: " in done.stderr, done.stderr
+    assert "1 old backups removed" in done.stderr or "2 old backups removed" in done.stderr, done.stderr
+    assert len(list(disk.glob("*.backup"))) == 1
+    shown = stackctl(here, "backup", "list", "--json")
+    assert shown.returncode == 1 and list(json.loads(shown.stdout)["unreachable"]) == [f"restic {repository}"]
+
+
+def test_what_a_killed_writer_left_is_swept(tmp_path: Path) -> None:
+    disk = tmp_path / "disk"
+    stack = make_stack(tmp_path / "here", to=[str(disk)])
+    own = stack.config.state_path / "backups"
+    left = [
+        own / ".bk-20260101T000000Z.backup.partial",
+        own / ".bk-20260101T000000Z.backup.partial.member",
+        disk / ".bk-20260101T000000Z.backup.partial",
+        stack.config.state_path / "stackctl-backup-x1" / "file",
+    ]
+    others = disk / ".other-20260101T000000Z.backup.partial"
+    for path in (*left, others):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("half")
+    assert stackctl(tmp_path / "here", "backup", "create").returncode == 0
+    assert not any(path.exists() for path in left) and others.exists()
 
 
 def test_the_page_restore_onto_an_empty_host_and_its_refusal(

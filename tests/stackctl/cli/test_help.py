@@ -56,7 +56,12 @@ def test_every_option_of_an_example_is_one(path: str) -> None:
     for line in examples(command):
         if not (found := re.search(rf"stackctl((?: -[-\w]+(?: \S+)?)*) {path}\b([^|>)]*)", line)):
             continue
-        words = shlex.split(found[2].split("&&")[0].split("||")[0], comments=True)
+        typed = re.split(r"\s{2,}|&&|\|\|", found[2].rstrip())[0]  # what it does may stand behind it
+        words = shlex.split(typed, comments=True)
+        _, rest, _ = command.make_parser(click.Context(command)).parse_args(
+            [w for w in words if w not in shared]
+        )
+        assert not rest, line
         for word in words:
             if word.startswith("--") and word != "--":
                 assert word.split("=")[0] in known | shared, line

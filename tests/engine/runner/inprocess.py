@@ -68,7 +68,9 @@ class InProcess:
         return self.machine.loop
 
     def submit(self, number: int, request: GenerateRequest) -> None:
-        self.loop.submit(branches(self.machine.vocab, None, self.loop.n_ctx, number, request))
+        self.loop.submit(
+            branches(self.machine.vocab, self.machine.projector, self.loop.n_ctx, number, request)
+        )
 
     def run(self, most: int = 1000) -> None:
         """Turns until nothing is left to do."""

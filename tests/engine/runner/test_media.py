@@ -15,11 +15,12 @@ from llm_engine.runner import library
 from llm_engine.runner.batch import Batch, logits_matrix
 from llm_engine.runner.library import lib
 from llm_engine.runner.media import Projector, slice_numbers
-from llm_engine.runner.messages import LoadSpec, Media
+from llm_engine.runner.messages import Done, LoadSpec, Media
 from llm_engine.runner.model import Context, Model
 from llm_engine.scheduler.process import LoadFailed
 
 from tests.engine.runner.conftest import RequestFailed, Runners, ask
+from tests.engine.runner.inprocess import InProcess, leaks
 from tests.engine.runner.test_extras import EXACT, greedy, png
 from tests.support import extra_gguf, random_gguf
 
@@ -176,3 +177,61 @@ def test_a_picture_is_encoded_once_wherever_it_stands(random_model: Path, tmp_pa
     blue_tokens = first[first < 0][-4:]
     assert list(alone[alone < 0]) == list(blue_tokens)
     model.free()
+
+
+async def test_a_large_picture_is_taken_in_by_pieces_beside_a_stream(
+    start: Runners, random_model: Path, tmp_path: Path
+) -> None:
+    """A hundred tokens, and a gap so short that a turn takes the least there is: the stream goes on between,
+    and the answers are as they are without company."""
+    mmproj = extra_gguf.projector(tmp_path / "mmproj.gguf", image=140)
+    plain = await start(random_model, mmproj=str(mmproj), lookup=0, **EXACT)
+    paced = await start(random_model, mmproj=str(mmproj), lookup=0, gap_ms=0.001, num_ctx=4096, **EXACT)
+    prompts: list[Parts] = [["see ", Media(png(40 * n, 140)), f"{n}, well?"] for n in range(1, 4)]
+    alone = [(await ask(plain, greedy(parts, 16))).ids for parts in prompts]
+    assert alone[0] == by_llama_cpp(random_model, mmproj, prompts[0], 16)
+    stream = asyncio.create_task(ask(paced, greedy("talk", 3000)))
+    async with asyncio.timeout(60):
+        while not (await paced.stats()).generated_tokens:
+            pass
+    before = await paced.stats()
+    beside = await asyncio.gather(*(ask(paced, greedy(parts, 16)) for parts in prompts))
+    after = await paced.stats()
+    assert [answer.ids for answer in beside] == alone
+    # Two pieces for each picture, and no two of them in a turn.
+    assert after.turns - before.turns >= 2 * len(prompts) + 16 and not stream.done()
+    stream.cancel()
+    await asyncio.gather(stream, return_exceptions=True)
+    again = await asyncio.gather(*(ask(paced, greedy(parts, 16)) for parts in prompts))
+    assert [answer.ids for answer in again] == alone
+    assert all(answer.usage.cached_tokens == answer.usage.prompt_tokens - 1 for answer in again)
+    assert (await paced.stats()).decode_failures == 0
+
+
+def test_a_request_that_leaves_within_a_picture_leaves_nothing_of_it(
+    random_model: Path, tmp_path: Path
+) -> None:
+    mmproj = extra_gguf.projector(tmp_path / "mmproj.gguf", image=140)
+    bench = InProcess(random_model, mmproj=str(mmproj), lookup=0, gap_ms=0.001, num_ctx=1024, park_bytes=0)
+    loop = bench.loop
+    asked = greedy(["see ", Media(png(9, 140)), "well?"], 12)
+    bench.submit(1, asked)
+    bench.run()
+    loop.cache.evict(10_000)
+    bench.submit(2, greedy("talk", 800))
+    while not loop.counters.generated_tokens > 20:
+        bench.machine.turn()
+    bench.submit(3, asked)
+    within = 0
+    while not within:
+        bench.machine.turn()
+        (seeing,) = (branch for branch in loop.running if branch.request_id == 3)
+        within = sum(chunk.start < seeing.computed < chunk.end for chunk in seeing.media)
+    bench.machine.cancel(3)
+    bench.submit(4, asked)
+    bench.run()
+    assert bench.writer.text[4] == bench.writer.text[1] != ""
+    end = bench.writer.ends[4]
+    assert isinstance(end, Done) and end.usage.cached_tokens == seeing.media[0].start
+    assert not leaks(bench)
+    bench.machine.model.free()

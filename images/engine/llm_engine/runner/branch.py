@@ -109,8 +109,8 @@ class Branch:
         return token + sum(chunk.positions - chunk.tokens for chunk in self.media if chunk.end <= token)
 
     def next_chunk(self) -> Chunk | None:
-        """The first medium that is not in the cache yet."""
-        return next((chunk for chunk in self.media if chunk.start >= self.computed), None)
+        """The first medium that is not wholly in the cache yet."""
+        return next((chunk for chunk in self.media if chunk.end > self.computed), None)
 
     @property
     def tells_prompt(self) -> bool:

@@ -19,7 +19,7 @@ from llm_engine.runner.branch import Branch, State
 from llm_engine.runner.cache import Cache
 from llm_engine.runner.counters import Counters, tell
 from llm_engine.runner.emit import Emitter
-from llm_engine.runner.media import Projector
+from llm_engine.runner.media import Projector, fill_part
 from llm_engine.runner.messages import Stats
 from llm_engine.runner.model import Context
 from llm_engine.runner.outbox import STEP, Outbox
@@ -78,6 +78,8 @@ class Loop:
         self.apart = apart
         self._width = emitter.vocab.size
         self.running: list[Branch] = []
+        self._media_filled = 0
+        """Cells that images and sounds have taken in this turn."""
         self.counters = Counters()
 
     # Requests
@@ -143,7 +145,7 @@ class Loop:
         if admit or not self.running:
             self._admit()
         self.cache.settle()
-        self._fill_media()
+        self._media_filled = self._fill_media() if self._projector is not None else 0
         if self._make_room():
             # Two decodes: measured, a batch of both kinds takes longer than one of each, and what the running
             # streams say leaves before the prompts are read.
@@ -219,25 +221,44 @@ class Loop:
         self.running.append(branch)
         return True
 
-    def _fill_media(self) -> None:
-        """Branches that have read up to an image or a sound take it in whole, one each turn."""
-        for branch in list(self.running):
-            chunk = branch.next_chunk() if branch.state is State.READING else None
-            if chunk is None or chunk.start != branch.computed or self._projector is None:
+    def _fill_media(self) -> int:
+        """Branches that have read up to an image or a sound take it in, one by one beside running streams; in
+        pieces where that can be. How many cells that filled.
+        """
+        projector = self._projector
+        reading = [b for b in self.running if b.media and b.state is State.READING] if projector else []
+        streams = sum(branch.state is State.WRITING for branch in self.running)
+        texts = any(b.state is State.READING and not b.media for b in self.running)
+        most = self._pace.budget(streams) // (2 if texts and streams else 1)
+        filled = 0
+        for branch in reading:
+            chunk = branch.next_chunk()
+            if chunk is None or chunk.start > branch.computed or branch not in self.running:
                 continue
-            if not self.cache.make_room(chunk.tokens):
+            if filled and streams:
+                break
+            assert projector is not None
+            left = chunk.end - branch.computed
+            count = min(left, most) if projector.in_order(chunk) else left
+            if not self.cache.make_room(count):
                 self._give_way()
-                return
-            verdict = self._projector.fill(
-                self._context, chunk, branch.sequence, branch.position(chunk.start)
-            )
+                break
+            started, position = time.monotonic(), branch.position(branch.computed)
+            if count == chunk.tokens:
+                verdict = projector.fill(self._context, chunk, branch.sequence, position)
+            else:
+                rows = chunk.embeddings[branch.computed - chunk.start :][:count]
+                verdict = fill_part(self._context, rows, branch.sequence, position)
             if verdict != 0:
-                self.cache.discard_from(branch.sequence, branch.position(branch.computed))
+                self.cache.discard_from(branch.sequence, position)
                 self.fail(branch, "internal", f"llama.cpp failed on an image or sound (code {verdict})")
                 continue
-            branch.fed = chunk.tokens
-            self._advance(Part(branch, 0, chunk.tokens, -1, 0))
+            self._pace.read(time.monotonic() - started, count)
+            branch.fed = count
+            self._advance(Part(branch, 0, count, -1, 0))
             branch.fed = 0
+            filled += count
+        return filled
 
     # Building the batch
 
@@ -307,11 +328,13 @@ class Loop:
             branch.proposal = []
             chunk = branch.next_chunk()
             upto = chunk.start if chunk else branch.stops[0] if branch.stops else branch.count
-            branch.reach = upto - branch.computed
+            branch.reach = max(0, upto - branch.computed)
             if branch.tells_prompt:
                 branch.reach = min(branch.reach, rows)
                 rows -= branch.reach
         budget = self._pace.budget(len(writing))
+        if writing:  # who waits for the next token waits for the media of this turn as well
+            budget -= self._media_filled
         share(reading, budget, self._context.batch, oldest_first=self.counters.turns % 2 == 0)
         return len(writing) + proposed + sum(branch.fed for branch in reading)
 

@@ -225,8 +225,16 @@ class Projector:
             self._kept_bytes -= self._kept.popitem(last=False)[1].nbytes
         return made
 
+    def in_order(self, chunk: Chunk) -> bool:
+        """Whether its cells are filled like those of text, each one seeing only those before it, so that it
+        can be taken in by pieces.
+        """
+        return not (
+            self.many_positions or self._m.mtmd_decode_use_non_causal(self.handle, chunk.handle.pointer)
+        )
+
     def fill(self, context: Context, chunk: Chunk, sequence: int, position: int) -> int:
-        """Put a chunk's embeddings into cells; llama.cpp's verdict."""
+        """Put a chunk's embeddings into cells, all at once; llama.cpp's verdict."""
         after = ctypes.c_int32()
         return int(
             self._m.mtmd_helper_decode_image_chunk(
@@ -242,3 +250,17 @@ class Projector:
                 None,
             )
         )
+
+
+def fill_part(context: Context, rows: NDArray[np.float32], sequence: int, position: int) -> int:
+    """Put embeddings into cells from a position on, no more than a batch of them; llama.cpp's verdict."""
+    count = len(rows)
+    batch = lib.llama_batch()
+    batch.n_tokens = count
+    batch.embd = rows.ctypes.data_as(ctypes.POINTER(ctypes.c_float))
+    batch.pos = (ctypes.c_int32 * count)(*range(position, position + count))
+    batch.n_seq_id = (ctypes.c_int32 * count)(*[1] * count)
+    owner = ctypes.pointer(ctypes.c_int32(sequence))
+    batch.seq_id = (ctypes.POINTER(ctypes.c_int32) * count)(*[owner] * count)
+    batch.logits = (ctypes.c_int8 * count)()
+    return int(lib.llama_decode(context.handle, batch))

@@ -112,6 +112,25 @@ async def status(call: Call) -> Reply:
     return json_reply(told)
 
 
+class StoppedReply(TypedDict):
+    stopped: int
+
+
+async def stop_request(call: Call) -> Reply:
+    """With keys, everybody may stop what came with his own."""
+    wanted, engine = call.path_params["request_id"], call.engine
+    mine = [
+        entry
+        for entry in engine.running.values()
+        if entry.request_id == wanted and (engine.keys is None or entry.client == call.client)
+    ]
+    if not mine:
+        raise ApiError(404, f"no request '{wanted}' is running or waiting")
+    for entry in mine:
+        entry.stop()
+    return json_reply({"stopped": len(mine)})
+
+
 async def tokenize(call: Call) -> Reply:
     request = await call.json(TokenizeRequest)
     model = await find_model(call, request.model)

@@ -10,6 +10,7 @@ model whose vocabulary has no token for the tag may think for ever.)
 from __future__ import annotations
 
 import contextlib
+import time
 from collections.abc import AsyncGenerator, Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import cast
@@ -69,6 +70,7 @@ class ThinkFirst:
         self.probe = parser()
         self.text = ""
         self.usage = Usage()
+        self.began = time.monotonic()
 
     async def events(self) -> AsyncGenerator[Event, None]:
         free = replace(self.request, grammar=self._asleep(), stop=(self.marks.end,))
@@ -128,7 +130,10 @@ class ThinkFirst:
         else:
             longer = [*cast(Sequence[str | Media], prompt), said]
         left = max(self.request.max_tokens - self.usage.completion_tokens, 1)
-        return replace(self.request, prompt=longer, max_tokens=left)
+        deadline = self.request.deadline
+        if deadline is not None:
+            deadline = max(0.0, deadline - (time.monotonic() - self.began))
+        return replace(self.request, prompt=longer, max_tokens=left, deadline=deadline)
 
     def _both(self, second: Usage) -> Usage:
         """The prompt is counted once; what was generated and how long it took is added up."""

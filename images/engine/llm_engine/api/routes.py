@@ -93,6 +93,14 @@ NATIVE = [
         summary="What is loaded, running and waiting.",
     ),
     Endpoint(
+        ("DELETE",),
+        "/api/requests/{request_id}",
+        admin.stop_request,
+        reply=admin.StoppedReply,
+        errors=(404,),
+        summary="Stop a request that runs or waits.",
+    ),
+    Endpoint(
         POST,
         "/api/me",
         admin.unavailable,

@@ -33,6 +33,8 @@ if TYPE_CHECKING:
 
 # How long a runner may take to tell of itself: it answers between two batch turns.
 STATS_SECONDS = 1.0
+CANCELED = 499
+"""What Ollama answers where a request was canceled; clients do not try it again by themselves."""
 # How the runner begins when a computation itself failed, and not what a request asked of it.
 _COMPUTING = "llama.cpp failed"
 
@@ -47,6 +49,14 @@ class Running:
     model: str
     since: float = field(default_factory=time.monotonic)
     state: str = "waiting"
+    task: asyncio.Task[Any] | None = field(default_factory=asyncio.current_task)
+    stopped: bool = False
+
+    def stop(self) -> None:
+        """End it wherever it waits; its client is told, in the shape of its API."""
+        if self.task is not None and not self.stopped:
+            self.stopped = True
+            self.task.cancel()
 
     def describe(self, now: float, position: int | None) -> RunningRequest:
         return {
@@ -104,9 +114,12 @@ class Engine:
                     raise scheduler_error(error) from None
                 entry.state = "running"
                 yield lease
-        except (asyncio.CancelledError, GeneratorExit):
+        except (asyncio.CancelledError, GeneratorExit) as error:
             if lease is None or not lease.answered:
                 self.metrics.cancelled.labels(self.metrics.label(files.name)).inc()
+            if entry.stopped and entry.task is not None and isinstance(error, asyncio.CancelledError):
+                entry.task.uncancel()
+                raise ApiError(CANCELED, "request canceled", code="request_canceled") from None
             raise
         finally:
             del self.running[id(entry)]

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import time
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, cast
@@ -69,6 +70,8 @@ async def open_turn(call: Call, turn: Turn) -> AsyncIterator[AsyncGenerator[Piec
             add_special=prepared.add_special,
             special=prepared.special,
             echo_tokens=turn.want_context,
+            deadline=_left(call, options.deadline),
+            cache=options.cache_prompt,
         )
         run = _Run(call, turn, lease, prepared, forced, silent=limit == 0)
         pieces = run.pieces(request)
@@ -83,6 +86,11 @@ async def _forced(turn: Turn, grammar: str | None, prepared: Prepared) -> Forced
     if turn.format is None and not turn.tools:
         return grammar_for(turn, grammar, prepared)
     return await asyncio.to_thread(grammar_for, turn, grammar, prepared)
+
+
+def _left(call: Call, deadline: float | None) -> float | None:
+    """The seconds that are left of those since the request came."""
+    return None if deadline is None else max(0.0, deadline - (time.monotonic() - call.started))
 
 
 def _limit(num_predict: int | None, turn: Turn, lease: Lease) -> int:

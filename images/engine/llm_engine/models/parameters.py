@@ -13,9 +13,9 @@ _INTEGERS = (
 _FLOATS = (
     "temperature", "top_p", "min_p", "typical_p", "repeat_penalty", "presence_penalty", "frequency_penalty",
     "mirostat_tau", "mirostat_eta", "dry_multiplier", "dry_base", "xtc_probability", "xtc_threshold",
-    "top_n_sigma",
+    "top_n_sigma", "deadline",
 )  # fmt: skip
-_BOOLEANS = ("use_mmap", "use_mlock", "ignore_eos")
+_BOOLEANS = ("use_mmap", "use_mlock", "ignore_eos", "cache_prompt")
 _TEXTS = ("grammar", "pooling")
 _LISTS = ("stop", "dry_sequence_breakers")
 _NUMBERS = ("adapter_scale",)
@@ -32,7 +32,7 @@ KINDS: Mapping[str, str] = {
     **dict.fromkeys(_NUMBERS, "floats"),
 }
 # Below these a request is refused as well: a model that sets one could never answer.
-LEAST = {"num_ctx": 1, "num_batch": 1, "num_thread": 0, "draft_num_predict": 0, "main_gpu": 0}
+LEAST = {"num_ctx": 1, "num_batch": 1, "num_thread": 0, "draft_num_predict": 0, "main_gpu": 0, "deadline": 0}
 CHOICES = {"pooling": ("mean", "cls", "last")}
 _SHOWN = {
     "int": "integer",

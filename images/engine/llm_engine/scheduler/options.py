@@ -49,6 +49,10 @@ class Options:
     num_keep: int = 4
     stop: tuple[str, ...] = ()
     grammar: str | None = None
+    deadline: float | None = None
+    """After so many seconds an answer ends with what it has."""
+    cache_prompt: bool = True
+    """Whether others may go on from what this request leaves in the prefix cache."""
     pooling: str | None = None
     """How an embedding is made of its tokens; None: as the model says."""
 
@@ -92,7 +96,15 @@ _SAMPLING = {
     "ignore_eos": BOOLEAN,
     "logit_bias": BIAS,
 }
-_OTHER = {"num_predict": INTEGER, "num_keep": INTEGER, "stop": STRINGS, "grammar": STRING, "pooling": STRING}
+_OTHER = {
+    "num_predict": INTEGER,
+    "num_keep": INTEGER,
+    "stop": STRINGS,
+    "grammar": STRING,
+    "pooling": STRING,
+    "deadline": FLOAT,
+    "cache_prompt": BOOLEAN,
+}
 TYPES = {**_RUNNER, **_SAMPLING, **_OTHER}
 OBSOLETE = frozenset({"penalize_newline", "numa", "low_vram", "f16_kv", "logits_all", "vocab_only", "tfs_z"})
 
@@ -122,6 +134,8 @@ def parse(*layers: Mapping[str, Any] | None) -> Options:
         num_keep=merged.get("num_keep", 4),
         stop=tuple(merged.get("stop", ())),
         grammar=merged.get("grammar") or None,
+        deadline=merged.get("deadline"),
+        cache_prompt=merged.get("cache_prompt", True),
         pooling=merged.get("pooling") or None,
     )
 
@@ -142,6 +156,8 @@ def check(name: str, kind: str, value: Any) -> Any:
     if kind == FLOAT:
         if isinstance(value, bool) or not isinstance(value, (int, float)) or not abs(value) < 3.4e38:
             raise InvalidOption(f'option "{name}" must be of type float32')
+        if name in LEAST and value < LEAST[name]:
+            raise InvalidOption(f'option "{name}" must be at least {LEAST[name]}, not {value}')
         return float(value)
     if kind == BOOLEAN:
         if not isinstance(value, bool):

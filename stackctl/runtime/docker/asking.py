@@ -25,12 +25,21 @@ def image(reference: str, *, timeout: float = 10.0) -> dict[str, Any] | None:
     status, body = _get(f"/images/{quote(reference, safe='/:@')}/json", timeout)
     if status == 404:
         return None
-    if status != 200:
-        raise NotHere
+    return _document(status, body)
+
+
+def information(*, timeout: float = 30.0) -> dict[str, Any]:
+    """What `docker info` tells."""
+    return _document(*_get("/info", timeout))
+
+
+def _document(status: int, body: bytes) -> dict[str, Any]:
     try:
-        found: dict[str, Any] = json.loads(body)
+        found = json.loads(body) if status == 200 else None
     except ValueError as error:
         raise NotHere from error
+    if not isinstance(found, dict):
+        raise NotHere
     return found
 
 

@@ -35,6 +35,7 @@ from stackctl.procedures.limits import StopNow, StopSignals
 from stackctl.procedures.model import Action
 from stackctl.procedures.people import Asking, NobodyToAsk, Person, whoever_listens
 from stackctl.procedures.requirements import refuse_unless_met
+from stackctl.procedures.resuming import refuse_to_go_on
 from stackctl.procedures.stepper import Stepper
 from stackctl.procedures.walk import Walk
 from stackctl.procedures.withheld import Withheld
@@ -42,10 +43,6 @@ from stackctl.redact import hiding, redacted
 from stackctl.runtime.local import usage
 
 Result = Literal["done", "failed", "undone", "undo-failed", "interrupted", "stopped"]
-
-
-class ResumeRefused(PreflightError):
-    """The run cannot be continued as it is."""
 
 
 @dataclass(frozen=True)
@@ -92,13 +89,13 @@ class Engine:
             return self._go(run_dir, random.token_hex(8), "run.started")
 
     def resume(self, record: RunRecord, *, accept_changes: bool = False) -> RunResult:
-        self._refuse_to_go_on(record, "--resume", accept_changes)
+        refuse_to_go_on(self._procedure, self._values, record, "--resume", accept_changes)
         failure = StackctlError(record.cause) if record.undoing and record.cause else None
         return self._go_on(record, undoing=record.undoing, failure=failure)
 
     def undo(self, record: RunRecord, *, accept_changes: bool = False) -> RunResult:
         """Walk back what an unfinished run has done."""
-        self._refuse_to_go_on(record, "--undo", accept_changes)
+        refuse_to_go_on(self._procedure, self._values, record, "--undo", accept_changes)
         return self._go_on(record, undoing=True, failure=None)
 
     def _go_on(self, record: RunRecord, *, undoing: bool, failure: StackctlError | None) -> RunResult:
@@ -107,39 +104,6 @@ class Engine:
             step.data = self._withheld.restored(step.data)
         with hiding(self._secrets), self._lock():
             return self._go(record.run_dir, record.salt, "run.resumed", undoing=undoing, failure=failure)
-
-    def _refuse_to_go_on(self, record: RunRecord, how: str, accept_changes: bool) -> None:
-        front = self._procedure.front
-        if record.alive:
-            raise ResumeRefused(
-                f"run {record.id} is still at work: process {record.pid}",
-                fix=f"stackctl procedures journal {record.id}",
-            )
-        if accept_changes:
-            return
-        missing = [
-            name for name, value in record.inputs.items()
-            if inputs.REDACTED in str(value)
-            and name in front.inputs
-            and self._values.get(name) in (None, front.inputs[name].default)
-        ]  # fmt: skip
-        if missing:
-            again = " ".join(f"-i {name}=…" for name in missing)
-            raise ResumeRefused(
-                f"run {record.id} cannot go on: {', '.join(missing)} is secret, and was not kept",
-                fix=f"stackctl run {front.id} {how} {again}",
-            )
-        changed = []
-        if self._procedure.sha256 != record.sha256:
-            changed.append(f"{front.id} was edited since the run began")
-        if inputs.fingerprint(self._values, record.salt) != record.inputs_fingerprint:
-            changed.append("the inputs are not those the run began with")
-        if changed:
-            raise ResumeRefused(
-                f"run {record.id} cannot {'be resumed' if how == '--resume' else 'be undone'}: "
-                f"{' and '.join(changed)}",
-                fix=f"stackctl run {front.id} {how} --accept-changes",
-            )
 
     # --- the run
 

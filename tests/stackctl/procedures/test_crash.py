@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from stackctl.procedures import journal, use
-from stackctl.procedures.engine import ResumeRefused
+from stackctl.procedures.resuming import ResumeRefused
 from tests.stackctl.procedures import driver
 from tests.stackctl.procedures.support import Bench, page
 

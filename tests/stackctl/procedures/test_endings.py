@@ -12,7 +12,7 @@ import pytest
 
 from stackctl.errors import PreflightError
 from stackctl.procedures import journal, use
-from stackctl.procedures.engine import ResumeRefused
+from stackctl.procedures.resuming import ResumeRefused
 from tests.stackctl.procedures.support import FRONT, Bench, page
 from tests.stackctl.procedures.test_cli import stackctl
 from tests.stackctl.procedures.test_crash import drive, write_page

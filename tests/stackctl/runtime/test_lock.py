@@ -59,6 +59,23 @@ def test_a_killed_holder_blocks_nobody() -> None:
             pass
 
 
+FULL = """
+import resource
+from stackctl.runtime import lock
+with lock.stack_lock("t"):
+    assert lock.holder("t") is not None
+resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
+with lock.stack_lock("t"):
+    assert lock.holder("t") is None, "who holds it cannot be written"
+    print("held", flush=True)
+"""
+
+
+def test_it_can_be_held_on_a_disk_that_is_full() -> None:
+    done = subprocess.run([sys.executable, "-c", FULL], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (0, "held\n"), done.stderr
+
+
 def test_waiting_for_the_holder() -> None:
     with other_process() as process:
         with pytest.raises(LockHeldError), lock.stack_lock("t", wait=0.2):

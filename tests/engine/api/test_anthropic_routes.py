@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import pytest
@@ -205,6 +206,32 @@ def test_tokens_are_counted_as_they_are_used(client: Client) -> None:
         counted = client.post(f"{PATH}/count_tokens", body).json["input_tokens"]
         usage = client.post(PATH, {**body, "max_tokens": 5}).json["usage"]
         assert usage["input_tokens"] + usage["cache_read_input_tokens"] == counted, given
+
+
+FORM = {
+    "type": "json_schema",
+    "schema": {"type": "object", "properties": {"a": {"enum": ["x"]}}, "required": ["a"]},
+}
+
+
+@pytest.mark.parametrize("given", [{"output_format": FORM}, {"output_config": {"format": FORM}}])
+def test_an_answer_keeps_to_its_form(client: Client, given: dict[str, Any]) -> None:
+    body = {"model": "chat", "max_tokens": 100, "messages": HI, **given}
+    (block,) = client.post(PATH, body).json["content"]
+    assert json.loads(block["text"])["a"] == "x"
+    wrong = client.post(PATH, {**body, "output_config": None, "output_format": {"type": "json_schema"}})
+    assert wrong.status == 400 and "json_schema" in wrong.json["error"]["message"]
+
+
+def test_one_call_at_a_time(client: Client) -> None:
+    body = {"model": "tool-twice", "max_tokens": 300, "messages": HI, "tools": [TOOL]}
+
+    def calls(**choice: Any) -> list[str]:
+        answer = client.post(PATH, {**body, "tool_choice": {"type": "auto", **choice}}).json
+        return [block["input"]["city"] for block in answer["content"] if block["type"] == "tool_use"]
+
+    assert calls() == ["Paris", "Oslo"]
+    assert calls(disable_parallel_tool_use=True) == ["Paris"]
 
 
 def test_how_hard_to_think() -> None:

@@ -103,6 +103,19 @@ def test_tools_and_their_results(client: Client) -> None:
     ]
 
 
+def test_tools_of_a_namespace_have_it_in_their_names(client: Client) -> None:
+    member = {"name": "get_weather", "parameters": {"type": "object"}}
+    tools = [{"type": "namespace", "name": "mcp", "tools": [member, {**member, "name": "other"}]}]
+    for name in ("mcp.get_weather", "mcp.other"):
+        choice = {"type": "function", "name": name}
+        body = {"model": "tool", "input": "hi", "tools": tools, "tool_choice": choice}
+        (call,) = client.post(PATH, body).json["output"]
+        assert (call["type"], call["name"]) == ("function_call", name)
+    nameless = [{"type": "namespace", "name": "mcp", "tools": [{"name": "a", "parameters": 5}]}]
+    refused = client.post(PATH, {"model": "tool", "input": "hi", "tools": nameless})
+    assert refused.status == 400 and "parameters must be" in refused.json["error"]["message"]
+
+
 def test_zstd_bodies(client: Client) -> None:
     raw = json.dumps({"model": "chat", "input": "hi"}).encode()
     headers = {"Content-Encoding": "zstd"}

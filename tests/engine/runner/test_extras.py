@@ -264,14 +264,16 @@ async def test_a_chat_model_embeds_too_while_it_talks(start: Runners, random_mod
     assert answer.usage.completion_tokens == 60
 
 
-async def test_no_memory_to_embed_ends_that_request_alone(start: Runners, endless_gguf: Path) -> None:
+async def test_no_memory_to_embed_ends_that_request_alone(start: Runners, tmp_path: Path) -> None:
     """The context for it is made when it is first asked for, beside the streams."""
-    runner = await start(endless_gguf, num_ctx=2048)
+    # Its cells are the first that there is no room for, and what llama.cpp says so of.
+    model = random_gguf.build(tmp_path / "wide.gguf", width=512, layers=16, heads=8)
+    runner = await start(model, num_ctx=2048, mmap=True, **EXACT)
     async with aclosing(runner.generate(greedy("talk", 10**6))) as events:
         async for event in events:
             if isinstance(event, Tokens):
                 break
-        free = psutil.Process(runner.pid).memory_info().vms + (1 << 20)
+        free = psutil.Process(runner.pid).memory_info().vms + (4 << 20)
         before = resource.prlimit(runner.pid, resource.RLIMIT_AS)
         resource.prlimit(runner.pid, resource.RLIMIT_AS, (free, before[1]))
         for _ in range(2):

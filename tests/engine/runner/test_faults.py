@@ -16,6 +16,7 @@ import pytest
 from llm_engine.runner.batch import Batch
 from llm_engine.runner.embed import Job
 from llm_engine.runner.messages import Failed
+from llm_engine.runner.model import Context, LoadError
 
 from tests.engine.runner.inprocess import InProcess
 
@@ -165,6 +166,44 @@ def test_an_error_of_the_embedder_ends_its_requests_alone(
     machine.embed(Job(13, [machine.vocab.tokenize("a")]), None)
     machine.turn()
     assert list(bench.writer.replies) == [13]
+
+
+def test_room_to_embed_grows_with_the_inputs(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And where there is no memory for it, that is the fault of the long input alone."""
+    machine = bench.machine
+    embedder = machine.embedder(None)
+    monkeypatch.setattr(embedder, "_most", 2048)
+
+    def embed(number: int, tokens: int) -> Any:
+        bench.writer.replies, bench.writer.ends = {}, {}
+        machine.embed(Job(number, [np.full(tokens, 65, np.int32)]), None)
+        while machine.busy:
+            machine.turn()
+        return bench.writer.replies.get(number) or bench.writer.ends[number]
+
+    assert embedder.room == 512
+    short = np.frombuffer(embed(21, 3)["vectors"][0], np.float32)
+    monkeypatch.setattr(embedder, "_free", lambda: 1000)
+    refused = embed(22, 600)
+    assert isinstance(refused, Failed) and "600 tokens takes about" in refused.text
+    assert embedder.room == 512
+    monkeypatch.setattr(embedder, "_free", lambda: 1 << 40)
+    make = embedder._context
+
+    def small(pooling: str) -> Context:
+        if embedder.room > 512:
+            raise LoadError("no memory for a context of 1024 tokens")
+        return make(pooling)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(embedder, "_context", small)
+        assert "1024 tokens" in embed(25, 600).text
+        assert embedder.room == 512 and len(embed(26, 3)["vectors"]) == 1, "it has what it had"
+    assert len(embed(23, 600)["vectors"]) == 1
+    assert embedder.room == 1024
+    assert np.frombuffer(embed(24, 3)["vectors"][0], np.float32) == pytest.approx(short, abs=1e-3)
+    assert machine.unpark(1 << 40) > 0
+    assert machine.embedder(None).room == 512, "an idle one makes way for another model"
 
 
 @pytest.mark.parametrize("where", ["while it is read", "when it moves"])

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from gguf import PoolingType
 from llm_engine.runner.messages import LoadSpec
-from llm_engine.scheduler.memory import FIXED_OVERHEAD, Shape, need, shape_of
+from llm_engine.scheduler.memory import FIXED_OVERHEAD, Shape, need, projector_beside, shape_of
 from llm_engine.scheduler.process import RunnerProcess
 
 from tests.support import random_gguf
@@ -65,3 +67,51 @@ async def test_it_is_what_llama_cpp_takes_and_a_little_more(tmp_path: Path, flas
     await runner.stop()
     wanted = need(shape(path), cells=16384, num_batch=spec.num_batch, kv_type=kv, flash=flash != "off")
     assert taken <= wanted.total <= 1.2 * taken + 2 * FIXED_OVERHEAD
+
+
+@pytest.mark.parametrize("pooling", [None, PoolingType.MEAN])
+async def test_embedding_takes_what_was_reckoned(tmp_path: Path, pooling: PoolingType | None) -> None:
+    """All of an input is computed at once, with what the output layer makes of each of its tokens."""
+    path = random_gguf.build(tmp_path / "m.gguf", width=512, layers=4, heads=8, context=4096, pooling=pooling)
+    runner = await RunnerProcess.start(
+        LoadSpec(str(path), num_ctx=4096, cells=4096, embedding=True, threads=1)
+    )
+    taken = runner.info.size
+    await runner.stop()
+    wanted = need(shape(path), cells=4096, num_batch=512, kv_type="f16", embedding=True)
+    assert taken <= wanted.total <= 1.5 * taken + 2 * FIXED_OVERHEAD
+    assert wanted.compute > need(shape(path), cells=4096, num_batch=512, kv_type="f16").compute
+
+
+async def test_a_draft_takes_what_was_reckoned(tmp_path: Path) -> None:
+    """As many cells as the large model has for all of its sequences, and not as many for each of them."""
+    path = random_gguf.build(tmp_path / "m.gguf", width=512, layers=4, heads=8, context=16384)
+    spec = LoadSpec(str(path), num_ctx=16384, num_parallel=4, cells=16384, threads=1)
+    taken = []
+    for draft in (None, str(path)):
+        runner = await RunnerProcess.start(replace(spec, draft=draft))
+        taken.append(runner.info.size)
+        await runner.stop()
+    own = shape(path)
+    alone = need(own, cells=16384, num_batch=512, kv_type="f16")
+    both = need(replace(own, extra=own.weights, draft=own), cells=16384, num_batch=512, kv_type="f16")
+    assert taken[1] <= both.total <= 1.2 * taken[1] + 2 * FIXED_OVERHEAD
+    assert taken[1] - taken[0] <= both.total - alone.total
+
+
+def test_what_looks_both_ways_makes_no_logits() -> None:
+    metadata = {"general.architecture": "bert", "bert.attention.causal": False, "bert.vocab_size": 30522}
+    assert shape_of(metadata, []).n_vocab == 0
+
+
+def test_an_encoder_of_pictures_needs_room_to_compute() -> None:
+    """CLIP of 336 pixels in patches of 14: 576 of them, which all look at each other."""
+    clip = {
+        "clip.vision.image_size": 336,
+        "clip.vision.patch_size": 14,
+        "clip.vision.embedding_length": 1024,
+        "clip.vision.feed_forward_length": 4096,
+        "clip.vision.attention.head_count": 16,
+    }
+    assert projector_beside(clip) == 4 * 576 * (8 * 1024 + 4096 + 16 * 576)
+    assert projector_beside({"clip.has_audio_encoder": True}) == 0

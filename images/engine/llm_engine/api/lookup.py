@@ -11,11 +11,14 @@ import asyncio
 import functools
 from collections.abc import Mapping
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from llm_engine.api.endpoint import Call
 from llm_engine.api.errors import ApiError, bad_request, not_found
-from llm_engine.models.errors import InvalidName, ModelNotFound, ModelsError
+from llm_engine.models.errors import InvalidGGUF, InvalidName, ModelNotFound, ModelsError
+from llm_engine.models.gguf import GGUFFile
+from llm_engine.models.gguf.headers import read_gguf
 from llm_engine.models.gguf.values import Array
 from llm_engine.models.model import Model
 from llm_engine.models.store import ModelStore
@@ -116,18 +119,36 @@ def _files(name: str, digest: str, path: object, model: Model) -> ModelFiles:
     extras = [*model.adapter_paths, *model.projector_paths]
     if model.draft_path is not None:
         extras.append(model.draft_path)
+    draft = _header(model.draft_path)
+    shape = replace(
+        _shape(gguf),
+        extra=sum(extra.stat().st_size for extra in extras if extra.exists()),
+        beside=sum(
+            memory.projector_beside(header.metadata)
+            for header in map(_header, model.projector_paths)
+            if header
+        ),
+        draft=_shape(draft) if draft else None,
+    )
+    return replace(_paths(model, shape), name=name, embedding=embeds_only(model))
+
+
+def _header(path: Path | None) -> GGUFFile | None:
+    """None also where it cannot be read: whoever loads the model is told why."""
+    try:
+        return read_gguf(path) if path is not None else None
+    except (OSError, InvalidGGUF):
+        return None
+
+
+def _shape(gguf: GGUFFile) -> memory.Shape:
     metadata: dict[str, Any] = dict(gguf.metadata)
     heads = f"{gguf.architecture}.attention.head_count_kv"
     if isinstance(metadata.get(heads), Array):
         metadata[heads] = gguf.array(heads)
     if isinstance(tokens := metadata.get("tokenizer.ggml.tokens"), Array):
         metadata.setdefault(f"{gguf.architecture}.vocab_size", tokens.count)
-    shape = memory.shape_of(
-        metadata,
-        [(tensor.name, tensor.size) for tensor in gguf.tensors],
-        sum(extra.stat().st_size for extra in extras if extra.exists()),
-    )
-    return replace(_paths(model, shape), name=name, embedding=embeds_only(model))
+    return memory.shape_of(metadata, [(tensor.name, tensor.size) for tensor in gguf.tensors])
 
 
 def _paths(model: Model, shape: memory.Shape) -> ModelFiles:

@@ -34,7 +34,8 @@ class _Follower:
 class Drafter:
     """Owned by the computing thread."""
 
-    def __init__(self, spec: LoadSpec, target: Vocab, parallel: int, n_ctx: int) -> None:
+    def __init__(self, spec: LoadSpec, target: Vocab, parallel: int, cells: int) -> None:
+        """`cells`: what the large model has for all of its branches, which need no more here."""
         assert spec.draft is not None
         own = replace(spec, model_path=spec.draft, splits=(), adapters=(), mmproj=None, draft=None)
         self._model = Model(own, lambda _: True)
@@ -46,13 +47,14 @@ class Drafter:
             raise LoadError(f"the draft model {spec.draft} has another vocabulary than the model")
         self._width = vocab.size
         batch = max(spec.num_batch, parallel)
-        cells = n_ctx * parallel
         self._context = Context(
             self._model, cells=cells, batch=min(batch, cells), sequences=parallel, outputs=parallel
         )
         self._batch = Batch(self._context.batch)
         self._free = list(range(parallel))
         self._followers: dict[int, _Follower] = {}
+        # What branches have in common lies here once for each of them, so that not all of them may fit.
+        self._room = self._context.cells - parallel * (spec.draft_max + 1)
 
     def propose(self, wanted: Sequence[tuple[Branch, int]]) -> None:
         """Set the proposals of branches, each no longer than asked."""
@@ -84,7 +86,9 @@ class Drafter:
                 return False
             follower = self._followers[id(branch)] = _Follower(self._free.pop())
         goal = branch.tokens[: branch.count - 1]
-        if len(goal) and int(goal.min()) < 0:
+        held = sum(len(other.tokens) for other in self._followers.values()) - len(follower.tokens)
+        if (len(goal) and int(goal.min()) < 0) or held + len(goal) > self._room:
+            self.forget(branch)
             return False
         shared = common_prefix(follower.tokens, goal)
         lib.llama_memory_seq_rm(self._context.memory, follower.sequence, shared, -1)

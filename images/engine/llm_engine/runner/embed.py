@@ -1,7 +1,10 @@
 """Embeddings and reranking: many inputs in one batch, from as many requests as wait.
 
 Each input is a sequence of its own in a context made for it, so inputs never see each other. Vectors leave as
-float32 bytes. The context is made on first use (on load for a model that only embeds), from the same weights.
+float32 bytes. The context is made on first use, from the same weights. As llama.cpp computes an input as
+one piece, and keeps what the output layer makes of each of its tokens, that context takes a hundred kilobytes
+and more per token: it is as long as the inputs that came, and grows with them where there is memory. A model
+that only embeds has all of it from its load on, as the scheduler reckoned.
 """
 
 from __future__ import annotations
@@ -18,7 +21,7 @@ from numpy.typing import NDArray
 from llm_engine.runner.batch import Batch
 from llm_engine.runner.library import lib
 from llm_engine.runner.messages import EmbedResult, RerankResult
-from llm_engine.runner.model import Context, Model
+from llm_engine.runner.model import Context, LoadError, Model
 from llm_engine.runner.pace import Pace
 from llm_engine.runner.protocol import encode
 from llm_engine.runner.service import failure
@@ -57,19 +60,62 @@ class Embedder:
     """Owned by the computing thread; `step` computes one batch."""
 
     def __init__(
-        self, model: Model, pooling: str, longest: int, send: Callable[[bytes], None], pace: Pace
+        self,
+        model: Model,
+        pooling: str,
+        longest: int,
+        send: Callable[[bytes], None],
+        pace: Pace,
+        *,
+        whole: bool = False,
+        free: Callable[[], int] | None = None,
     ) -> None:
-        room = max(TOKENS, longest)
-        self.context = Context(
-            model, cells=room, batch=room, ubatch=room, sequences=SEQUENCES, pooling=pooling
-        )
+        """`whole`: for inputs of any length from the start. `free`: how much memory there is to grow into,
+        where nobody but us would notice that there is none."""
+        self._model = model
+        self._most = max(TOKENS, longest)
+        self._free = free
+        self.room = self._most if whole else TOKENS
+        self.context = self._context(pooling)
         self.pooling = self.context.pooling
-        self.longest = min(longest, room)
+        self.longest = longest
         self._width = int(lib.llama_model_n_cls_out(model.handle)) if self.pooling == "rank" else model.width
         self._send = send
         self.pace = pace
-        self._batch = Batch(room)
+        self._batch = Batch(self.room)
         self._waiting: deque[tuple[Job, int]] = deque()
+
+    def _context(self, pooling: str) -> Context:
+        room = self.room
+        return Context(self._model, cells=room, batch=room, ubatch=room, sequences=SEQUENCES, pooling=pooling)
+
+    def _grow(self, tokens: int) -> None:
+        """Room for an input; LoadError where there is no memory for it."""
+        if tokens <= self.room:
+            return
+        before, wanted = self.room, min(1 << (tokens - 1).bit_length(), self._most)
+        if self._free is not None:
+            more, free = self.cost(wanted) - self.cost(before), self._free()
+            if more > free:
+                raise LoadError(
+                    f"an input of {tokens} tokens takes about {more >> 20} MiB to embed with this model, and "
+                    f"{free >> 20} MiB are free"
+                )
+        self.context.free()
+        try:
+            self.room = wanted
+            self.context = self._context(self.pooling)
+        except LoadError:
+            self.room = before
+            self.context = self._context(self.pooling)
+            raise
+        self._batch = Batch(self.room)
+
+    def cost(self, room: int) -> int:
+        """About what a context of so many tokens takes: the output of each, which sees which, cells, and what
+        is between layers."""
+        per_token = 4 * self._model.vocabulary + 6 * room + 32 * self._model.width
+        return room * (per_token + self.context.cell_bytes)
 
     @property
     def busy(self) -> bool:
@@ -89,6 +135,12 @@ class Embedder:
         """
         most = self.pace.budget(streams)
         chosen: list[tuple[Job, int]] = []
+        first, which = self._waiting[0]
+        try:
+            self._grow(len(first.inputs[which]))
+        except LoadError as error:
+            self._fail(first, str(error))
+            return
         self._batch.clear()
         while self._waiting and len(chosen) < SEQUENCES:
             job, at = self._waiting[0]

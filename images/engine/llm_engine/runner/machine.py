@@ -29,7 +29,7 @@ from llm_engine.runner.model import (
 from llm_engine.runner.outbox import Outbox
 from llm_engine.runner.pace import Pace
 from llm_engine.runner.parking import default_budget
-from llm_engine.runner.room import trim_heap
+from llm_engine.runner.room import available_ram, trim_heap
 from llm_engine.runner.service import Writer, failure
 from llm_engine.runner.speculate import Speculator
 from llm_engine.runner.vocab import Vocab
@@ -107,7 +107,7 @@ class Machine:
             Queue(spec.max_queue),
             outbox,
             Emitter(self.vocab, outbox),
-            self._speculator(parallel, min(spec.num_ctx, context.cells)),
+            self._speculator(parallel, context.cells),
             self._pace,
             self.projector,
             Apart(model, context, cache) if apart else None,
@@ -116,9 +116,9 @@ class Machine:
             n_ctx=min(spec.num_ctx, context.cells),
         )
 
-    def _speculator(self, parallel: int, n_ctx: int) -> Speculator:
+    def _speculator(self, parallel: int, cells: int) -> Speculator:
         spec = self.spec
-        drafter = Drafter(spec, self.vocab, parallel, n_ctx) if spec.draft is not None else None
+        drafter = Drafter(spec, self.vocab, parallel, cells) if spec.draft is not None else None
         if self.model.stateful:  # a refused guess could not be taken back
             return Speculator(0)
         return Speculator(spec.lookup, drafter, spec.draft_max)
@@ -132,8 +132,15 @@ class Machine:
             for other in [name for name, made in self._embedders.items() if not made.busy]:
                 self._embedders.pop(other).context.free()
             longest = self.longest_input
-            pace = Pace(self.spec.gap_ms / 1000, TOKENS, beside=self._pace)
-            self._embedders[kind] = Embedder(self.model, kind, longest, self._writer.send, pace)
+            self._embedders[kind] = Embedder(
+                self.model,
+                kind,
+                longest,
+                self._writer.send,
+                Pace(self.spec.gap_ms / 1000, TOKENS, beside=self._pace),
+                whole=not self.generates,
+                free=None if memory_by_device()[2] else available_ram,
+            )
         return self._embedders[kind]
 
     @property
@@ -182,6 +189,11 @@ class Machine:
         freed = self.loop.cache.unpark(size) if self.loop is not None else 0
         if freed < size and self.loop is not None and self.loop.apart is not None:
             freed += self.loop.apart.free()
+        for kind in [kind for kind, made in self._embedders.items() if not made.busy]:
+            if freed < size and self.generates:  # made again when it is asked for
+                idle = self._embedders.pop(kind)
+                freed += idle.cost(idle.room)
+                idle.context.free()
         if freed:
             trim_heap()
         return freed

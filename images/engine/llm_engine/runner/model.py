@@ -148,6 +148,10 @@ class Model:
         return raw.decode("utf-8", "replace") if raw else None
 
     @property
+    def vocabulary(self) -> int:
+        return int(lib.llama_vocab_n_tokens(lib.llama_model_get_vocab(self.handle)))
+
+    @property
     def pooling(self) -> str:
         """The pooling kind the file names; `none` for a model that generates."""
         value = self.meta(f"{self.architecture}.pooling_type")

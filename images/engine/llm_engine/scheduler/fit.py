@@ -105,6 +105,7 @@ def _placement(plan: Plan, spec: LoadSpec, machine: Machine) -> Placement:
         num_batch=spec.num_batch,
         kv_type=spec.kv_type,
         flash=spec.flash_attn != "off",
+        embedding=spec.embedding,
     )
     options = plan.options
     wishes = Wishes(

@@ -48,6 +48,10 @@ class Shape:
     n_ctx_train: int = 0
     extra: int = 0
     """Files loaded beside it: projector, adapters, draft model."""
+    beside: int = 0
+    """Bytes that those files take when they compute, whatever the length of the cache."""
+    draft: Shape | None = None
+    """The draft model, which has a cache of its own; its file is counted in `extra`."""
     input: int = 0
     """Bytes of the input embeddings, part of `other`: they never leave main memory. 0 where the output layer
     is made of them, which puts them where the output is."""
@@ -62,13 +66,19 @@ class Need:
     weights: int
     kv: int
     compute: int
+    beside: int = 0
+    """What a projector and a draft model take to compute, and the draft's cache."""
 
     @property
     def total(self) -> int:
-        return self.weights + self.kv + self.compute
+        return self.weights + self.kv + self.compute + self.beside
 
 
-def shape_of(metadata: Mapping[str, Any], tensors: Iterable[tuple[str, int]], extra: int = 0) -> Shape:
+def shape_of(
+    metadata: Mapping[str, Any],
+    tensors: Iterable[tuple[str, int]],
+    extra: int = 0,
+) -> Shape:
     """Reads the figures out of GGUF metadata and (name, bytes) of each tensor."""
     by_layer: dict[int, int] = {}
     other = 0
@@ -95,6 +105,8 @@ def shape_of(metadata: Mapping[str, Any], tensors: Iterable[tuple[str, int]], ex
     heads_of += [heads_of[-1] if heads_of else 0] * (count - len(heads_of))
     vocabulary = metadata.get("tokenizer.ggml.tokens")
     n_vocab = value("vocab_size", len(vocabulary) if isinstance(vocabulary, (list, tuple)) else 0)
+    if metadata.get(f"{architecture}.attention.causal") is False:
+        n_vocab = 0  # it looks both ways, so it only embeds: nothing is made for each word
     return Shape(
         layers=tuple(by_layer.get(index, 0) for index in range(count)),
         other=other,
@@ -108,17 +120,43 @@ def shape_of(metadata: Mapping[str, Any], tensors: Iterable[tuple[str, int]], ex
     )
 
 
-def need(shape: Shape, *, cells: int, num_batch: int, kv_type: str, flash: bool = True) -> Need:
-    """The whole memory of a load."""
-    element = KV_BYTES.get(kv_type, 2.0)
-    kv = int(cells * element * sum(shape.kv_elements))
-    # Activations of one step and the logits of its outputs; which token may see which cell; and, without
-    # flash attention, every head's scores.
-    step = min(num_batch, STEP)
+def need(
+    shape: Shape, *, cells: int, num_batch: int, kv_type: str, flash: bool = True, embedding: bool = False
+) -> Need:
+    """The whole memory of a load. What embeds computes an input at once, however long it is."""
+    step = max(STEP, min(cells, shape.n_ctx_train or cells)) if embedding else min(num_batch, STEP)
+    kv, compute = _cache(shape, cells, kv_type), _computing(shape, step, cells, flash)
+    beside = shape.beside
+    if shape.draft is not None:
+        beside += _cache(shape.draft, cells, kv_type) + _computing(shape.draft, step, cells, flash)
+    return Need(shape.weights, kv, compute + FIXED_OVERHEAD, beside)
+
+
+def _cache(shape: Shape, cells: int, kv_type: str) -> int:
+    return int(cells * KV_BYTES.get(kv_type, 2.0) * sum(shape.kv_elements))
+
+
+def _computing(shape: Shape, step: int, cells: int, flash: bool) -> int:
+    """Activations of one step and the logits of its outputs; which token may see which cell; and, without
+    flash attention, every head's scores."""
     per_token = 8 * shape.n_embd + min(shape.n_vocab, 262144)
     per_cell = 6 if flash else 6 + 4 * shape.n_head
-    compute = step * (4 * per_token + cells * per_cell)
-    return Need(shape.weights, kv, compute + FIXED_OVERHEAD)
+    return step * (4 * per_token + cells * per_cell)
+
+
+def projector_beside(metadata: Mapping[str, Any]) -> int:
+    """What an encoder of pictures takes to compute the largest one that is not cut into slices: its patches
+    as they pass a layer, and every head's scores. 0 where its header does not say how it looks."""
+
+    def value(key: str) -> int:
+        found = metadata.get(f"clip.vision.{key}", 0)
+        return found if isinstance(found, int) else 0
+
+    if not value("patch_size"):
+        return 0
+    patches = (value("image_size") // value("patch_size")) ** 2
+    width = 8 * value("embedding_length") + value("feed_forward_length")
+    return 4 * patches * (width + value("attention.head_count") * patches)
 
 
 @dataclass(frozen=True)

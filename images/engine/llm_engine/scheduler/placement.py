@@ -77,7 +77,7 @@ def _parts(shape: Shape, wanted: Need) -> list[int]:
         size + wanted.kv * mine // elements
         for size, mine in zip(shape.layers, shape.kv_elements, strict=True)
     ]
-    return [*layers, shape.other - shape.input + shape.extra]
+    return [*layers, shape.other - shape.input + shape.extra + wanted.beside]
 
 
 def _groups(rooms: Mapping[int, int], wishes: Wishes) -> list[list[int]]:

@@ -55,9 +55,11 @@ class Journal:
         run_dir.mkdir(parents=True, exist_ok=True)
         os.chmod(run_dir, 0o700)
         ballast.keep(run_dir.parent)
-        _end_torn_line(self.path)
         fresh = not self.path.exists()
-        self._descriptor = os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+        try:
+            self._descriptor = ballast.written(run_dir.parent, lambda: _opened(self.path))
+        except OSError as error:
+            raise _no_run(run_dir.parent, error) from error
         if fresh:
             # A power cut must not take the file's name away while its lines are safe.
             durable.sync([run_dir, run_dir.parent])
@@ -117,13 +119,14 @@ def _no_run(runs: Path, error: OSError) -> PreflightError:
     )
 
 
-def _end_torn_line(path: Path) -> None:
+def _opened(path: Path) -> int:
     """A power cut can leave half a line; the next record must not be glued to it."""
     if path.exists() and path.stat().st_size:
         with path.open("rb+") as file:
             file.seek(-1, os.SEEK_END)
             if file.read(1) != b"\n":
                 file.write(b"\n")
+    return os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
 
 
 def new_run_dir(runs: Path, procedure: str, text: str) -> Path:

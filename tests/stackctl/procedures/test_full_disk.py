@@ -82,6 +82,23 @@ def test_a_run_that_cannot_be_written_at_all_does_not_begin(bench: Bench) -> Non
     assert refused.value.fix == f"df -h {bench.runs}" and not bench.file("one").exists()
 
 
+def test_a_torn_line_that_cannot_be_ended_is_told(bench: Bench) -> None:
+    front = FRONT + "on_failure: stop\n"
+    procedure = page(*steps(bench, "['false']"), front=front)
+    first = use.start(procedure, {}, None, bench.runs, bench.person())
+    assert first.result == "stopped"
+    path = first.run_dir / journal.FILE
+    with path.open("a") as file:
+        file.write('{"event": "step.do')
+    torn = path.read_bytes()
+    with pytest.raises(PreflightError, match="no run can begin"):
+        with_files_no_longer_than(
+            len(torn), lambda: use.go_on(procedure, {}, None, bench.runs, bench.person(), undo=True)
+        )
+    assert path.read_bytes() == torn and bench.file("one").exists()
+    assert use.go_on(procedure, {}, None, bench.runs, bench.person(), undo=True).result == "undone"
+
+
 SCRIPT = """
 import contextlib, sys
 from pathlib import Path

@@ -172,6 +172,16 @@ SAMPLES = [
     Sample("llama3", '{"name": "Bob", "age": 3}', [Content('{"name": "Bob", "age": 3}')]),
     Sample("llama3", '{"a": [1, 2]} and more', [Content('{"a": [1, 2]} and more')]),
     Sample("llama3", "[1] is a footnote", [Content("[1] is a footnote")]),
+    Sample(
+        "llama3",
+        '[1] is a footnote <|python_tag|>{"name": "get_time", "parameters": {}}',
+        [Content("[1] is a footnote"), call("get_time")],
+    ),
+    Sample(
+        "functionary",
+        '<function=get_weather>{<|"|>"city": "P"}</function>ok',
+        [Content('get_weather>{"city": "P"}ok')],
+    ),
     # Mistral
     Sample(
         "mistral",

@@ -115,8 +115,8 @@ class CallEnd:
             if self._depth == 0:
                 self._closer, self.pairs = _VALUES[token], True
         elif token in ('"', "'"):
-            if not self._depth and 0 < len(text) - start < 3 and text.endswith(_HALF_QUOTES, start - 2):
-                self._at = start - 2
+            if 0 < len(text) - start < 3 and text.endswith(_HALF_QUOTES, max(start - 2, 0)):
+                self._at = start - 2  # it may be Gemma's quote
                 return False
             if token == '"' if self._depth else _PYTHON.match(text):
                 self._quote = token

@@ -120,6 +120,7 @@ class BareReader:
         self._text = ""
         self._calls: list[Made] = []
         self._done = 0  # up to here the text has become calls
+        self._seen = 0  # here stands what is no call
         self._looked = 0  # up to here there are blanks behind them
         self._span: repair.JsonSpan | None = None
         self._begun = 0
@@ -145,7 +146,7 @@ class BareReader:
                 if start is None:
                     return None
                 if start < 0:
-                    return self._end()
+                    return self._end(self._seen)
                 self._span, self._begun, self._from = repair.JsonSpan(), start, start
             end = self._span.feed(self._text, self._from)
             self._from = len(self._text)
@@ -153,7 +154,7 @@ class BareReader:
                 return None
             self._span = None
             if not self._take(self._text[self._begun : end], end):
-                return self._end()
+                return self._end(end)
 
     def _start(self) -> int | None:
         """Where the next value begins; None: not known yet; negative: there is none."""
@@ -172,6 +173,7 @@ class BareReader:
                 break
         if not rest:
             return None
+        self._seen = at
         return at if rest[0] in "{[" else -1
 
     def _take(self, value: str, end: int) -> bool:
@@ -185,14 +187,15 @@ class BareReader:
         self._done = end
         return True
 
-    def _end(self) -> Read:
-        rest = self._text[self._done :]
+    def _end(self, seen: int) -> Read:
+        """What was `seen` is no call; what follows it may hold one between tags."""
         if not self._calls:
-            return Read((), rest, "")
+            return Read((), self._text[:seen], self._text[seen:])
+        rest = self._text[self._done :]
         return Read(self._calls, "", "" if rest.strip(" \t\r\n;,`") == "" else rest)
 
     def finish(self, *, cut: bool) -> Read:
         start = None if cut else self._start()
         if start is not None and start >= 0:
             self._take(self._text[start:], len(self._text))
-        return self._end()
+        return self._end(len(self._text))

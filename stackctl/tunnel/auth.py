@@ -13,15 +13,14 @@ import contextlib
 import getpass
 import os
 import shlex
-import socket
 import termios
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import paramiko
-from paramiko.agent import AgentSSH
 
+from stackctl.tunnel import agent
 from stackctl.tunnel.errors import AuthError, TunnelError
 from stackctl.tunnel.keyfiles import certifies, is_encrypted, public_blob_of, read_key
 from stackctl.tunnel.sshconfig import SshSettings
@@ -89,7 +88,6 @@ class Login:
         try:
             self._perform(transport)
         finally:
-            # A key of an agent knows the agent and the other way round: nobody else would close it soon.
             while self._agents:
                 self._agents.pop()._close()
 
@@ -178,21 +176,11 @@ class Login:
                 yield str(path), _later(self._load, path, None)
 
     def _agent_keys(self) -> list[Any]:
-        path = self.settings.identity_agent
-        if not path:
+        found = agent.connect(self.settings.identity_agent)
+        if found is None:
             return []
-        agent: Any = AgentSSH()
-        connection = socket.socket(socket.AF_UNIX)
-        connection.settimeout(10)
-        try:
-            connection.connect(path)
-            agent._connect(connection)
-        except (OSError, paramiko.SSHException):
-            connection.close()
-            return []
-        connection.settimeout(60)  # it may ask a person whether a key may be used
-        self._agents.append(agent)
-        return list(agent.get_keys())
+        self._agents.append(found)
+        return list(found.get_keys())
 
     def _load(self, path: Path, certificate: Path | None) -> Any:
         key = self._keys.get(path)

@@ -8,9 +8,10 @@ from __future__ import annotations
 import re
 import shlex
 
+from stackctl.tunnel import agent
 from stackctl.tunnel.errors import AuthError, ForwardRefused, HostKeyError, PermanentTunnelError, TunnelError
 from stackctl.tunnel.hostkeys import changed
-from stackctl.tunnel.keyfiles import is_encrypted
+from stackctl.tunnel.keyfiles import is_encrypted, public_blob_of
 from stackctl.tunnel.sshconfig import SshSettings
 
 _HOST_KEY = r"host key verification failed|identification has changed|no .* host key is known"
@@ -25,7 +26,7 @@ def diagnose(lines: list[str], settings: SshSettings) -> TunnelError:
     if _telling(said, _HOST_KEY):
         return _host_key(said, settings)
     if line := _telling(said, _LOGIN):
-        return AuthError(f"ssh stopped: {line}", fix=_to_log_in(line, settings))
+        return _login(line, settings)
     if line := _telling(said, _FORWARD):
         return ForwardRefused(
             f"ssh stopped: {line}",
@@ -59,13 +60,19 @@ def _host_key(lines: list[str], settings: SshSettings) -> HostKeyError:
     return HostKeyError(f"ssh stopped: {why}", fix=fix)
 
 
-def _to_log_in(line: str, settings: SshSettings) -> str:
+def _login(line: str, settings: SshSettings) -> AuthError:
     if "too many" in line.lower():
-        return (
+        fix = (
             f"name the right key: IdentityFile and `IdentitiesOnly yes` for {settings.alias} in ~/.ssh/config"
         )
+        return AuthError(f"ssh stopped: {line}", fix=fix)
     locked = [path for path in settings.identity_files if path.is_file() and is_encrypted(path)]
-    if locked:
-        # It has no terminal to ask on.
-        return f"ssh-add {shlex.quote(str(locked[0]))}"
-    return f"ssh-copy-id {settings.typed}"
+    known = agent.blobs(settings.identity_agent) if locked else set()
+    for path in locked:
+        if public_blob_of(path) not in known:
+            # ssh may have had no terminal to ask on.
+            return AuthError(
+                f"ssh stopped: {line}; the key {path} is encrypted, and the agent does not have it",
+                fix=f"ssh-add {shlex.quote(str(path))}",
+            )
+    return AuthError(f"ssh stopped: {line}", fix=f"ssh-copy-id {settings.typed}")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shlex
 import subprocess
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -15,7 +16,7 @@ from stackctl.tunnel.destination import parse
 from stackctl.tunnel.diagnosis import diagnose
 from stackctl.tunnel.errors import AuthError, HostKeyError
 from stackctl.tunnel.sshconfig import resolve
-from tests.stackctl.tunnel.conftest import MakeTunnel
+from tests.stackctl.tunnel.conftest import MakeTunnel, eventually
 from tests.stackctl.tunnel.test_background import STACKCTL, Laptop, laptop
 from tests.support.sshd import Sshd, keygen, public
 from tests.support.terminal import Terminal
@@ -61,9 +62,30 @@ def test_a_changed_key(sshd: Sshd, tmp_path: Path, tunnel: MakeTunnel, transport
 def test_an_encrypted_key(sshd: Sshd, tmp_path: Path, tunnel: MakeTunnel, transport: str) -> None:
     sshd.client_key = keygen(tmp_path / "locked", passphrase="open sesame")
     sshd.authorize(public(sshd.client_key))
-    error = refused(tunnel, transport, sshd.ssh_config())
+    error = refused(tunnel, transport, sshd.ssh_config("box", "IdentityAgent none"))
     assert isinstance(error, AuthError)
     assert error.fix == f"ssh-add {sshd.client_key}"
+    assert f"{sshd.client_key} (encrypted" in error.what or f"{sshd.client_key} is encrypted" in error.what
+
+
+def test_an_encrypted_key_that_the_agent_has_is_not_what_is_missing(sshd: Sshd, tmp_path: Path) -> None:
+    key = sshd.client_key = keygen(tmp_path / "locked", passphrase="open sesame")
+    with tempfile.TemporaryDirectory(prefix="ag-") as folder:  # short: the path of a socket
+        agent = f"{folder}/s"
+        process = subprocess.Popen(["ssh-agent", "-D", "-a", agent], stdout=subprocess.DEVNULL)
+        try:
+            eventually(lambda: Path(agent).exists(), what="the agent")
+            config = sshd.ssh_config("box", f"IdentityAgent {agent}")
+            said = ["me@box: Permission denied (publickey)."]
+            assert diagnose(said, resolve(parse("box"), config)).fix == f"ssh-add {key}"
+            with Terminal(["ssh-add", str(key)], {"SSH_AUTH_SOCK": agent, "DISPLAY": ""}) as terminal:
+                terminal.expect("passphrase")
+                terminal.line("open sesame")
+                assert terminal.ends() == 0
+            assert diagnose(said, resolve(parse("box"), config)).fix == f"ssh-copy-id -F {config} box"
+        finally:
+            process.kill()
+            process.wait()
 
 
 @TRANSPORTS

@@ -137,6 +137,14 @@ def test_main_memory_is_told_from_gpu_memory(headers: dict[str, Shape]) -> None:
     assert isinstance(found, Short) and "is available (2.0 GiB)" in found.why
 
 
+def test_nobody_leaves_for_a_model_that_would_not_fit_then(headers: dict[str, Shape]) -> None:
+    for idle in (True, False):
+        neighbour = Neighbour(idle=idle, vram={0: 2 * GIB}, ram=GIB)
+        for place in (Machine([], 2 * GIB), machine(4, 2, ram=2)):
+            found = verdict(headers["70b"], place, neighbour, context=4096)
+            assert isinstance(found, Short) and "is available (2.0 GiB)" in found.why
+
+
 def test_what_is_loaded_with_an_automatic_context_serves_whoever_asks_for_none() -> None:
     files = ModelFiles("m", "/m.gguf", Shape(n_ctx_train=131072))
     settings = Defaults(context_length=131072, automatic_context=True, gpus=1)

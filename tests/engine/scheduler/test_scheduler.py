@@ -601,3 +601,23 @@ async def test_close_refuses_and_stops_everything(make: Make, files: Files) -> N
         assert not lease.runner.alive
     with pytest.raises(ShuttingDown):
         await _use(scheduler, files("a"))
+
+
+async def test_what_generates_nothing_waits_for_no_slot(make: Make, files: Files) -> None:
+    scheduler = make(num_parallel=1, max_queue=1)
+    model = files("a")
+    async with scheduler.use(model):
+        waiting = asyncio.create_task(use_once(scheduler, model))
+        await until(lambda: scheduler.waiting == 1)
+        for kind in ({"slotless": True}, {"load_only": True}):  # the queue is full, too
+            async with asyncio.timeout(20), scheduler.use(model, **kind) as lease:
+                assert await lease.runner.tokenize("hello", add_special=False, parse_special=False)
+                assert not waiting.done(), "the slot is not free for it"
+        residency = next(scheduler.residencies())
+        assert (residency.active, residency.slotless, residency.free_slot) == (1, 0, False)
+    await waiting
+
+
+async def use_once(scheduler: Scheduler, model: ModelFiles) -> None:
+    async with scheduler.use(model):
+        pass

@@ -135,7 +135,9 @@ async def tokenize(call: Call) -> Reply:
     request = await call.json(TokenizeRequest)
     model = await find_model(call, request.model)
     keep_alive = request.keep_alive.seconds if request.keep_alive else None
-    async with call.engine.use(call, files_of(model), options_for(model).runner, keep_alive) as lease:
+    async with call.engine.use(
+        call, files_of(model), options_for(model).runner, keep_alive, slotless=True
+    ) as lease:
         try:
             tokens = await lease.runner.tokenize(
                 request.content, add_special=request.add_special, parse_special=request.parse_special
@@ -149,7 +151,9 @@ async def detokenize(call: Call) -> Reply:
     request = await call.json(DetokenizeRequest)
     model = await find_model(call, request.model)
     keep_alive = request.keep_alive.seconds if request.keep_alive else None
-    async with call.engine.use(call, files_of(model), options_for(model).runner, keep_alive) as lease:
+    async with call.engine.use(
+        call, files_of(model), options_for(model).runner, keep_alive, slotless=True
+    ) as lease:
         await call.work(_check_tokens, request.tokens, lease.runner.info.n_vocab)
         try:
             content = await lease.runner.detokenize(request.tokens)

@@ -96,6 +96,7 @@ class Engine:
         keep_alive: float | None,
         *,
         load_only: bool = False,
+        slotless: bool = False,
     ) -> AsyncIterator[Lease]:
         """The model, with the scheduler's refusals as the client's errors, and the request on the list of
         those that run."""
@@ -107,7 +108,13 @@ class Engine:
                 try:
                     lease = await stack.enter_async_context(
                         self.scheduler.use(
-                            files, options, keep_alive, call.client, call.request_id, load_only=load_only
+                            files,
+                            options,
+                            keep_alive,
+                            call.client,
+                            call.request_id,
+                            load_only=load_only,
+                            slotless=slotless,
                         )
                     )
                 except SchedulerError as error:

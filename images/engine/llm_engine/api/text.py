@@ -226,7 +226,9 @@ async def debug_render(call: Call, turn: Turn) -> dict[str, Any]:
     model = await find_model(call, turn.model)
     await asyncio.to_thread(check_capabilities, call, model, turn)
     options = options_for(model, turn.options, overrides=turn.overrides)
-    async with call.engine.use(call, files_of(model), options.runner, turn.keep_alive) as lease:
+    async with call.engine.use(
+        call, files_of(model), options.runner, turn.keep_alive, slotless=True
+    ) as lease:
         prepared = await prepare(call, model, turn, lease)
     document: dict[str, Any] = {"rendered_template": prepared.text}
     if prepared.images:
@@ -240,7 +242,7 @@ async def count_prompt(call: Call, turn: Turn) -> int:
     await asyncio.to_thread(check_capabilities, call, model, turn)
     whole = replace(turn, truncate=False, count_prompt=True)
     wanted = options_for(model).runner
-    async with call.engine.use(call, files_of(model), wanted, turn.keep_alive) as lease:
+    async with call.engine.use(call, files_of(model), wanted, turn.keep_alive, slotless=True) as lease:
         prepared = await prepare(call, model, whole, lease, check=False)
     assert prepared.tokens is not None
     return prepared.tokens
@@ -248,7 +250,9 @@ async def count_prompt(call: Call, turn: Turn) -> int:
 
 async def render_tokens(call: Call, name: str, tokens: Sequence[int]) -> str:
     model = await find_model(call, name)
-    async with call.engine.use(call, files_of(model), options_for(model).runner, None) as lease:
+    async with call.engine.use(
+        call, files_of(model), options_for(model).runner, None, slotless=True
+    ) as lease:
         try:
             return await lease.runner.detokenize(list(tokens))
         except RunnerError as error:

@@ -30,6 +30,12 @@ class FairQueue(Generic[T]):
         if not items:
             del self._clients[client]
 
+    def take(self, client: str, item: T) -> None:
+        """As `remove`, for one that is served: its client has had its turn."""
+        self.remove(client, item)
+        if client in self._clients:
+            self._clients.move_to_end(client)
+
     def peek(self) -> T | None:
         for items in self._clients.values():
             return items[0]

@@ -135,17 +135,24 @@ def _in_parts(
 ) -> Verdict:
     """It would not be whole on an empty GPU: it gets all there is, with the shortest context."""
     spec = contexts[-1]
+    emptied = _without(machine, movable)
+    least = _placement(plan, spec, emptied)
+    if least.ram > emptied.ram:
+        # Nobody has to go for a model that would not fit with all of them gone.
+        return Short(_too_large(least, machine), least.ram - machine.ram)
     if machine.gpus and plan.options.num_gpu != 0 and any(each.vram for each in movable):
         return Evict("not enough GPU memory", from_gpu=True)
     placement = _placement(plan, spec, machine)
     if placement.ram <= machine.ram:
         return _load(plan, spec, placement)
     missing = placement.ram - machine.ram
-    why = (
-        f"model requires more system memory ({gib(placement.ram)}) than is available "
-        f"({gib(max(machine.ram, 0))})"
-    )
+    why = _too_large(placement, machine)
     return Evict(why, from_gpu=False, missing=missing) if movable else Short(why, missing)
+
+
+def _too_large(placement: Placement, machine: Machine) -> str:
+    needed, there = gib(placement.ram), gib(max(machine.ram, 0))
+    return f"model requires more system memory ({needed}) than is available ({there})"
 
 
 def _evict(

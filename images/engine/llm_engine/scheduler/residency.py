@@ -79,6 +79,8 @@ class Waiter:
     """How long the model stays after this request; None: as it was told before."""
     load_only: bool = False
     """It wants the model to be there and nothing of it, so an order to leave answers it."""
+    slotless: bool = False
+    """Nothing is generated for it (it tokenizes, or counts), so it waits for nobody's answer to end."""
     orders: int = 0
     """The orders to leave that the model had been given when this one came."""
     since: float = field(default_factory=time.monotonic)
@@ -104,6 +106,8 @@ class Residency:
         self.names: dict[str, float] = {}
         self.last_name = ""
         self.active = 0
+        self.slotless = 0
+        """Those of the active ones that take no slot."""
         self.keep_alive = keep_alive
         self.orders = 0
         self.automatic_ctx: int | None = None
@@ -143,8 +147,9 @@ class Residency:
         self.queue.remove(waiter.client, waiter)
         self.wake()
 
-    def release(self) -> None:
+    def release(self, waiter: Waiter) -> None:
         self.active -= 1
+        self.slotless -= waiter.slotless
         self.last_used = time.monotonic()
         self.wake()
 
@@ -177,14 +182,16 @@ class Residency:
     @property
     def ready(self) -> bool:
         """Whether whoever comes now gets it at once, if it is loaded as they want it."""
-        return (
-            self.state is State.READY
-            and not self.going
-            and not len(self.queue)
-            and self.active < self.slots
-            and self.process is not None
-            and self.process.alive
-        )
+        return self.up and not len(self.queue) and self.free_slot
+
+    @property
+    def up(self) -> bool:
+        process = self.process
+        return self.state is State.READY and not self.going and process is not None and process.alive
+
+    @property
+    def free_slot(self) -> bool:
+        return self.active - self.slotless < self.slots
 
     def suits(self, plan: Plan) -> bool:
         if self.spec is None or self.plan is None:
@@ -266,9 +273,10 @@ class Residency:
                 if self.active:
                     return
                 await self._unload("reload")
-            elif self.active < self.slots:
-                self._grant()
+            elif self.free_slot:
+                self._grant(waiter)
             else:
+                self._grant_slotless()
                 return
         if self.state is State.READY and not self.active and (self.going or self.closing or self._expired()):
             await self._unload("evicted" if self.evict else "distrusted" if self.distrusted else "expired")
@@ -278,12 +286,18 @@ class Residency:
     def _expired(self) -> bool:
         return not len(self.queue) and self.expires_in() <= 0
 
-    def _grant(self) -> None:
-        waiter = self.queue.pop()
-        assert waiter is not None and self.process is not None
+    def _grant_slotless(self) -> None:
+        """Past those who wait for a slot."""
+        for waiter in [each for each in self.queue if each.slotless and self.suits(each.plan)]:
+            self._grant(waiter)
+
+    def _grant(self, waiter: Waiter) -> None:
+        self.queue.take(waiter.client, waiter)
+        assert self.process is not None
         if waiter.granted.done():
             return
         self.active += 1
+        self.slotless += waiter.slotless
         if waiter.orders == self.orders:
             self.last_used = time.monotonic()
             if waiter.keep_alive is not None:

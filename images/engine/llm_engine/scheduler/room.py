@@ -117,7 +117,8 @@ class Room:
             if verdict.missing and await _unpark(others, verdict.missing):
                 continue
             if isinstance(verdict, Short):
-                pinned = ", and all loaded models are pinned" if others else ""
+                held = bool(others) and all(other.pinned for other in others)
+                pinned = ", and all loaded models are pinned" if held else ""
                 raise LoadError(f"{verdict.why}{pinned}")
             holders = [other for other in others if other.vram] if verdict.from_gpu else others
             await self._evict_one(holders, verdict.why, waiter)
@@ -242,10 +243,19 @@ def _neighbours(others: Sequence[Residency]) -> list[Neighbour]:
             idle=_idle(other),
             pinned=other.pinned,
             vram=other.vram,
-            ram=other.reserved if other.state is not State.LOADING else 0,
+            ram=_gives_back(other),
         )
         for other in others
     ]
+
+
+def _gives_back(other: Residency) -> int:
+    """Main memory that is free once it has left: as reckoned, or as llama.cpp says, whichever is more. One
+    that is being loaded may have taken nothing yet."""
+    if other.state is State.LOADING:
+        return 0
+    info = other.process.info if other.process is not None else None
+    return max(other.reserved, info.size - info.size_vram if info is not None else 0)
 
 
 def _mapped(other: Residency) -> int:

@@ -85,24 +85,27 @@ class Scheduler:
         tag: str = "",
         *,
         load_only: bool = False,
+        slotless: bool = False,
     ) -> AsyncIterator[Lease]:
         """Waits until the model is loaded as asked and has a free slot. `tag` names the request where the
         queue is looked at, and in the log. Without `keep_alive` the model stays as long as it was told
         before, and the time of the settings if it was told nothing. `load_only`: nothing will be asked of it,
-        so an order to unload it ends the wait. A load whose last waiter goes is given up."""
+        so an order to unload it ends the wait. `slotless`: nothing is generated, so it needs no free slot. A
+        load whose last waiter goes is given up."""
         plan = make_plan(files, options or RunnerOptions(), self.defaults)
-        residency, lease = await self._acquire(Waiter(plan, client, tag, keep_alive, load_only))
+        waiter = Waiter(plan, client, tag, keep_alive, load_only, slotless or load_only)
+        residency, lease = await self._acquire(waiter)
         try:
             yield lease
         finally:
-            residency.release()
+            residency.release(waiter)
 
     async def _acquire(self, waiter: Waiter) -> tuple[Residency, Lease]:
         if self._room.closing:
             raise ShuttingDown
         plan = waiter.plan
         residency = self._residency(plan)
-        immediate = residency.ready and residency.suits(plan)
+        immediate = (residency.up if waiter.slotless else residency.ready) and residency.suits(plan)
         if not immediate and self._waiting >= self.limits.max_queue and not self._oust(waiter.client):
             raise self._busy(plan)
         started = time.monotonic()
@@ -112,7 +115,7 @@ class Scheduler:
             runner = await waiter.granted
         except asyncio.CancelledError:
             if waiter.granted.done() and not waiter.granted.cancelled() and not waiter.granted.exception():
-                residency.release()  # granted in the very moment in which the client went
+                residency.release(waiter)  # granted in the very moment in which the client went
             residency.leave(waiter)
             raise
         finally:

@@ -199,20 +199,6 @@ async def test_a_prompt_that_can_never_fit_fails_alone(start: Runners, random_mo
     assert (await ask(runner, GenerateRequest("fine", max_tokens=2))).reason == "length"
 
 
-async def test_running_streams_keep_their_pace_while_a_long_prompt_is_read(
-    start: Runners, random_model: Path
-) -> None:
-    runner = await start(random_model, num_ctx=4096, num_parallel=4, num_batch=2048, gap_ms=20)
-    stream = asyncio.create_task(
-        ask(runner, GenerateRequest("run", max_tokens=400, sampling=SamplingParams(seed=1)))
-    )
-    turns = (await runner.stats()).turns
-    await ask(runner, GenerateRequest("y" * 3000, max_tokens=1))
-    # Read in many pieces, with a token of the stream beside each.
-    assert (await runner.stats()).turns - turns >= 6
-    await stream
-
-
 async def test_a_soak_of_arrivals_and_cancels_leaks_nothing(start: Runners, random_model: Path) -> None:
     rng = random.Random(11)
     runner = await start(random_model, num_ctx=160, cells=512, num_parallel=5, num_batch=48, max_queue=400)

@@ -1,8 +1,9 @@
 """A small model that guesses for a large one of the same vocabulary.
 
 The draft has a context of its own and follows each branch: what the branch took back, the draft forgets; what
-it went on with, the draft reads. All branches of a turn draft together, one decode per step. A branch stops
-drafting where the draft itself is unsure, since a refused guess costs the large model a token.
+it went on with, the draft reads, long prompts in pieces. A prefix that it has read for another branch, also
+one that has ended, it takes over from there. All branches of a turn draft together, one decode per step. A
+branch stops drafting where the draft itself is unsure, since a refused guess costs the large model a token.
 """
 
 from __future__ import annotations
@@ -22,9 +23,11 @@ from llm_engine.runner.vocab import TokenArray, Vocab
 
 # Below this probability of its best token, the draft does not go on.
 SURE = 0.4
+# So many tokens of prompts the draft reads in one turn; a branch is not guessed for until its own are read.
+READS = 256
 
 
-@dataclass
+@dataclass(eq=False)
 class _Follower:
     sequence: int
     tokens: TokenArray = field(default_factory=lambda: np.empty(0, dtype=np.int32))
@@ -55,10 +58,19 @@ class Drafter:
         self._followers: dict[int, _Follower] = {}
         # What branches have in common lies here once for each of them, so that not all of them may fit.
         self._room = self._context.cells - parallel * (spec.draft_max + 1)
+        self._ended: list[_Follower] = []
+        """Those of branches that are over, oldest first: their prompts may come again."""
+        self.read = 0
+        """Tokens of branches that were computed, guesses aside."""
 
     def propose(self, wanted: Sequence[tuple[Branch, int]]) -> None:
         """Set the proposals of branches, each no longer than asked."""
-        drafting = [(branch, limit) for branch, limit in wanted if limit > 0 and self._catch_up(branch)]
+        room = self.read + READS
+        drafting = [
+            (branch, limit)
+            for branch, limit in wanted
+            if limit > 0 and self._catch_up(branch, room - self.read)
+        ]
         guesses: dict[int, list[int]] = {id(branch): [] for branch, _ in drafting}
         # Each follower lacks exactly its branch's last token now: that is what the first step feeds.
         feed = {id(branch): int(branch.tokens[branch.count - 1]) for branch, _ in drafting}
@@ -78,31 +90,60 @@ class Drafter:
         feed[id(branch)] = token
         return len(guesses[id(branch)])
 
-    def _catch_up(self, branch: Branch) -> bool:
-        """Make the draft hold all of a branch but its last token; False where it cannot."""
-        follower = self._followers.get(id(branch))
-        if follower is None:
-            if not self._free:
-                return False
-            follower = self._followers[id(branch)] = _Follower(self._free.pop())
+    def _catch_up(self, branch: Branch, most: int) -> bool:
+        """Make the draft hold all of a branch but its last token, at most `most` tokens further; False where
+        it does not yet, or cannot.
+        """
         goal = branch.tokens[: branch.count - 1]
-        held = sum(len(other.tokens) for other in self._followers.values()) - len(follower.tokens)
-        if (len(goal) and int(goal.min()) < 0) or held + len(goal) > self._room:
-            self.forget(branch)
+        if len(goal) and int(goal.min()) < 0:
             return False
-        shared = common_prefix(follower.tokens, goal)
-        lib.llama_memory_seq_rm(self._context.memory, follower.sequence, shared, -1)
-        at = shared
-        while at < len(goal):
-            part = goal[at : at + self._batch.capacity]
+        follower = self._followers.get(id(branch)) or self._follow(branch, goal)
+        if follower is None or not self._fits(follower, len(goal)):
+            self._drop(branch)
+            return False
+        at = common_prefix(follower.tokens, goal)
+        lib.llama_memory_seq_rm(self._context.memory, follower.sequence, at, -1)
+        upto = min(len(goal), at + max(0, most))
+        while at < upto:
+            part = goal[at : min(upto, at + self._batch.capacity)]
             self._batch.clear()
             self._batch.put(follower.sequence, at, part, outputs=0)
             if self._batch.decode(self._context.handle) != 0:
-                self.forget(branch)
+                self._drop(branch)
                 return False
             at += len(part)
-        follower.tokens = np.array(goal, dtype=np.int32)
-        return True
+            self.read += len(part)
+        follower.tokens = np.array(goal[:at], dtype=np.int32)
+        return at == len(goal)
+
+    def _fits(self, follower: _Follower, length: int) -> bool:
+        """Whether it may become so long; those of branches that are over make way."""
+        running = sum(len(other.tokens) for other in self._followers.values()) - len(follower.tokens)
+        while self._ended and running + length + sum(len(o.tokens) for o in self._ended) > self._room:
+            self._clear(self._ended.pop(0))
+        return running + length <= self._room
+
+    def _follow(self, branch: Branch, goal: TokenArray) -> _Follower | None:
+        """Somebody new, with what another one has read of the same beginning."""
+        best: _Follower | None = None
+        shared = 0
+        for other in (*self._ended, *self._followers.values()):
+            length = common_prefix(other.tokens, goal)
+            if length > shared:
+                best, shared = other, length
+        if best is not None and best in self._ended and (not self._free or 2 * shared >= len(best.tokens)):
+            self._ended.remove(best)
+            self._followers[id(branch)] = best
+            return best
+        if not self._free and self._ended:
+            self._clear(self._ended.pop(0))
+        if not self._free:
+            return None
+        made = self._followers[id(branch)] = _Follower(self._free.pop())
+        if best is not None:
+            lib.llama_memory_seq_cp(self._context.memory, best.sequence, made.sequence, 0, shared)
+            made.tokens = np.array(goal[:shared], dtype=np.int32)
+        return made
 
     def _step(self, drafting: list[tuple[Branch, int]], feed: dict[int, int]) -> list[int | None]:
         """One more token for each branch; None where the draft is unsure."""
@@ -114,7 +155,7 @@ class Drafter:
             follower.tokens = np.append(follower.tokens, token)
         if self._batch.decode(self._context.handle) != 0:
             for branch, _ in drafting:
-                self.forget(branch)
+                self._drop(branch)
             return [None] * len(drafting)
         logits = logits_matrix(self._context.handle, len(drafting), self._width)
         best = logits.argmax(axis=1)
@@ -123,7 +164,17 @@ class Drafter:
         return [int(token) if good else None for token, good in zip(best, sure, strict=True)]
 
     def forget(self, branch: Branch) -> None:
+        """The branch is over; what was read of it may serve another one."""
         follower = self._followers.pop(id(branch), None)
         if follower is not None:
-            lib.llama_memory_seq_rm(self._context.memory, follower.sequence, -1, -1)
-            self._free.append(follower.sequence)
+            self._ended.append(follower)
+
+    def _drop(self, branch: Branch) -> None:
+        """The context may hold anything of it now."""
+        follower = self._followers.pop(id(branch), None)
+        if follower is not None:
+            self._clear(follower)
+
+    def _clear(self, follower: _Follower) -> None:
+        lib.llama_memory_seq_rm(self._context.memory, follower.sequence, -1, -1)
+        self._free.append(follower.sequence)

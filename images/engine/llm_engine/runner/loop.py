@@ -78,6 +78,8 @@ class Loop:
         self.apart = apart
         self._width = emitter.vocab.size
         self.running: list[Branch] = []
+        self._spent = 0.0
+        """Seconds of this turn that went to prefixes which were parked or restored."""
         self._media_filled = 0
         """Cells that images and sounds have taken in this turn."""
         self.counters = Counters()
@@ -145,6 +147,7 @@ class Loop:
         if admit or not self.running:
             self._admit()
         self.cache.settle()
+        self._spent = time.monotonic() - started
         self._media_filled = self._fill_media() if self._projector is not None else 0
         if self._make_room():
             # Two decodes: measured, a batch of both kinds takes longer than one of each, and what the running
@@ -229,7 +232,7 @@ class Loop:
         reading = [b for b in self.running if b.media and b.state is State.READING] if projector else []
         streams = sum(branch.state is State.WRITING for branch in self.running)
         texts = any(b.state is State.READING and not b.media for b in self.running)
-        most = self._pace.budget(streams) // (2 if texts and streams else 1)
+        most = self._pace.budget(streams, self._spent) // (2 if texts and streams else 1)
         filled = 0
         for branch in reading:
             chunk = branch.next_chunk()
@@ -321,7 +324,9 @@ class Loop:
         for branch in writing:
             branch.fed = 1
         room -= len(writing)
+        began = time.monotonic()
         self._speculator.propose(writing, self.n_ctx, room)
+        spent = self._spent + time.monotonic() - began
         proposed = sum(len(branch.proposal) for branch in writing)
         rows = self._rows
         for branch in reading:
@@ -332,7 +337,7 @@ class Loop:
             if branch.tells_prompt:
                 branch.reach = min(branch.reach, rows)
                 rows -= branch.reach
-        budget = self._pace.budget(len(writing))
+        budget = self._pace.budget(len(writing), spent)
         if writing:  # who waits for the next token waits for the media of this turn as well
             budget -= self._media_filled
         share(reading, budget, self._context.batch, oldest_first=self.counters.turns % 2 == 0)
@@ -357,6 +362,7 @@ class Loop:
         """Back to the queue with all it has said; it goes on from there when its turn comes."""
         self.running.remove(branch)
         self._release(branch, keep=keep)
+        self._speculator.forget(branch)
         branch.proposal = []
         branch.fed = 0
         branch.state = State.WAITING

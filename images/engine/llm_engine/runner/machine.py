@@ -118,9 +118,9 @@ class Machine:
 
     def _speculator(self, parallel: int, cells: int) -> Speculator:
         spec = self.spec
-        drafter = Drafter(spec, self.vocab, parallel, cells) if spec.draft is not None else None
         if self.model.stateful:  # a refused guess could not be taken back
             return Speculator(0)
+        drafter = Drafter(spec, self.vocab, parallel, cells) if spec.draft is not None else None
         return Speculator(spec.lookup, drafter, spec.draft_max)
 
     def embedder(self, pooling: str | None) -> Embedder:

@@ -33,13 +33,15 @@ class Pace:
         self._per_token = 0.0
         self._least = min(capacity, LEAST)
 
-    def budget(self, running: int) -> int:
-        """Prompt tokens for the next turn, given how many streams run."""
+    def budget(self, running: int, spent: float = 0.0) -> int:
+        """Prompt tokens for this turn, given how many streams run, and how many seconds of it went to
+        something else.
+        """
         if running == 0:
             return self._capacity
         if self._per_token == 0.0:
             return self._least
-        tokens = int((self._gap - self.base) * self.share / self._per_token)
+        tokens = int((self._gap - self.base - spent) * self.share / self._per_token)
         whole = (tokens + PIECE // 2) // PIECE * PIECE
         return max(self._least, min(self._capacity, whole))
 

@@ -1,5 +1,5 @@
-"""The GPU against the CPU: same greedy text, everything offloaded, many streams, memory back after an
-unload.
+"""The GPU against the CPU: same greedy text and probabilities, everything offloaded, as many streams as the
+card holds, each saying what it says alone, memory back after an unload.
 """
 
 from __future__ import annotations
@@ -14,12 +14,29 @@ import pynvml
 from llm_engine.runner.messages import Done, Failed, GenerateRequest, LoadSpec, SamplingParams, Tokens
 from llm_engine.scheduler.process import RunnerProcess
 
-from tests.gpu.model import build
+from tests.gpu.model import SEVEN_BILLION, build
 
 # A card adds in another order and in 16 bits: two tokens closer than this may change places.
 TOLERANCE = 0.05
 SLACK = 64 << 20
 """What a driver may keep of a process that is gone."""
+
+
+NUM_CTX, STREAMS, TOKENS = 2048, 16, 128
+BESIDE = 2 << 30
+"""What the driver, the buffers to compute in and the embeddings take beside weights and cache."""
+
+
+def parallel(model: Path) -> int:
+    """As many streams as the emptiest card has cells for, after the weights."""
+    cards = (pynvml.nvmlDeviceGetHandleByIndex(i) for i in range(pynvml.nvmlDeviceGetCount()))
+    free = max(int(pynvml.nvmlDeviceGetMemoryInfo(card).free) for card in cards)
+    size = SEVEN_BILLION
+    each = NUM_CTX * size.layers * size.width * 2 * 2
+    count = (free - model.stat().st_size - BESIDE) // each
+    if count < 1:
+        raise SystemExit(f"error: {free / 1e9:.1f} GB of GPU memory are too few for this model")
+    return min(count, STREAMS)
 
 
 def used() -> int:
@@ -44,33 +61,42 @@ async def answer(runner: RunnerProcess, prompt: str, count: int) -> list[Tokens]
 
 
 def agree(gpu: list[Tokens], cpu: list[Tokens]) -> bool:
-    """Equal up to a place where the best two were as good as equal."""
+    """Equal in tokens and probabilities, up to a place where the best two were as good as equal and the other
+    of them was taken."""
     ours, theirs = ([lp for event in side for lp in event.logprobs] for side in (gpu, cpu))
     for a, b in zip(ours, theirs, strict=True):
         if a.id != b.id:
-            return abs(b.top[0][2] - b.top[1][2]) < TOLERANCE
+            close = abs(b.top[0][2] - b.top[1][2]) < TOLERANCE
+            return close and a.id in (b.top[0][0], b.top[1][0])
+        if abs(a.logprob - b.logprob) > TOLERANCE:
+            return False
     return True
 
 
 async def check(model: Path) -> None:
     before = used()
-    spec = LoadSpec(str(model), num_ctx=2048, num_parallel=16)
+    spec = LoadSpec(str(model), num_ctx=NUM_CTX, num_parallel=parallel(model))
     gpu = await RunnerProcess.start(spec)
     print(
         f"offloaded {gpu.info.size_vram / 1e9:.2f} of {gpu.info.size / 1e9:.2f} GB: {dict(gpu.info.memory)}"
     )
     if gpu.info.size_vram < 0.9 * gpu.info.size:
         raise SystemExit("error: not everything was offloaded")
-    cpu = await RunnerProcess.start(LoadSpec(str(model), num_ctx=2048, num_gpu=0))
+    cpu = await RunnerProcess.start(LoadSpec(str(model), num_ctx=NUM_CTX, num_gpu=0))
     for prompt in ("Once upon a time", "def main():", "The capital"):
         if not agree(await answer(gpu, prompt, 24), await answer(cpu, prompt, 24)):
             raise SystemExit(f"error: GPU and CPU disagree on {prompt!r}")
     await cpu.stop()
     print("greedy text agrees with the CPU")
-    for streams in (1, 4, 16):
+    alone = [await answer(gpu, f"{i} stream", TOKENS) for i in range(spec.num_parallel)]
+    for streams in sorted({min(count, spec.num_parallel) for count in (1, 4, STREAMS)}):
         started = time.perf_counter()
-        await asyncio.gather(*(answer(gpu, f"{i} stream", 128) for i in range(streams)))
-        print(f"{streams:3} streams: {streams * 128 / (time.perf_counter() - started):8.1f} tok/s")
+        together = await asyncio.gather(*(answer(gpu, f"{i} stream", TOKENS) for i in range(streams)))
+        print(f"{streams:3} streams: {streams * TOKENS / (time.perf_counter() - started):8.1f} tok/s")
+        for number, said in enumerate(together):
+            if not agree(said, alone[number]):
+                raise SystemExit(f"error: stream {number} of {streams} says other things than alone")
+    print("streams say what they say alone")
     await gpu.stop()
     deadline = time.monotonic() + 10
     while used() > before + SLACK:

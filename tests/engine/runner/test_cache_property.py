@@ -41,10 +41,12 @@ def request(prompt: str) -> GenerateRequest:
 
 
 def same(ours: list[TokenLogprob], theirs: list[TokenLogprob], tolerance: float = TOLERANCE) -> bool:
-    """Equal, or different only from a place on where the two best tokens were as good as equal."""
+    """Equal, or different only from a place on where the two best tokens were as good as equal, and ours is
+    one of them."""
     for a, b in zip(ours, theirs, strict=True):
         if a.id != b.id:
-            return abs(b.top[0][2] - b.top[1][2]) < tolerance
+            close = abs(b.top[0][2] - b.top[1][2]) < tolerance
+            return close and a.id in (b.top[0][0], b.top[1][0])
         if abs(a.logprob - b.logprob) > tolerance:
             return False
     return True

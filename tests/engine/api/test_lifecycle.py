@@ -117,6 +117,44 @@ def test_a_runner_that_is_killed_is_reported_and_replaced(start: Callable[..., E
     assert 'llm_engine_runner_crashes_total{model="endless:latest"} 1.0' in text
 
 
+def test_a_runner_that_is_killed_is_told_in_the_shape_of_each_api(
+    start: Callable[..., EngineServer],
+) -> None:
+    """In the middle of their streams."""
+    server = start(OLLAMA_NUM_PARALLEL="5")
+    chat = {"model": "endless", "messages": HI, "stream": True, "max_tokens": 10**6}
+    streams = [
+        stream_in_thread(server, path, body)
+        for path, body in (
+            ("/api/chat", {"model": "endless", "messages": HI, "options": {"num_predict": 10**6}}),
+            ("/v1/chat/completions", chat),
+            ("/v1/completions", {**ENDLESS, "stream": True, "max_tokens": 10**6}),
+            ("/v1/messages", chat),
+            ("/v1/responses", {"model": "endless", "input": "go", "stream": True}),
+        )
+    ]
+    wait_for(lambda: all(len(lines) > 6 for _, lines in streams))
+    os.kill(server.runners()[0], signal.SIGKILL)
+    for thread, _ in streams:
+        thread.join(60)
+        assert not thread.is_alive()
+    native, *openai, anthropic, responses = (lines for _, lines in streams)
+    error = json.loads(native[-1])["error"]
+    assert "SIGKILL" in error
+
+    def data(lines: list[bytes]) -> list[dict[str, Any]]:
+        return [json.loads(line[6:]) for line in lines if line.startswith(b"data: {")]
+
+    for lines in openai:
+        assert data(lines)[-1]["error"]["message"] == error
+        assert data(lines)[-1]["error"]["code"] == "runner_crashed"
+    assert b"event: error\n" in anthropic
+    last = data(anthropic)[-1]
+    assert (last["type"], last["error"]) == ("error", {"type": "api_error", "message": error})
+    failed = data(responses)[-1]
+    assert failed["type"] == "response.failed" and failed["response"]["error"]["message"] == error
+
+
 def test_the_server_killed_takes_its_runners_with_it(start: Callable[..., EngineServer]) -> None:
     server = start()
     server.client.post("/api/generate", {"model": "chat"})

@@ -189,7 +189,9 @@ async def test_an_assertion_of_llama_cpp_is_told_in_its_words(
     start: Runners, random_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with monkeypatch.context() as patched:
-        patched.setattr(sys, "executable", broken_runner.program(tmp_path / "runner", "embed"))
+        patched.setattr(
+            sys, "executable", broken_runner.program(tmp_path / "runner", "machine.Machine.embed")
+        )
         runner = await start(random_model)
     with pytest.raises(RunnerError) as failed:
         await runner.embed(EmbedRequest(["a"]))
@@ -203,7 +205,9 @@ async def test_an_assertion_during_a_load_is_told_with_the_last_lines(
     random_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with monkeypatch.context() as patched:
-        patched.setattr(sys, "executable", broken_runner.program(tmp_path / "runner", "_make_loop"))
+        patched.setattr(
+            sys, "executable", broken_runner.program(tmp_path / "runner", "machine.Machine._make_loop")
+        )
         with pytest.raises(LoadDied, match=r"SIGABRT .*GGML_ASSERT") as failed:
             await RunnerProcess.start(LoadSpec(str(random_model)))
     assert failed.value.last_lines[-1] == broken_runner.SAYS

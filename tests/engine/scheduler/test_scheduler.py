@@ -472,7 +472,7 @@ async def test_log_lines_carry_the_request_they_speak_of(
     assert all(request != "first" for _, _, request in said)
 
 
-@pytest.mark.parametrize("method", ["embed", "_make_loop"])
+@pytest.mark.parametrize("method", ["machine.Machine.embed", "machine.Machine._make_loop"])
 async def test_a_crash_is_logged_with_the_last_lines(
     make: Make,
     files: Files,

@@ -475,3 +475,28 @@ def test_an_idle_engine_sleeps(start: Callable[..., EngineServer]) -> None:
     before = wakeups()
     time.sleep(seconds)  # the measurement itself
     assert wakeups() - before <= 6 * seconds
+
+
+def test_a_pin_holds_whoever_loads_the_model(chat_gguf: Path, tmp_path: Path) -> None:
+    """One that is not there when the server starts, and one that a request has loaded with other options."""
+    store = tmp_path / "models"
+    add_model(store, "there", chat_gguf)
+    server = start_engine(store, tmp_path / "log", LLM_ENGINE_PIN="there,later")
+
+    def rows() -> dict[str, str]:
+        return {row["name"]: row["expires_at"] for row in server.client.get("/api/ps").json["models"]}
+
+    try:
+        wait_for(lambda: "there:latest" in rows())
+        add_model(store, "later", chat_gguf)
+        wait_for(lambda: rows().get("later:latest", "") > "2300")
+        asked = {"model": "there", "prompt": "x", "stream": False, "options": {"num_ctx": 8192}}
+        before = set(server.runners())
+        assert server.client.post("/api/generate", asked).status == 200
+        (reloaded,) = set(server.runners()) - before
+        os.kill(reloaded, signal.SIGKILL)
+        wait_for(
+            lambda: set(server.runners()) - before - {reloaded} and rows().get("there:latest", "") > "2300"
+        )
+    finally:
+        server.stop()

@@ -36,7 +36,7 @@ async def test_a_pinned_model_stays_and_the_other_makes_do(gpu_machine: Build) -
     machine = gpu_machine(0)
     machine.card.total = machine.size() + machine.size(3) + 10 * MIB
     assert await use(machine, machine.model("a")) == ALL
-    machine.scheduler.keep(machine.model("a"))
+    machine.scheduler.keep(machine.model("a").name)
     assert 0 < await use(machine, machine.model("b")) < ALL
     assert loaded(machine.scheduler) == {"a", "b"}
 

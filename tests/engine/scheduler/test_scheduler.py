@@ -226,7 +226,7 @@ async def _use(
 async def test_a_pinned_model_stays(make: Make, files: Files) -> None:
     scheduler = make(max_loaded_models=1)
     async with scheduler.use(files("a")):
-        scheduler.keep(files("a"))
+        scheduler.keep("a")
     with pytest.raises(LoadError, match="pinned"):
         await _use(scheduler, files("b"))
     assert loaded(scheduler) == {"a"}
@@ -359,7 +359,7 @@ async def test_who_comes_after_an_order_to_leave_may_keep_it(make: Make, files: 
 async def test_a_pin_outlives_a_crash(make: Make, files: Files) -> None:
     scheduler = make(max_loaded_models=1)
     async with scheduler.use(files("a")) as lease:
-        scheduler.keep(files("a"))
+        scheduler.keep("a")
         os.kill(lease.runner.pid, signal.SIGKILL)
         await lease.runner.exited
     await until(lambda: not loaded(scheduler))

@@ -188,11 +188,11 @@ class Scheduler:
             if residency.key != besides:
                 residency.disown(name)
 
-    def keep(self, files: ModelFiles) -> None:
+    def keep(self, name: str) -> None:
         """Pins a model, whenever it is loaded: never evicted, never expired. Only an order to unload it
         lets it go, until it is used again."""
-        self._pins.add(files.name)
-        if residency := self.find(files.key):
+        self._pins.add(name)
+        if residency := self.named(name):
             residency.pinned = True
 
     # -- looking ------------------------------------------------------------------------------------------
@@ -220,6 +220,10 @@ class Scheduler:
             if residency.process is runner:
                 residency.distrusted = True
                 residency.wake()
+
+    def named(self, name: str) -> Residency | None:
+        """What is loaded, or being loaded, under this name."""
+        return next((each for each in self.residencies() if name in each.names), None)
 
     def find(self, key: str) -> Residency | None:
         return self._room.residencies.get(key)

@@ -18,6 +18,7 @@ import pytest
 from llm_engine.runner.messages import (
     Accepted,
     Adapter,
+    Done,
     EmbedRequest,
     Failed,
     GenerateRequest,
@@ -30,6 +31,7 @@ from llm_engine.runner.messages import (
 from llm_engine.scheduler.process import LoadDied, LoadFailed, RunnerError, RunnerProcess
 
 from tests.engine.runner.conftest import RequestFailed, Runners, ask
+from tests.engine.scheduler.conftest import until
 from tests.support import broken_runner
 
 GREEDY = SamplingParams(temperature=0)
@@ -312,3 +314,16 @@ async def test_a_long_text_keeps_nobody_waiting(start: Runners, embedding_gguf: 
         task.cancel()
     await asyncio.gather(*slow, return_exceptions=True)
     assert (await runner.embed(EmbedRequest(["after"]))).tokens
+
+
+async def test_an_answer_that_nobody_reads_is_none_that_the_runner_owes(
+    start: Runners, random_model: Path
+) -> None:
+    """Its client stalls; the runner has done its work, and is not to be taken for a frozen one."""
+    runner = await start(random_model, num_ctx=256)
+    request = GenerateRequest("hello", max_tokens=8, n=2)
+    async with aclosing(runner.generate(request)) as events, asyncio.timeout(20):
+        await anext(events)
+        await until(lambda: not runner.owes)
+        rest = [event async for event in events]
+    assert sum(isinstance(event, Done) for event in rest) == 2

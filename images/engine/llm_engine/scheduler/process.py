@@ -106,6 +106,8 @@ class RunnerProcess:
         self._lines = LastLines()
         self._next_id = 1
         self._streams: dict[int, asyncio.Queue[Event]] = {}
+        self._owed: dict[int, int] = {}
+        """Answers by request that it has not ended yet; whether anybody reads them is not its fault."""
         self._replies: dict[int, asyncio.Future[Any]] = {}
         self._loaded: asyncio.Future[RunnerInfo] = asyncio.get_running_loop().create_future()
         self._on_progress: Callable[[float], None] | None = None
@@ -201,7 +203,9 @@ class RunnerProcess:
             for item in payload:
                 stream = self._streams.get(item[0])
                 if stream is not None:
-                    stream.put_nowait(protocol.event(item))
+                    event = protocol.event(item)
+                    self._paid(item[0], event)
+                    stream.put_nowait(event)
                 elif item[1] == protocol.FAILED and item[0] in self._replies:
                     self._reply_error(item[0], RunnerError(item[2], item[3]))
         elif kind == "reply":
@@ -253,13 +257,24 @@ class RunnerProcess:
         while self.alive:
             await self._owes.wait()
             heart.begin()
-            while self._streams or self._replies:
+            while self.owes:
                 self._send("ping", 0)
                 await asyncio.sleep(BEAT_SECONDS)
-                if (self._streams or self._replies) and (why := heart.beat()):
+                if self.owes and (why := heart.beat()):
                     self._end(why)
                     return
             self._owes.clear()
+
+    @property
+    def owes(self) -> bool:
+        """Whether it has work for anybody."""
+        return bool(self._owed or self._replies)
+
+    def _paid(self, request_id: int, event: Event) -> None:
+        if isinstance(event, Done) and self._owed.get(request_id, 0) > 1:
+            self._owed[request_id] -= 1
+        elif isinstance(event, Done | Failed):
+            self._owed.pop(request_id, None)
 
     def _processor_time(self) -> float:
         try:
@@ -343,8 +358,8 @@ class RunnerProcess:
         request_id = self._new_id()
         stream: asyncio.Queue[Event] = asyncio.Queue()
         self._streams[request_id] = stream
+        left = self._owed[request_id] = max(1, request.n)
         self._owes.set()
-        left = max(1, request.n)
         over = False
         try:
             if not self.alive:
@@ -367,6 +382,7 @@ class RunnerProcess:
             yield Failed("crashed", f"the model runner has terminated: {exit_.reason}")
         finally:
             del self._streams[request_id]
+            self._owed.pop(request_id, None)
             if not over:
                 self._send("cancel", request_id)
 

@@ -81,8 +81,7 @@ def test_no_request_blocks_the_loop(server: EngineServer, report: Path) -> None:
     asked = [{"role": "user", "content": [{"type": "input_image", "image_url": url}]}]
     shown = [{"role": "user", "content": [{"type": "image", "source": source}]}]
     tools = [{**WEATHER, "function": {**WEATHER["function"], "name": f"tool_{n}"}} for n in range(20)]  # type: ignore[dict-item]
-    many = {"num_predict": 1000}
-    likely = {"model": "endless", "max_tokens": 1000}
+    likely: dict[str, Any] = {"model": "endless", "max_tokens": 1000}
     requests: list[tuple[str, Any, int]] = [
         ("/api/tokenize", {"model": "letters", "content": LONG}, 200),
         ("/api/detokenize", {"model": "letters", "tokens": [5, 6, 7, 8] * 50_000}, 200),
@@ -105,8 +104,6 @@ def test_no_request_blocks_the_loop(server: EngineServer, report: Path) -> None:
         ("/api/show", {"model": "letters", "verbose": True}, 200),
         ("/v1/audio/transcriptions", sound, 400),
         ("/v1/chat/completions", {**likely, "messages": HI, "logprobs": True, "top_logprobs": 20}, 200),
-        ("/v1/completions", {**likely, "prompt": "x", "logprobs": 20}, 200),
-        ("/api/chat", {**likely, "messages": HI, "logprobs": True, "top_logprobs": 20, "options": many}, 200),
     ]  # fmt: skip
     pages: list[Callable[[], Any]] = [
         lambda path=path: server.client.get(path)  # type: ignore[misc]

@@ -28,8 +28,13 @@ from tests.support.engine import EngineServer, start_engine
 NOWHERE = "127.0.0.1:1/nobody/"
 # They answer 5xx by design: there is no account, and the registry that is asked for does not answer.
 FAR = ("/api/me", "/api/pull", "/api/push")
-# What is never answered with success: those, what is not offered, and what needs a model that hears.
-NEVER = (*FAR, "/api/experimental/web_search", "/api/experimental/web_fetch", "/v1/audio/transcriptions")
+# What is never answered with success: those, what is not offered, and what needs a model that hears or a
+# request that runs.
+NEVER = (
+    *FAR,
+    *("/api/experimental/web_search", "/api/experimental/web_fetch"),
+    *("/v1/audio/transcriptions", "/api/requests/{request_id}"),
+)
 HI = [{"role": "user", "content": "hi"}]
 FINE: dict[str, dict[str, Any]] = {
     "/api/generate": {"model": "fim", "prompt": "a"},

@@ -98,7 +98,7 @@ def test_what_a_turn_spends_before_it_computes_is_not_spent_again(
     inside = InProcess(random_model, num_ctx=2048, num_batch=2048, gap_ms=600, lookup=0)
     clock = Clock(inside, monkeypatch)
 
-    def slow() -> None:
+    def slow(**_how: bool) -> None:
         clock.now += 0.4
 
     stream(inside)

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from llm_engine.runner import cache, room, seqstate
-from llm_engine.runner.messages import Failed, GenerateRequest
+from llm_engine.runner.messages import Failed, GenerateRequest, SamplingParams
 from llm_engine.runner.parking import LEFT_FREE, WORTH_PARKING, Parking, default_budget
 from llm_engine.runner.room import available_ram
 from llm_engine.runner.seqstate import Bytes, read_state
@@ -163,6 +163,34 @@ def test_a_cache_without_memory_to_spare_copies_nothing(
     inside.run()
     assert not isinstance(inside.writer.ends[9], Failed)
     assert len(parking) == 2
+
+
+def test_beside_a_stream_prefixes_are_parked_piece_by_piece(random_model: Path) -> None:
+    """And what comes back in pieces is what was there."""
+    sampling = SamplingParams(temperature=0, ignore_eos=True)
+
+    def ask(prompt: str, count: int) -> GenerateRequest:
+        return GenerateRequest(prompt, max_tokens=count, sampling=sampling, echo_tokens=True)
+
+    inside = InProcess(random_model, num_ctx=1024, idle_cells=0, park_bytes=1 << 24)
+    kept, loop = inside.loop.cache, inside.loop
+    kept.piece = 64
+    prompt = "what was said before " * 20
+    inside.submit(2, ask("a stream", 60))
+    inside.machine.turn()
+    inside.machine.turn()
+    inside.submit(1, ask(prompt, 8))
+    steps, parked = [], 0
+    while 2 not in inside.writer.ends:
+        inside.machine.turn()
+        steps.append(loop.stats().parked_tokens - parked)
+        parked += steps[-1]
+    assert parked >= len(prompt)
+    assert 0 < max(steps) <= kept.piece
+    inside.submit(3, ask(prompt, 8))
+    inside.run()
+    assert inside.writer.said[3, 0] == inside.writer.said[1, 0]
+    assert loop.stats().restored_tokens >= len(prompt) - kept.piece
 
 
 def test_what_is_given_back_is_the_oldest_and_no_more_than_there_is() -> None:

@@ -22,6 +22,8 @@ from llm_engine.runner.vocab import TokenArray
 
 # Trimming a few cells at a time would scan the cache every turn for nothing.
 TRIM = 256
+# So many bytes are parked in one turn while others wait for their next token.
+PIECE_BYTES = 16 << 20
 
 
 class Cache:
@@ -52,6 +54,8 @@ class Cache:
         """A sequence that holds cells only while they are copied out or in."""
         self._idle_limit = context.cells if idle is None or self.parking is None else idle
         self._settled = True
+        self.piece = max(WORTH_PARKING, PIECE_BYTES // max(1, context.cell_bytes))
+        """Tokens that are parked in one turn while others wait."""
         self.restored = 0
         self._private: dict[int, int] = {}
         """Cells of running sequences that the tree does not know."""
@@ -187,12 +191,14 @@ class Cache:
         self.restored += have - length
         return have
 
-    def _park(self, sequence: int) -> None:
-        """Keep a copy of what an idle sequence holds, before it is forgotten."""
+    def _park(self, sequence: int, upto: int | None = None) -> bool:
+        """Keep a copy of what an idle sequence holds, `upto` a token or all of it, before it is forgotten;
+        whether there was anything to keep, and room for it.
+        """
         if self.parking is None:
-            return
-        tokens = self.tree.tokens(sequence)
-        self.parking.park(tokens, lambda start, fits: self.lift(sequence, start, len(tokens), fits))
+            return False
+        tokens = self.tree.tokens(sequence)[:upto]
+        return self.parking.park(tokens, lambda start, fits: self.lift(sequence, start, len(tokens), fits))
 
     def lift(
         self, sequence: int, start: int, end: int, fits: Callable[[int], bool] = lambda _size: True
@@ -227,14 +233,27 @@ class Cache:
         held = self.parking or self.checkpoints
         return held.give_back(size) if held is not None else 0
 
-    def settle(self) -> None:
-        """Before computing: park the idle sequences that would make it slower, oldest first."""
+    def settle(self, *, in_pieces: bool = False) -> None:
+        """Before computing: park the idle sequences that would make it slower, oldest first; `in_pieces`: a
+        part of them now, and the rest in the turns that follow.
+        """
         if self._settled:
             return
+        parking, left = self.parking, self.piece
+        while (idle := self.used - self.active_cells) > self._idle_limit:
+            victim = self.tree.oldest()
+            if not in_pieces or parking is None or victim is None:
+                self.evict(idle - self._idle_limit)
+                break
+            tokens = self.tree.tokens(victim)
+            known = parking.match(tokens)
+            upto = min(len(tokens), known + left)
+            if self._park(victim, upto):
+                left -= upto - known
+                if upto < len(tokens) or left < WORTH_PARKING:
+                    return
+            self._apply(self.tree.trim(victim, idle - self._idle_limit))
         self._settled = True
-        idle = self.used - self.active_cells
-        if idle > self._idle_limit:
-            self.evict(idle - self._idle_limit)
 
     def _drop_one(self, protect: int) -> None:
         if self._states is not None and (oldest := self._states.drop()) is not None:

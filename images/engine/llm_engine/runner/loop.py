@@ -146,7 +146,7 @@ class Loop:
         self._expire(started)
         if admit or not self.running:
             self._admit()
-        self.cache.settle()
+        self.cache.settle(in_pieces=any(branch.state is State.WRITING for branch in self.running))
         self._spent = time.monotonic() - started
         self._media_filled = self._fill_media() if self._projector is not None else 0
         if self._make_room():

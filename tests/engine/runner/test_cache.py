@@ -234,7 +234,8 @@ async def test_a_soak_of_arrivals_and_cancels_leaks_nothing(start: Runners, rand
     assert asyncio.all_tasks() == tasks
     # The cells can still be used: three requests at once that need nearly all of them are served, and none
     # has to give way.
-    requests = [GenerateRequest(f"{i}" * 120, max_tokens=30, cache=False) for i in range(3)]
+    endless = SamplingParams(temperature=0, ignore_eos=True)
+    requests = [GenerateRequest(f"{i}" * 120, max_tokens=30, cache=False, sampling=endless) for i in range(3)]
     whole = await asyncio.gather(*(ask(runner, request) for request in requests))
     assert [answer.reason for answer in whole] == ["length"] * 3
     after = await runner.stats()

@@ -4,14 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import math
-import resource
 import struct
 import zlib
-from contextlib import aclosing
 from dataclasses import replace
 from pathlib import Path
 
-import psutil
 import pytest
 from gguf import PoolingType
 from llm_engine.models.scripted import build as build_scripted
@@ -22,7 +19,6 @@ from llm_engine.runner.messages import (
     Media,
     RerankRequest,
     SamplingParams,
-    Tokens,
 )
 from llm_engine.runner.protocol import vectors
 from llm_engine.runner.speculate import lookup
@@ -262,28 +258,6 @@ async def test_a_chat_model_embeds_too_while_it_talks(start: Runners, random_mod
     assert a == pytest.approx(same, abs=1e-5)
     assert a != pytest.approx(b, abs=1e-3)
     assert answer.usage.completion_tokens == 60
-
-
-async def test_no_memory_to_embed_ends_that_request_alone(start: Runners, tmp_path: Path) -> None:
-    """The context for it is made when it is first asked for, beside the streams."""
-    # Its cells are the first that there is no room for, and what llama.cpp says so of.
-    model = random_gguf.build(tmp_path / "wide.gguf", width=512, layers=16, heads=8)
-    runner = await start(model, num_ctx=2048, mmap=True, **EXACT)
-    async with aclosing(runner.generate(greedy("talk", 10**6))) as events:
-        async for event in events:
-            if isinstance(event, Tokens):
-                break
-        free = psutil.Process(runner.pid).memory_info().vms + (4 << 20)
-        before = resource.prlimit(runner.pid, resource.RLIMIT_AS)
-        resource.prlimit(runner.pid, resource.RLIMIT_AS, (free, before[1]))
-        for _ in range(2):
-            with pytest.raises(RunnerError, match="no memory for a context") as failed:
-                await runner.embed(EmbedRequest(["a"]))
-            assert failed.value.kind == "internal"
-        resource.prlimit(runner.pid, resource.RLIMIT_AS, before)
-        assert len((await runner.embed(EmbedRequest(["a"]))).vectors) == 1
-        assert isinstance(await anext(events), Tokens)
-    assert runner.alive
 
 
 async def test_only_a_reranker_reranks(start: Runners, random_model: Path) -> None:

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from llm_engine.runner import embed
 from llm_engine.runner.batch import Batch
 from llm_engine.runner.embed import Job
 from llm_engine.runner.messages import Failed
@@ -124,25 +125,43 @@ def test_an_input_that_cannot_be_embedded_fails_its_request_alone(bench: Bench) 
     def job(number: int, *texts: str) -> Job:
         return Job(number, [machine.vocab.tokenize(text) for text in texts])
 
-    def embed(*jobs: Job) -> None:
+    def embed_all(*jobs: Job) -> None:
         bench.writer.replies, bench.writer.ends = {}, {}
         for one in jobs:
             machine.embed(one, None)
         while machine.busy:
             machine.turn()
 
-    embed(job(1, "a", "b"), job(2, "c"))
+    embed_all(job(1, "a", "b"), job(2, "c"))
     expected = {number: reply["vectors"] for number, reply in bench.writer.replies.items()}
     compute = embedder._compute
     bad = poisoned(-3)
     embedder._compute = lambda: bad(embedder._batch) or compute()  # type: ignore[method-assign]
-    embed(job(1, "a", "b"), job(3, "d", POISON, "e"), job(2, "c"))
+    embed_all(job(1, "a", "b"), job(3, "d", POISON, "e"), job(2, "c"))
     assert sorted(bench.writer.replies) == [1, 2] and list(bench.writer.ends) == [3]
     for number, vectors in expected.items():
         for have, want in zip(bench.writer.replies[number]["vectors"], vectors, strict=True):
             assert np.frombuffer(have, np.float32) == pytest.approx(np.frombuffer(want, np.float32), abs=1e-5)
     failed = bench.writer.ends[3]
     assert isinstance(failed, Failed) and "code -3" in failed.text
+
+
+def test_no_memory_to_embed_ends_that_request_alone(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The context for it is made when it is first asked for, beside the streams."""
+    machine = bench.machine
+
+    def refused(*_: object, **__: object) -> None:
+        raise LoadError("no memory for a context of 256 tokens")
+
+    expected = bench.say(GOOD, COUNT)
+    with monkeypatch.context() as patched:
+        patched.setattr(embed, "Context", refused)
+        machine.embed(Job(11, [machine.vocab.tokenize("a")]), None)
+        assert bench.writer.ends[11] == Failed("internal", "no memory for a context of 256 tokens")
+        assert bench.say(GOOD, COUNT) == expected
+    machine.embed(Job(12, [machine.vocab.tokenize("a")]), None)
+    machine.turn()
+    assert list(bench.writer.replies) == [12]
 
 
 def test_an_error_of_the_embedder_ends_its_requests_alone(

@@ -17,6 +17,7 @@ from llm_engine.runner import schema_words
 from llm_engine.runner.integer_range import integer_between
 from llm_engine.runner.json_rules import BASE, FORMAT_NEEDS, FORMATS, NEEDS, either, literal, repeat
 from llm_engine.runner.regex_gbnf import pattern_to_gbnf
+from llm_engine.runner.schema_join import Impossible, join
 from llm_engine.runner.schema_words import count, place
 
 MOST_RULES = 20_000
@@ -83,8 +84,10 @@ class _Builder:
         if self._depth >= DEEPEST:
             raise ValueError(f"{at[:60]}…: schemas are nested too deeply: more than {DEEPEST} in each other")
         self._depth += 1
-        text = self._expression(schema, at)
-        self._depth -= 1
+        try:
+            text = self._expression(schema, at)
+        finally:
+            self._depth -= 1
         return text if len(text) <= LONGEST_INLINE else self.define(f"{at}-value", text)
 
     def _spend(self, places: int) -> None:
@@ -99,16 +102,16 @@ class _Builder:
             raise ValueError(f"{at}: a schema must be an object, not {json.dumps(schema)}")
         if "$ref" in schema:
             return self._ref(schema["$ref"], at)
+        if "allOf" in schema:
+            return self.visit(self._merge(schema, at), at)
+        for key in ("anyOf", "oneOf"):
+            if key in schema:
+                return self._any_of(schema, key, at)
         if "const" in schema:
             return literal(json.dumps(schema["const"], ensure_ascii=False))
         if "enum" in schema:
             values = schema_words.listed(schema, "enum", at)
             return either([literal(json.dumps(value, ensure_ascii=False)) for value in values])
-        for key in ("anyOf", "oneOf"):
-            if key in schema:
-                return self._any_of(schema, key, at)
-        if "allOf" in schema:
-            return self.visit(self._merge(schema, at), at)
         return self._typed(schema, at)
 
     def _any_of(self, schema: dict[str, Any], key: str, at: str) -> str:
@@ -116,7 +119,15 @@ class _Builder:
         outer = {k: v for k, v in schema.items() if k not in (key, "title", "description", "default")}
         outer = {k: v for k, v in outer.items() if not k.startswith("$") and k != "definitions"}
         merged = [{"allOf": [outer, option]} if outer else option for option in options]
-        return either([self.visit(option, f"{at}/{key}/{i}") for i, option in enumerate(merged)])
+        found, impossible = [], None
+        for number, option in enumerate(merged):
+            try:
+                found.append(self.visit(option, f"{at}/{key}/{number}"))
+            except Impossible as error:  # one way less
+                impossible = error
+        if not found and impossible is not None:
+            raise impossible
+        return either(found)
 
     def _ref(self, ref: Any, at: str) -> str:
         if not isinstance(ref, str) or not ref.startswith("#"):
@@ -124,7 +135,12 @@ class _Builder:
         if ref not in self._refs:
             name = self.define(f"ref-{ref[1:]}", "")
             self._refs[ref] = name  # before the visit: the schema may refer to itself
-            self.rules[name] = self.visit(self._resolve(ref, at), ref)
+            try:
+                self.rules[name] = self.visit(self._resolve(ref, at), ref)
+            except Impossible:
+                # Where this is one way of several the others are gone on with: no empty rule may stay.
+                del self._refs[ref], self.rules[name]
+                raise
         return self._refs[ref]
 
     def _resolve(self, ref: str, at: str) -> Any:
@@ -140,29 +156,24 @@ class _Builder:
         return node
 
     def _merge(self, schema: dict[str, Any], at: str, depth: int = 0) -> dict[str, Any]:
-        """allOf as one schema: properties together, required together, the rest by the last word."""
+        """allOf as one schema, which holds where all its parts do."""
         if depth > 32:
             raise ValueError(f"{at}: allOf is nested too deeply")
-        merged: dict[str, Any] = {k: v for k, v in schema.items() if k != "allOf"}
-        properties = dict(schema_words.properties(merged, at))
-        required = list(schema_words.required(merged, at))
+        merged = self._checked({k: v for k, v in schema.items() if k != "allOf"}, at)
         if not isinstance(schema["allOf"], list):
             raise schema_words.wrong(at, "allOf", "a list", schema["allOf"])
         for part in schema["allOf"]:
             part = self._followed(part, f"{at}/allOf")
             if "allOf" in part:
                 part = self._merge(part, at, depth + 1)
-            more = schema_words.properties(part, at)
-            self._spend(1 + len(more))
-            properties.update(more)
-            known = set(required)
-            required += [name for name in schema_words.required(part, at) if name not in known]
-            merged.update({k: v for k, v in part.items() if k not in ("properties", "required")})
-        if properties:
-            merged["properties"] = properties
-        if required:
-            merged["required"] = required
+            merged = join(merged, self._checked(part, at), at)
         return merged
+
+    def _checked(self, part: dict[str, Any], at: str) -> dict[str, Any]:
+        """Without what is written and says nothing."""
+        self._spend(1 + len(schema_words.properties(part, at)))
+        schema_words.required(part, at)
+        return {k: v for k, v in part.items() if v is not None or k not in ("properties", "required")}
 
     def _followed(self, part: Any, at: str) -> dict[str, Any]:
         """A part of allOf with what its reference says; one may lead to another."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from datetime import UTC, datetime
 from typing import Any
 
@@ -340,3 +341,16 @@ def test_names_on_one_blob_are_both_listed(client: Client) -> None:
     assert {"chat:latest", "chat-alias:latest"} <= rows.keys()
     assert rows["chat:latest"]["size"] == rows["chat-alias:latest"]["size"] > 0
     assert rows["chat:latest"]["context_length"] == 4096
+
+
+@pytest.mark.parametrize("context", [48, 64, 80])
+def test_a_form_after_thinking_that_the_context_does_not_hold(client: Client, context: int) -> None:
+    """The context shifts while the model thinks; what comes then must fit as well."""
+    schema = {"type": "object", "properties": {"a": {"enum": [1]}}, "required": ["a"]}
+    schema["additionalProperties"] = False
+    options = {"num_ctx": context, "num_predict": 120}
+    body = {"model": "think", "messages": HI, "stream": False, "format": schema, "options": options}
+    answer = client.post("/api/chat", body)
+    assert answer.status == 200, answer.json
+    assert json.loads(answer.json["message"]["content"]) == {"a": 1}
+    assert answer.json["message"]["thinking"].startswith("Let me consider")

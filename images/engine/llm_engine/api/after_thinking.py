@@ -15,6 +15,7 @@ from collections.abc import AsyncGenerator, Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import cast
 
+from llm_engine.api.cutting import cut
 from llm_engine.chat.parsing.events import StreamParser, Thinking
 from llm_engine.runner.messages import (
     Accepted,
@@ -122,18 +123,33 @@ class ThinkFirst:
     async def _second(self, bridge: str) -> GenerateRequest:
         said = self.text + bridge
         prompt = self.request.prompt
-        if isinstance(prompt, str):
-            longer: Prompt = prompt + said
-        elif all(isinstance(piece, int) for piece in prompt):
-            ids = await self.runner.tokenize(said, add_special=False) if said else []
-            longer = [*cast(Sequence[int], prompt), *ids]
+        request = self.request
+        if not isinstance(prompt, str) and not all(isinstance(piece, int) for piece in prompt):
+            longer: Prompt = [*cast(Sequence[str | Media], prompt), said]
+        elif isinstance(prompt, str) and len((prompt + said).encode()) < self.runner.info.n_ctx - 2:
+            longer = prompt + said
         else:
-            longer = [*cast(Sequence[str | Media], prompt), said]
+            ids = await self._ids(prompt)
+            ids += await self.runner.tokenize(said, add_special=False) if said else []
+            longer = self._fitting(ids)
+            request = replace(request, add_special=False)
         left = max(self.request.max_tokens - self.usage.completion_tokens, 1)
         deadline = self.request.deadline
         if deadline is not None:
             deadline = max(0.0, deadline - (time.monotonic() - self.began))
-        return replace(self.request, prompt=longer, max_tokens=left, deadline=deadline)
+        return replace(request, prompt=longer, max_tokens=left, deadline=deadline)
+
+    async def _ids(self, prompt: Prompt) -> list[int]:
+        if isinstance(prompt, str):
+            return await self.runner.tokenize(prompt, add_special=self.request.add_special)
+        return list(cast(Sequence[int], prompt))
+
+    def _fitting(self, ids: list[int]) -> list[int]:
+        """What the context has shifted away while the model thought cannot come back."""
+        n_ctx, keep = self.runner.info.n_ctx, self.request.keep
+        if len(ids) < n_ctx or not self.request.shift:
+            return ids
+        return cut(ids, n_ctx, n_ctx // 2 if keep < 0 else keep)
 
     def _both(self, second: Usage) -> Usage:
         """The prompt is counted once; what was generated and how long it took is added up."""

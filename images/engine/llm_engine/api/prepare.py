@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 
 from llm_engine.api.after_thinking import Marks, marks_for
 from llm_engine.api.chatmodels import chat_model
+from llm_engine.api.cutting import cut
 from llm_engine.api.endpoint import Call
 from llm_engine.api.errors import ApiError, bad_request
 from llm_engine.api.failures import TOO_LONG, runner_error
@@ -237,14 +238,7 @@ class _Builder:
             raise ApiError(400, TOO_LONG, code="context_length_exceeded")
         added = int(self.runner.info.add_bos)
         keep = len(prepared.token_ids) if self.keep < 0 else self.keep + added
-        ids = _cut(prepared.token_ids, self.n_ctx, keep)
+        ids = cut(prepared.token_ids, self.n_ctx, keep)
         return replace(
             prepared, prompt=ids, token_ids=ids, tokens=len(ids), add_special=False, truncated=True
         )
-
-
-def _cut(ids: Sequence[int], n_ctx: int, keep: int) -> list[int]:
-    """The first tokens and the last ones, so that half of the context behind the first stays free."""
-    keep = min(keep, n_ctx - 1)
-    tail = n_ctx - keep - max((n_ctx - keep) // 2, 1)
-    return [*ids[:keep], *ids[len(ids) - tail :]]

@@ -52,6 +52,20 @@ async def test_a_model_in_use_is_waited_for(gpu_machine: Build) -> None:
     assert loaded(machine.scheduler) == {"b"}
 
 
+@pytest.mark.parametrize("layers", [0, 2])
+async def test_who_waits_for_a_gpu_keeps_no_other_from_the_rest_of_it(
+    gpu_machine: Build, layers: int
+) -> None:
+    machine = gpu_machine(0)
+    machine.card.total = machine.size() + machine.size(2) + 10 * MIB
+    async with asyncio.timeout(60), machine.scheduler.use(machine.model("a")):
+        waiting = asyncio.create_task(use(machine, machine.model("b")))
+        await until(lambda: any(r.evict for r in machine.scheduler.residencies()))
+        assert await use(machine, machine.model("c"), num_gpu=layers) == layers
+        assert not waiting.done()
+    assert await waiting == ALL
+
+
 async def test_loads_side_by_side_are_not_given_the_same_memory(gpu_machine: Build) -> None:
     machine = gpu_machine(0)
     machine.card.total = machine.size() + 300 * MIB

@@ -223,6 +223,37 @@ async def _use(
             log.append(client)
 
 
+async def test_who_waits_for_a_busy_model_keeps_no_other_from_loading(gate: Gate, files: Files) -> None:
+    """But for those who would take what it waits for."""
+
+    def model(name: str, mebibytes: int) -> ModelFiles:
+        shape = Shape(layers=(mebibytes << 20,), kv_elements=(16,))
+        sizes[name] = need(shape, cells=256, num_batch=512, kv_type="f16").total
+        return replace(files(name), shape=shape)
+
+    def free() -> int:
+        used = (r.reserved for r in scheduler.residencies() if r.process is not None)
+        return RAM_MARGIN + total - sum(used)
+
+    sizes: dict[str, int] = {}
+    scheduler = Scheduler(Defaults(context_length=256, num_parallel=1), start=gate, ram=free)
+    a, b, c, d = model("a", 3000), model("b", 3500), model("c", 100), model("d", 800)
+    total = sizes["b"] + sizes["c"] + 300 * (1 << 20)
+    assert sizes["a"] + sizes["d"] < total, "it would fit now"
+    async with asyncio.timeout(60):
+        async with scheduler.use(a):
+            waiting = asyncio.create_task(_use(scheduler, b))
+            await until(lambda: any(r.evict for r in scheduler.residencies()))
+            late = asyncio.create_task(_use(scheduler, d))
+            await _use(scheduler, c)
+            assert loaded(scheduler) == {"a", "c"} and not waiting.done() and not late.done()
+        await waiting
+        assert "b" in loaded(scheduler)
+        await late
+    assert gate.started == ["a", "c", "b", "d"]
+    await scheduler.close(0)
+
+
 async def test_a_pinned_model_stays(make: Make, files: Files) -> None:
     scheduler = make(max_loaded_models=1)
     async with scheduler.use(files("a")):

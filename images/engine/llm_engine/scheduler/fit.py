@@ -83,6 +83,21 @@ def decide(plan: Plan, spec: LoadSpec, machine: Machine, neighbours: Sequence[Ne
     return _whole(plan, contexts, machine, 0) or verdict
 
 
+def beside(plan: Plan, spec: LoadSpec, machine: Machine, going: Sequence[Neighbour]) -> Machine | None:
+    """What others may take while the model waits for these to go, so that it fits once they have; None where
+    it would not fit even then."""
+    after = _without(machine, going)
+    target = decide(plan, spec, after, ())
+    if not isinstance(target, Load):
+        return None
+    taken = target.placement.vram
+    gpus = [
+        replace(now, free=max(0, min(now.free, then.free - taken.get(now.index, 0))))
+        for now, then in zip(machine.gpus, after.gpus, strict=True)
+    ]
+    return replace(machine, gpus=gpus, ram=min(machine.ram, after.ram - target.placement.ram))
+
+
 def _contexts(plan: Plan, spec: LoadSpec) -> Iterator[LoadSpec]:
     """The load with less and less cache."""
     assert spec.cells is not None

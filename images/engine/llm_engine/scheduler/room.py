@@ -1,6 +1,7 @@
 """Memory for models: who gets how much of it, and who leaves for whom.
 
-Guarantees: the decision is taken for one model at a time; no byte is promised twice; a model in use is never
+Guarantees: the decision is taken for one model at a time, which lets others by while it waits for somebody to
+end; no byte is promised twice; a model in use is never
 evicted; the least recently used idle one goes first; memory of a stopped runner has come back before it is
 given out again.
 """
@@ -19,7 +20,7 @@ from llm_engine.scheduler import memory
 from llm_engine.scheduler.crashes import Crashes
 from llm_engine.scheduler.devices import Gpus
 from llm_engine.scheduler.errors import Abandoned, LoadCrashed, LoadError, ShuttingDown
-from llm_engine.scheduler.fit import Load, Machine, Neighbour, Short, decide
+from llm_engine.scheduler.fit import Load, Machine, Neighbour, Short, beside, decide
 from llm_engine.scheduler.ledger import Ledger
 from llm_engine.scheduler.observer import Observer
 from llm_engine.scheduler.plan import Defaults, Plan, spec_for
@@ -49,6 +50,15 @@ class Limits:
     spread: bool = False
 
 
+@dataclass(eq=False)
+class _Behind:
+    """A load whose turn it is not; who has the turn may give it a place beside the model he waits for."""
+
+    residency: Residency
+    waiter: Waiter
+    spec: asyncio.Future[LoadSpec]
+
+
 class Room:
     """What residencies ask: may I load, I have loaded, I am gone."""
 
@@ -73,6 +83,7 @@ class Room:
         self._changed = asyncio.Event()
         self._asked: list[Residency] = []
         """Who was asked to go for the model whose turn it is."""
+        self._behind: list[_Behind] = []
         self._before: dict[str, int] = {}
 
     # -- coming -------------------------------------------------------------------------------------------
@@ -83,14 +94,47 @@ class Room:
 
     async def make_room(self, residency: Residency, waiter: Waiter) -> LoadSpec:
         """Evicts until the plan fits; returns how to load it."""
-        async with self._turn:
-            self._asked = []
-            try:
-                return await self._make_room(residency, waiter)
-            finally:
-                for other in self._asked:  # who is still there need not go any more
-                    other.evict = False
-                    other.wake()
+        behind = _Behind(residency, waiter, asyncio.get_running_loop().create_future())
+        if not await self._my_turn(behind):
+            return behind.spec.result()
+        self._asked = []
+        try:
+            return await self._make_room(residency, waiter)
+        finally:
+            for other in self._asked:  # who is still there need not go any more
+                other.evict = False
+                other.wake()
+            self._turn.release()
+
+    async def _my_turn(self, behind: _Behind) -> bool:
+        """Waits for the turn; False where a place was given before it came."""
+        turn = asyncio.ensure_future(self._turn.acquire())
+        self._behind.append(behind)
+        mine = False
+        try:
+            await asyncio.wait((turn, behind.spec), return_when=asyncio.FIRST_COMPLETED)
+            mine = not behind.spec.done()
+            return mine
+        finally:
+            self._behind.remove(behind)
+            if not mine and turn.done() and not turn.cancelled():
+                self._turn.release()
+            elif not mine:
+                turn.cancel()
+
+    def _let_by(self, room: Machine, gpus: Sequence[memory.Gpu]) -> None:
+        """Give the first of those behind a place that fits into what the model in turn will not need: it may
+        wait long for somebody to end."""
+        for behind in self._behind:
+            plan = behind.waiter.plan
+            if behind.spec.done() or not len(behind.residency.queue) or not plan.files.shape.layers:
+                continue
+            verdict = decide(plan, spec_for(plan, self.defaults), room, ())
+            # One that would go to main memory in parts for it does better to wait.
+            if isinstance(verdict, Load) and (verdict.placement.whole or not room.gpus):
+                self._promise(behind.residency, verdict, gpus)
+                behind.spec.set_result(verdict.spec)
+                return
 
     async def _make_room(self, residency: Residency, waiter: Waiter) -> LoadSpec:
         while True:
@@ -120,6 +164,15 @@ class Room:
                 held = bool(others) and all(other.pinned for other in others)
                 pinned = ", and all loaded models are pinned" if held else ""
                 raise LoadError(f"{verdict.why}{pinned}")
+            if len(others) + 2 <= limit and self._behind:
+                going = sorted(others, key=lambda other: (other not in self._asked, other.last_used))
+                leaving = _neighbours([other for other in going if not other.pinned])
+                rooms = (
+                    beside(waiter.plan, spec, machine, leaving[:count])
+                    for count in range(1, len(leaving) + 1)
+                )
+                if room := next(filter(None, rooms), None):
+                    self._let_by(room, gpus)
             holders = [other for other in others if other.vram] if verdict.from_gpu else others
             await self._evict_one(holders, verdict.why, waiter)
 
@@ -250,10 +303,8 @@ def _neighbours(others: Sequence[Residency]) -> list[Neighbour]:
 
 
 def _gives_back(other: Residency) -> int:
-    """Main memory that is free once it has left: as reckoned, or as llama.cpp says, whichever is more. One
-    that is being loaded may have taken nothing yet."""
-    if other.state is State.LOADING:
-        return 0
+    """Main memory that is free once it has left: as reckoned, or as llama.cpp says, whichever is more. Of one
+    that is being loaded, what it has taken and what is kept for it."""
     info = other.process.info if other.process is not None else None
     return max(other.reserved, info.size - info.size_vram if info is not None else 0)
 

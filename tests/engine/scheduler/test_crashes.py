@@ -79,11 +79,12 @@ class Machine:
 
     async def start(self, spec: LoadSpec, on_progress: Callable[[float], None]) -> RunnerProcess:
         self.starts += 1
+        others = set(children())
         load = asyncio.ensure_future(start_runner(spec, on_progress))
         if self.dying:
             self.dying -= 1
-            await until(lambda: children() or load.done())
-            for child in children():
+            await until(lambda: set(children()) - others or load.done())
+            for child in set(children()) - others:
                 child.kill()
         return await load
 

@@ -1,9 +1,8 @@
 """Memory for models: who gets how much of it, and who leaves for whom.
 
 Guarantees: the decision is taken for one model at a time, which lets others by while it waits for somebody to
-end; no byte is promised twice; a model in use is never
-evicted; the least recently used idle one goes first; memory of a stopped runner has come back before it is
-given out again.
+end; no byte is promised twice; a model in use is never evicted; the least recently used idle one goes first;
+memory of a stopped runner has come back before it is given out again.
 """
 
 from __future__ import annotations

@@ -2,8 +2,8 @@
 
 The parser keeps a header until its line ends: without a limit, anybody could fill the server's memory before
 a key was looked at. Guarantees: address, headers and trailers of one request are at most `MOST_HEAD` bytes,
-and so is what comes, after one read, without becoming a part of a request; more is answered with 431 and the
-end of the connection.
+and so is what has come and is no part of a request yet, however it was cut on its way; more is answered with
+431 and the end of the connection.
 """
 
 from __future__ import annotations
@@ -14,6 +14,8 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
 log = logging.getLogger("llm_engine.server")
 MOST_HEAD = 64 << 10
+AROUND = 4
+"""Bytes around a header: the colon, a space, and the end of the line."""
 LINGER_SECONDS = 1.0
 """How long a refused sender may go on: closing at once would take the answer away from it."""
 
@@ -26,16 +28,15 @@ class Connection(HttpToolsProtocol):
     head = 0
     """Bytes of the address, headers and trailers of the present request."""
     silent = 0
-    """Bytes that came since the parser last made something of them."""
+    """Bytes of a head that the parser has not made anything of yet."""
     too_large = False
 
     def data_received(self, data: bytes) -> None:
         if self.too_large:
             return
         self.silent += len(data)
-        before = self.silent
         super().data_received(data)
-        if self.silent == before > MOST_HEAD and not self.too_large:
+        if self.silent > MOST_HEAD and not self.too_large and not self.transport.is_closing():
             self._refuse()
 
     def on_message_begin(self) -> None:
@@ -50,6 +51,10 @@ class Connection(HttpToolsProtocol):
         self._more(len(name) + len(value))
         super().on_header(name, value)
 
+    def on_headers_complete(self) -> None:
+        self.silent = 0
+        super().on_headers_complete()
+
     def on_body(self, body: bytes) -> None:
         self.silent = 0
         super().on_body(body)
@@ -59,7 +64,7 @@ class Connection(HttpToolsProtocol):
         super().on_message_complete()
 
     def _more(self, size: int) -> None:
-        self.silent = 0
+        self.silent = max(0, self.silent - size - AROUND)
         self.head += size
         if self.head > MOST_HEAD:
             raise HeadTooLarge

@@ -181,6 +181,8 @@ _models = st.fixed_dictionaries(
 @example(which=1, what={"params": {"foo": 1, "num_ctx": "abc", "stop": "x", "f16_kv": True}})
 @example(which=1, what={"messages": [{"role": "tool", "content": "sunny"}], "system": "s"})
 @example(which=1, what={"system": HARD, "template": "{{ .Prompt }}", "licenses": ["L"]})
+@example(which=0, what={"params": dict.fromkeys(sorted(KINDS), HARD)})
+@example(which=0, what={"params": {name: [HARD] for name in sorted(KINDS)}})
 @example(which=0, what={"template": "{{ broken"})
 @example(which=0, what={"config": {"requires": "soon", "capabilities": ("tools",)}})
 def test_any_model(

@@ -56,7 +56,8 @@ def modelfile(
     heading = generated_heading(model.short_name)
     if left_out:
         heading += ["", "Taken over from the model that FROM names, because a Modelfile cannot say it:"]
-        heading += [f"- {text}" for text in left_out]
+        # A reason may quote a text of many lines, and only the first would be a comment.
+        heading += [f"- {' '.join(text.split())}" for text in left_out]
     return render([*files, *(command for part in parts for command in part.commands)], heading)
 
 

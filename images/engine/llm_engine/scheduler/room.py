@@ -11,7 +11,7 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from llm_engine.runner.messages import LoadSpec
@@ -337,12 +337,8 @@ def _still_to_come(other: Residency) -> int:
 async def _unpark(others: Sequence[Residency], missing: int) -> bool:
     """Prefixes that nobody uses make way before models do."""
     freed = 0
-    for other in _by_age(others):
+    for other in sorted(others, key=lambda other: other.last_used):
         if other.process is not None and freed < missing:
             with contextlib.suppress(RunnerError, TimeoutError):
                 freed += await asyncio.wait_for(other.process.unpark(missing - freed), UNPARK_SECONDS)
     return freed > 0
-
-
-def _by_age(others: Sequence[Residency]) -> Iterator[Residency]:
-    return iter(sorted(others, key=lambda other: other.last_used))

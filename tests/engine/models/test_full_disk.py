@@ -6,7 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from tests.support.gates import need_program, refuse
+from tests.support.small_disk import on_a_small_disk
 
 SCRIPT = """
 import asyncio, os, sys
@@ -101,17 +101,12 @@ with (disk.parent / "bundle.tar").open("rb") as file:
 
 
 def test_a_full_disk_leaves_the_store_as_it_was(tmp_path: Path, chat_gguf: Path) -> None:
-    unshare = need_program("unshare")
     # Beside the small disk, the script's other files lie on an ordinary one.
     disk = tmp_path / "disk"
     disk.mkdir()
     (tmp_path / "script.py").write_text(SCRIPT)
-    inside = 'mount -t tmpfs -o size=24m none "$1" && shift && exec "$@"'
-    command = [unshare, "--mount", "--map-root-user", "sh", "-c", inside, "sh", str(disk)]
-    if subprocess.run([*command, "true"], capture_output=True, check=False).returncode != 0:
-        refuse("no file system can be mounted in a namespace of one's own here", "REQUIRE_PEERS")
     done = subprocess.run(
-        [*command, sys.executable, str(tmp_path / "script.py"), str(disk), str(chat_gguf)],
+        [*on_a_small_disk(disk), sys.executable, str(tmp_path / "script.py"), str(disk), str(chat_gguf)],
         capture_output=True,
         text=True,
         check=False,

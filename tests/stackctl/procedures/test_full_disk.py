@@ -16,7 +16,7 @@ from stackctl.errors import PreflightError
 from stackctl.procedures import journal, use
 from stackctl.procedures.engine import RunResult
 from tests.stackctl.procedures.support import FRONT, Bench, page
-from tests.support.gates import need_program, refuse
+from tests.support.small_disk import on_a_small_disk
 
 ROOT = Path(__file__).parents[3]
 
@@ -131,7 +131,6 @@ assert not (disk / "one").exists()
 
 
 def test_what_is_kept_lets_a_run_begin_and_go_back_on_a_full_disk(tmp_path: Path) -> None:
-    unshare = need_program("unshare")
     disk, cause, page_file = tmp_path / "disk", tmp_path / "cause", tmp_path / "demo.md"
     disk.mkdir()
     filling = f"test ! -s {cause} || cat /dev/zero > {disk}/filler || true"
@@ -146,12 +145,9 @@ def test_what_is_kept_lets_a_run_begin_and_go_back_on_a_full_disk(tmp_path: Path
         )
     )
     (tmp_path / "script.py").write_text(SCRIPT)
-    inside = 'mount -t tmpfs -o size=24m none "$1" && shift && exec "$@"'
-    command = [unshare, "--mount", "--map-root-user", "sh", "-c", inside, "sh", str(disk)]
-    if subprocess.run([*command, "true"], capture_output=True, check=False).returncode != 0:
-        refuse("no file system can be mounted in a namespace of one's own here", "REQUIRE_PEERS")
+    script = [sys.executable, str(tmp_path / "script.py"), str(disk), str(page_file), str(cause)]
     done = subprocess.run(
-        [*command, sys.executable, str(tmp_path / "script.py"), str(disk), str(page_file), str(cause)],
+        [*on_a_small_disk(disk), *script],
         capture_output=True, text=True, check=False, env={**os.environ, "PYTHONPATH": str(ROOT)},
     )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -14,26 +12,15 @@ import pytest
 from stackctl.engine_api import EngineClient
 from stackctl.procedures.actions import models
 from stackctl.procedures.context import Context
-from tests.support.ports import free_port
-from tests.support.stacks import wait_for
+from tests.stackctl.upgrade.conftest import standin
 
-STANDIN = Path(__file__).parents[1] / "upgrade" / "standin" / "server.py"
 NAMES = ("standin:latest", "improving:latest")
 
 
 @pytest.fixture
 def client() -> Iterator[EngineClient]:
-    port = free_port()
-    env = {"STANDIN_MODE": "good", "STANDIN_PORT": str(port)}
-    process = subprocess.Popen([sys.executable, str(STANDIN)], env=env)
-    found = EngineClient(f"http://127.0.0.1:{port}", timeout=60)
-
-    try:
-        wait_for(found.alive, "the stand-in answers")
+    with standin("good", timeout=60) as found:
         yield found
-    finally:
-        process.kill()
-        process.wait()
 
 
 def digests(client: EngineClient) -> dict[str, str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import hashlib
 import os
@@ -17,9 +18,10 @@ from pathlib import Path
 import pytest
 import yaml
 
+from stackctl.engine_api import EngineClient
 from tests.support.gates import refuse
 from tests.support.ports import free_port
-from tests.support.stacks import remove_images, remove_stale_images
+from tests.support.stacks import remove_images, remove_stale_images, wait_for
 
 BASE = os.environ.get("STACKCTL_BASE_IMAGE", "stackctl-base:bookworm")
 STANDIN = Path(__file__).parent / "standin"
@@ -179,3 +181,20 @@ def make_stack(tmp_path: Path) -> Iterator[object]:
     yield make
     for stack in made:
         stack.remove()
+
+
+@contextlib.contextmanager
+def standin(mode: str, *, timeout: float = 10.0) -> Iterator[EngineClient]:
+    """The stand-in as a process, without a container."""
+    port = free_port()
+    process = subprocess.Popen(
+        [sys.executable, STANDIN / "server.py"],
+        env={**os.environ, "STANDIN_MODE": mode, "STANDIN_PORT": str(port)},
+    )
+    client = EngineClient(f"http://127.0.0.1:{port}", timeout=timeout)
+    try:
+        wait_for(client.alive, "the stand-in answers")
+        yield client
+    finally:
+        process.kill()
+        process.wait()

@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import os
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -17,27 +13,9 @@ from stackctl.config.upgrade import UpgradeConfig
 from stackctl.engine_api import EngineClient
 from stackctl.upgrade import probe
 from stackctl.upgrade.probe import Baseline, Measured
-from tests.stackctl.upgrade.conftest import STANDIN
-from tests.support.ports import free_port
-from tests.support.stacks import wait_for
+from tests.stackctl.upgrade.conftest import standin
 
 CONFIG = UpgradeConfig(probe_tokens=4)
-
-
-@contextlib.contextmanager
-def standin(mode: str) -> Iterator[EngineClient]:
-    port = free_port()
-    process = subprocess.Popen(
-        [sys.executable, STANDIN / "server.py"],
-        env={**os.environ, "STANDIN_MODE": mode, "STANDIN_PORT": str(port)},
-    )
-    client = EngineClient(f"http://127.0.0.1:{port}")
-    try:
-        wait_for(client.alive, "the stand-in answers")
-        yield client
-    finally:
-        process.kill()
-        process.wait()
 
 
 @pytest.fixture(scope="module")

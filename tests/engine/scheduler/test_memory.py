@@ -36,7 +36,7 @@ def test_shape_is_read_from_the_header() -> None:
         ("blk.1.ffn_up.weight", 7),
         ("output.weight", 3),
     ]
-    found = shape_of(metadata, tensors, extra=4)
+    found = replace(shape_of(metadata, tensors), extra=4)
     assert found.layers == (5, 7) and found.other == 13 and found.weights == 29
     assert found.input == 10  # it stays in main memory, as there is an output of its own
     assert shape_of(metadata, tensors[:-1]).input == 0

@@ -77,7 +77,6 @@ class Need:
 def shape_of(
     metadata: Mapping[str, Any],
     tensors: Iterable[tuple[str, int]],
-    extra: int = 0,
 ) -> Shape:
     """Reads the figures out of GGUF metadata and (name, bytes) of each tensor."""
     by_layer: dict[int, int] = {}
@@ -115,7 +114,6 @@ def shape_of(
         n_vocab=n_vocab,
         n_head=heads,
         n_ctx_train=value("context_length"),
-        extra=extra,
         input=outside.get("token_embd.weight", 0) if "output.weight" in outside else 0,
     )
 

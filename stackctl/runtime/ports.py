@@ -1,4 +1,5 @@
-"""Who holds a TCP port of this host, as far as this user may see; and whether it can be listened on."""
+"""Who holds a TCP port of this host, as far as this user may see; whether it can be listened on; and one that
+is free."""
 
 from __future__ import annotations
 
@@ -11,6 +12,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 TABLES = ("/proc/net/tcp", "/proc/net/tcp6")
+
+
+def free_port() -> int:
+    """Free on loopback now, for a service that listens in a moment."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import re
-import socket
 import subprocess
 import time
 from collections.abc import Iterator
@@ -26,6 +25,7 @@ from stackctl.runtime.docker import compose
 from stackctl.runtime.docker.project import refuse_strangers
 from stackctl.runtime.generations import Generation
 from stackctl.runtime.local import beside
+from stackctl.runtime.ports import free_port
 
 SPARE = 256 << 20
 MEMINFO = Path("/proc/meminfo")
@@ -53,7 +53,7 @@ def no_room(stack: Stack) -> str | None:
 
 @contextlib.contextmanager
 def running(stack: Stack, generation: Generation, within: float) -> Iterator[EngineClient]:
-    port = _free_port()
+    port = free_port()
     if generation.runtime != "docker":
         log = stack.config.state_path / "canary.log"
         with beside.engine(generation, port, log) as process:
@@ -138,10 +138,3 @@ def _wait_for_answer(
             said = tail(log.read_text(errors="replace")) or "it said nothing"
             raise UnhealthyError(f"the canary {state}: {said}")
         time.sleep(0.1)
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port

@@ -5,7 +5,6 @@ stack.
 from __future__ import annotations
 
 import contextlib
-import socket
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -18,6 +17,7 @@ from stackctl.errors import PreflightError, StackctlError
 from stackctl.operations.context import Stack, open_stack
 from stackctl.procedures.context import Context
 from stackctl.procedures.registry import Args, Outcome, action
+from stackctl.runtime.ports import free_port
 
 
 class FileArgs(Args):
@@ -183,14 +183,7 @@ def backup_remove_drill(context: Context, _args: Args) -> Outcome:
 def _other_ports(stack: Stack, service: str) -> dict[str, int]:
     """Beside the running stack, every published port has to be another one."""
     fields = type(stack.config.services.enabled()[service]).model_fields
-    return {name: _free_port() for name in fields if name == "port" or name.endswith("_port")}
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+    return {name: free_port() for name in fields if name == "port" or name.endswith("_port")}
 
 
 def _keys(args: DrillArgs, configured: BackupConfig | None = None) -> dict[str, Any]:

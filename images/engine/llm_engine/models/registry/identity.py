@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import base64
 import os
+import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -28,7 +29,10 @@ class Identity:
     def load(cls, path: Path | None = None, *, create: bool = True) -> Identity:
         path = path or default_path()
         if not path.exists() and create:
-            _create(path)
+            try:
+                _create(path)
+            except OSError as error:
+                raise RegistryError(f"cannot write the key {path}: {error}") from None
         try:
             key = serialization.load_ssh_private_key(path.read_bytes(), password=None)
         except (OSError, ValueError, TypeError) as error:
@@ -54,10 +58,16 @@ def _create(path: Path) -> None:
         serialization.Encoding.PEM, serialization.PrivateFormat.OpenSSH, serialization.NoEncryption()
     )
     path.parent.mkdir(parents=True, exist_ok=True, mode=0o755)
+    # Written aside and linked whole: a reader beside us, or after a kill, never meets half a key.
+    handle, aside = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
     try:
-        handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        with os.fdopen(handle, "wb") as file:
+            file.write(private)
+            file.flush()
+            os.fsync(handle)
+        os.link(aside, path)
     except FileExistsError:
         return  # another process was faster; its key is as good
-    with os.fdopen(handle, "wb") as file:
-        file.write(private)
+    finally:
+        os.unlink(aside)
     path.with_suffix(".pub").write_text(_public(key) + "\n")

@@ -23,13 +23,17 @@ def request(rng: random.Random, prompt: str) -> GenerateRequest:
         shift=rng.random() < 0.5,
         cache=rng.random() < 0.8,
         logprobs=rng.choice((None, None, 2)),
-        deadline=rng.choice((None, None, None, 0.0, 0.1)),
+        deadline=rng.choice((None, None, None, 0.0)),
         sampling=SamplingParams(seed=rng.randrange(99), temperature=rng.choice((0.0, 1.0)), ignore_eos=True),
     )
 
 
-@pytest.mark.parametrize("parked", [0, 60_000], ids=["cells alone", "parking, and prompts read apart"])
-def test_nothing_is_left_behind(random_model: Path, parked: int) -> None:
+@pytest.mark.parametrize(
+    ("parked", "threads"),
+    [(0, 1), (60_000, 1), (60_000, 2)],
+    ids=["cells alone", "parking, and prompts read apart", "prompts read while streams go on"],
+)
+def test_nothing_is_left_behind(random_model: Path, parked: int, threads: int) -> None:
     rng = random.Random(parked)
     bench = InProcess(
         random_model,
@@ -40,11 +44,12 @@ def test_nothing_is_left_behind(random_model: Path, parked: int) -> None:
         max_queue=REQUESTS * 3,
         park_bytes=parked,
         idle_cells=60 if parked else None,
+        threads=threads,
     )
     loop = bench.loop
     assert loop.apart is not None
     if parked:
-        loop.apart.least, loop.apart.beside = 4, 8
+        loop.apart.least, loop.apart.beside, loop.apart.piece = 4, 8, 8
     prompts, arrived, cancelled = overlapping(rng, 80), 0, set[int]()
     while arrived < REQUESTS or loop.busy:
         while arrived < REQUESTS and len(loop.queue.waiting) < 8 and rng.random() < 0.7:
@@ -55,6 +60,8 @@ def test_nothing_is_left_behind(random_model: Path, parked: int) -> None:
             left = rng.choice(open_)
             bench.machine.cancel(left)
             cancelled.add(left)
+        if rng.random() < 0.05 and loop.running:
+            rng.choice(loop.running).deadline = 0.0
         if rng.random() < 0.05:
             loop.cache.evict(rng.randrange(1, 200))
     ends = bench.writer.ends
@@ -68,5 +75,7 @@ def test_nothing_is_left_behind(random_model: Path, parked: int) -> None:
     stats = loop.stats()
     assert (stats.running, stats.prefilling, stats.queued, stats.decode_failures) == (0, 0, 0, 0)
     assert stats.cancelled > 40 and stats.cached_tokens > 200
-    assert (stats.restored_tokens > 0) is bool(parked)
+    if threads == 1:  # with two, what happens when depends on the machine
+        assert (stats.restored_tokens > 0) is bool(parked)
+    assert (loop.apart.flown > 500) is (threads > 1)
     assert not leaks(bench)

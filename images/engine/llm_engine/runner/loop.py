@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import sys
 import time
-from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
-from llm_engine.runner.apart import READS, Apart
+from llm_engine.runner.admission import Admission
+from llm_engine.runner.apart import Apart
 from llm_engine.runner.batch import Batch, logits_matrix
 from llm_engine.runner.branch import Branch, State
 from llm_engine.runner.cache import Cache
@@ -24,23 +25,10 @@ from llm_engine.runner.messages import Stats
 from llm_engine.runner.model import Context
 from llm_engine.runner.outbox import STEP, Outbox
 from llm_engine.runner.pace import Pace
-from llm_engine.runner.share import TILE, share
+from llm_engine.runner.parts import Part, fill
+from llm_engine.runner.share import TILE, order, share
 from llm_engine.runner.speculate import Speculator
 from llm_engine.runner.waiting import Queue
-
-# Beside its prompt, a newcomer is given room for this many tokens before it is admitted.
-HEADROOM = 64
-
-
-@dataclass(frozen=True)
-class Part:
-    """One branch's share of a batch: tokens [start, end), its first row of logits, and how many rows."""
-
-    branch: Branch
-    start: int
-    end: int
-    row: int
-    rows: int
 
 
 class Loop:
@@ -68,7 +56,6 @@ class Loop:
         self.outbox = outbox
         self._emitter = emitter
         self._speculator = speculator
-        self._parallel = parallel
         self._rows = max(1, outputs - parallel + 1)
         """Rows of logits that prompts may have beside the one of each branch."""
         self.n_ctx = n_ctx
@@ -76,6 +63,9 @@ class Loop:
         self._pace = pace
         self._projector = projector
         self.apart = apart
+        self._at_once = True
+        self._flyer: Branch | None = None
+        """Whose prompt is read while the streams of this turn go on."""
         self._width = emitter.vocab.size
         self.running: list[Branch] = []
         self._spent = 0.0
@@ -83,6 +73,7 @@ class Loop:
         self._media_filled = 0
         """Cells that images and sounds have taken in this turn."""
         self.counters = Counters()
+        self._admission = Admission(cache, queue, outbox, self.counters, parallel)
 
     # Requests
 
@@ -140,21 +131,26 @@ class Loop:
 
     # A turn
 
-    def turn(self, *, admit: bool = True) -> None:
-        """One step for every running branch. Ends with all events of the turn sent."""
+    def turn(self, *, admit: bool = True, at_once: bool = True) -> None:
+        """One step for every running branch. Ends with all events of the turn sent. `at_once`: whether a
+        prompt may be read while the streams go on.
+        """
         started = time.monotonic()
+        self._at_once = at_once
+        self._land()
         self._expire(started)
         if admit or not self.running:
-            self._admit()
+            self._admission.admit(self.running)
         self.cache.settle(in_pieces=any(branch.state is State.WRITING for branch in self.running))
         self._spent = time.monotonic() - started
         self._media_filled = self._fill_media() if self._projector is not None else 0
         if self._make_room():
             # Two decodes: measured, a batch of both kinds takes longer than one of each, and what the running
             # streams say leaves before the prompts are read.
+            self._launch()
             self._compute([branch for branch in self.running if branch.state is State.WRITING])
             # A branch that wrote its first token just now had nothing planned for the second.
-            if reading := [branch for branch in self.running if branch.state is State.READING and branch.fed]:
+            if reading := [branch for branch in self._readers() if branch.fed]:
                 self.outbox.flush()
                 self._read(reading)
         seconds = time.monotonic() - started
@@ -170,59 +166,6 @@ class Loop:
     def _finish(self, branch: Branch, reason: str) -> None:
         self._emitter.finish(branch, reason)
         self._retire(branch)
-
-    def _admit(self) -> None:
-        queue, at, moved = self.queue, 0, False
-        while at < len(queue.waiting) and len(self.running) < self._parallel:
-            branch = queue.waiting[at]
-            if branch.following() or self._should_follow(branch):
-                at += 1
-            elif self._start(branch):
-                queue.waiting.pop(at)
-                moved = True
-            else:
-                break
-        if queue.waiting and (moved or queue.waiting[-1].position_told < 0):
-            for branch, position in queue.positions():
-                self.outbox.queued(branch, position)
-
-    def _should_follow(self, branch: Branch) -> bool:
-        if branch.tells_prompt or not any(other.state is State.READING for other in self.running):
-            return False  # a prompt of which each token is told takes nothing over
-        if not self.cache.sharing:
-            # What can be taken over there are whole copies, so only equal prompts are worth waiting for.
-            return self.cache.checkpoints is not None and self.queue.follow_twin(branch, self.running)
-        known = self.cache.known(branch.tokens[: branch.count - 1])
-        return self.queue.follow(branch, self.running, known)
-
-    def _start(self, branch: Branch) -> bool:
-        """Give a waiting branch a sequence, if its prompt will fit beside the running ones."""
-        tokens = branch.tokens[: branch.count]
-        known = tokens[:1] if branch.tells_prompt else tokens
-        cached, woken = self.cache.foresee(known, branch.snap)
-        promised = sum(other.pending for other in self.running)
-        need = self.cache.active_cells + woken + promised + (len(tokens) - cached) + HEADROOM
-        if need > self.cache.cells and self.running:
-            return False
-        opened = self.cache.open(known, branch.snap)
-        if opened is None:
-            return False
-        sequence, cached = opened
-        cached = self.cache.restore(sequence, known, cached, branch.snap)
-        branch.sequence = sequence
-        branch.computed = branch.shared_upto = cached
-        branch.stops = [] if branch.media else [at for at in self.cache.places(tokens) if at > cached]
-        if branch.uneven:
-            branch.shared_upto = -1
-        branch.state = State.READING
-        if not branch.admitted:
-            branch.admitted = time.monotonic()
-            branch.cached = cached
-            self.counters.cached_tokens += cached
-            self.counters.prompt_tokens += branch.count
-            self.outbox.started(branch)
-        self.running.append(branch)
-        return True
 
     def _fill_media(self) -> int:
         """Branches that have read up to an image or a sound take it in, one by one beside running streams; in
@@ -274,20 +217,63 @@ class Loop:
                 return False
         return False
 
+    def _readers(self) -> list[Branch]:
+        """Whose prompts could be read now: all but the one that is being read."""
+        flying = self.apart.flying if self.apart is not None else None
+        return [b for b in self.running if b.state is State.READING and b is not flying]
+
+    def _next_flyer(self, reading: list[Branch]) -> Branch | None:
+        """Who is read apart while the streams go on, or could be: of those who are here."""
+        if self.apart is None or self.apart.busy or not self.apart.threads or not reading:
+            return self.apart.flying if self.apart is not None else None
+        return self.apart.next(order(reading, oldest_first=self.counters.turns % 2 == 0))
+
+    def _launch(self) -> None:
+        """Begin to read a prompt while the streams go on."""
+        branch, apart = self._flyer, self.apart
+        if branch is None or apart is None or apart.busy:
+            return
+        if apart.take(branch):
+            fill(apart.batch, [branch])
+            apart.begin()
+        else:
+            branch.fed = 0
+
+    def _land(self) -> None:
+        """Take in what was read while the streams went on; where there are none any more, without delay."""
+        apart = self.apart
+        if apart is None or not apart.busy:
+            return
+        streams = any(branch.state is State.WRITING for branch in self.running)
+        found = apart.end(soon=not streams and apart.branch is not None)
+        branch = apart.branch
+        if found is None or branch is None:
+            return
+        verdict, branch.fed = found
+        if verdict != 0:
+            self.counters.decode_failures += 1
+            apart.give_up(branch)
+            return
+        rows = apart.batch.outputs if branch.fed == apart.batch.size else 0
+        self._computed([Part(branch, 0, branch.fed, 0, rows)], apart.handle, rows)
+
     def _read(self, reading: list[Branch]) -> None:
         """Compute the planned parts of prompts: one by one apart where that is worth it, or together."""
+        apart = self.apart
+        if apart is not None and apart.busy:  # who is worth it waits for his turn there
+            reading = [branch for branch in reading if not apart.suits(branch)]
         together = []
-        here = self.apart.branch if self.apart is not None else None
+        here = apart.branch if apart is not None else None
         # Who is apart already comes first, and makes room for the next.
         for branch in sorted(reading, key=lambda b: b is not here):
             if branch.state is not State.READING:
                 continue  # another answer to the same request has failed meanwhile
-            if self.apart is None or not self.apart.take(branch):
+            if apart is None or not apart.take(branch):
                 together.append(branch)
                 continue
-            self._compute([branch])
+            self._decode_apart(apart, branch)
             self.outbox.flush()
-        if self.apart is not None and self.apart.branch in reading:
+        if apart is not None and apart.branch in reading:
             # Who would not be ready in this turn anyhow is read apart soon, and cheaper.
             together = [b for b in together if b.fed == b.pending or b.media]
         # Whole tiles first: behind a broken one no tile would belong to one sequence alone.
@@ -296,30 +282,14 @@ class Loop:
 
     def _compute(self, branches: list[Branch]) -> None:
         """Decode the planned tokens of branches that are in the same context."""
-        if parts := self._fill(branches):
+        if parts := fill(self._batch, branches):
             self._decode(parts)
-
-    def _fill(self, branches: list[Branch]) -> list[Part]:
-        """Put the planned tokens of these branches into the batch."""
-        self._batch.clear()
-        parts = []
-        for branch in branches:
-            tokens = branch.tokens[branch.computed : branch.computed + branch.fed]
-            last = branch.computed + branch.fed == branch.count
-            if branch.proposal:
-                tokens = np.append(tokens, np.array(branch.proposal, dtype=np.int32))
-            rows = len(tokens) if branch.tells_prompt else (1 + len(branch.proposal)) if last else 0
-            start = self._batch.size
-            position = branch.position(branch.computed)
-            sequence = branch.sequence if branch.apart < 0 else READS
-            row = self._batch.put(sequence, position, tokens, outputs=rows)
-            parts.append(Part(branch, start, self._batch.size, row, rows))
-        return parts
 
     def _plan(self) -> int:
         """Decide how many tokens each branch gets this turn; the sum."""
         writing = [b for b in self.running if b.state is State.WRITING]
-        reading = [b for b in self.running if b.state is State.READING]
+        reading = self._readers()
+        flyer = self._flyer = self._next_flyer(reading if writing and self._at_once else [])
         room = self._context.batch
         for branch in writing:
             branch.fed = 1
@@ -340,8 +310,12 @@ class Loop:
         budget = self._pace.budget(len(writing), spent)
         if writing:  # who waits for the next token waits for the media of this turn as well
             budget -= self._media_filled
-        share(reading, budget, self._context.batch, oldest_first=self.counters.turns % 2 == 0)
-        return len(writing) + proposed + sum(branch.fed for branch in reading)
+        beside = [branch for branch in reading if branch is not flyer]
+        share(beside, budget, self._context.batch, oldest_first=self.counters.turns % 2 == 0)
+        if flyer in reading:
+            flyer.fed = min(flyer.reach, self._context.batch)
+        begun = flyer.fed if flyer is not None else 0
+        return len(writing) + proposed + begun + sum(branch.fed for branch in beside)
 
     def _give_way(self, who: Branch | None = None) -> bool:
         """The running branches need more cells than there are: one goes back to the queue, the youngest
@@ -372,23 +346,36 @@ class Loop:
 
     def _decode(self, parts: list[Part]) -> None:
         started = time.monotonic()
-        apart = self.apart if parts[0].branch.apart >= 0 else None
-        handle = apart.handle if apart is not None else self._context.handle
-        verdict = self._batch.decode(handle)
-        if verdict != 0 and apart is not None:
-            self.counters.decode_failures += 1
-            apart.give_up(parts[0].branch)
-            return
+        apart, context = self.apart, self._context
+        context.compute_with(context.threads - (apart.threads if apart is not None and apart.busy else 0))
+        verdict = self._batch.decode(context.handle)
         if verdict != 0:
             self._recover(parts, verdict)
             return
-        logits = logits_matrix(handle, self._batch.outputs, self._width) if self._batch.outputs else None
-        seconds = time.monotonic() - started
-        self.counters.decode_seconds += seconds
-        if parts[0].branch.state is State.WRITING:
-            self._pace.wrote(seconds)
-        else:
-            self._pace.read(seconds, self._batch.size)
+        self._computed(parts, context.handle, self._batch.outputs, started)
+
+    def _decode_apart(self, apart: Apart, branch: Branch) -> None:
+        """Read the planned part of one prompt apart, while nothing else is computed."""
+        started = time.monotonic()
+        parts = fill(apart.batch, [branch])
+        if apart.decode() != 0:
+            self.counters.decode_failures += 1
+            apart.give_up(branch)
+            return
+        self._computed(parts, apart.handle, apart.batch.outputs, started)
+
+    def _computed(self, parts: list[Part], handle: Any, outputs: int, started: float | None = None) -> None:
+        """A batch is decoded: its cells are filled, its logits are there. `started`: when, unless other
+        things were computed meanwhile.
+        """
+        logits = logits_matrix(handle, outputs, self._width) if outputs else None
+        if started is not None:
+            seconds = time.monotonic() - started
+            self.counters.decode_seconds += seconds
+            if parts[0].branch.state is State.WRITING:
+                self._pace.wrote(seconds)
+            else:
+                self._pace.read(seconds, parts[-1].end)
         advanced = [part for part in parts if self._advance(part)]
         for part in advanced:
             if part.rows and logits is not None:

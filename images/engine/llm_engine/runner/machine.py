@@ -110,7 +110,7 @@ class Machine:
             self._speculator(parallel, context.cells),
             self._pace,
             self.projector,
-            Apart(model, context, cache) if apart else None,
+            Apart(model, context, cache, at_once=spec.draft is None) if apart else None,
             parallel=parallel,
             outputs=outputs,
             n_ctx=min(spec.num_ctx, context.cells),
@@ -168,7 +168,8 @@ class Machine:
         if self.loop is not None and self.loop.busy:
             if self._pace is not None:
                 self._pace.share = 1 / max(shares, 1)
-            self.loop.turn(admit=not self._writer.behind)
+            # An embedder has all threads to itself when its turn comes.
+            self.loop.turn(admit=not self._writer.behind, at_once=not embedders)
 
     def embed(self, job: Job, pooling: str | None) -> None:
         try:

@@ -200,8 +200,8 @@ class Context:
         params.n_ubatch = min(batch, ubatch)
         params.n_seq_max = sequences
         params.n_outputs_max = max(outputs, sequences) if outputs else 0
-        threads = spec.threads or default_threads()
-        params.n_threads = params.n_threads_batch = threads
+        self.threads = self._computing = spec.threads or default_threads()
+        params.n_threads = params.n_threads_batch = self.threads
         params.flash_attn_type = _choice("flash_attn", FLASH_ATTN, spec.flash_attn)
         params.type_k = params.type_v = _choice("kv_type", KV_TYPES, spec.kv_type)
         params.kv_unified = True
@@ -230,6 +230,12 @@ class Context:
         scales = (ctypes.c_float * count)(*[adapter.scale for adapter in model.spec.adapters])
         if lib.llama_set_adapters_lora(self.handle, handles, count, scales) != 0:
             raise LoadError("llama.cpp refused the adapters")
+
+    def compute_with(self, threads: int) -> None:
+        """From now on so many threads compute; `threads` is how many it was made for."""
+        if threads != self._computing:
+            lib.llama_set_n_threads(self.handle, threads, threads)
+            self._computing = threads
 
     @property
     def pooling(self) -> str:

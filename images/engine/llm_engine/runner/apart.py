@@ -7,16 +7,21 @@ hundredth of that. Made when it is first worth it, from memory that nobody needs
 Where streams run, both go on at once, each with half of the threads: nobody waits for the other, and none of
 the threads for the rest of its own kind, which was an eighth of the time (two threads, eight streams).
 
-Guarantees: what is read here counts as cells of its sequence from the start, so there is room for it when it
-moves; nobody is offered a prefix that has not moved yet; where anything fails, the prompt is read in the main
-context; whoever leaves does not wait for what is being computed.
+Guarantees: what is read here moves to the main cells batch by batch, and others are offered what has moved;
+there is room for it there; where anything fails, the prompt is read in the main context; whoever leaves does
+not wait for what is being computed, and loses no more than that.
 """
 
 from __future__ import annotations
 
+import sys
+import time
+import traceback
 from collections.abc import Callable, Iterable
-from concurrent.futures import Future, ThreadPoolExecutor
-from threading import Event
+from concurrent.futures import Future
+from dataclasses import dataclass
+from queue import SimpleQueue
+from threading import Event, Thread
 from typing import Any
 
 from llm_engine.runner.batch import Batch
@@ -38,8 +43,21 @@ LEFT_FREE = 512 << 20
 READS, _LEAVES = 0, 1
 
 
+@dataclass(frozen=True)
+class Flown:
+    """What came of a batch that was computed while streams went on: llama.cpp's verdict, how many of its
+    tokens are computed, and how long that took.
+    """
+
+    verdict: int
+    tokens: int
+    seconds: float
+
+
 class Apart:
-    """At most one branch is here; `Branch.apart` says since which token. One thread calls all methods."""
+    """At most one branch is here; `Branch.apart` says up to which token the main cells hold it. The loop's
+    thread calls all methods; between `begin` and `fetch`, batch and context belong to a thread of our own.
+    """
 
     def __init__(
         self,
@@ -66,9 +84,10 @@ class Apart:
         self.threads = main.threads // 2 if at_once else 0
         """How many compute here while streams run; none: one after the other."""
         self.batch = Batch(main.batch)
-        self._thread = ThreadPoolExecutor(1, "apart")
-        self._reading: Future[tuple[int, int]] | None = None
+        self._flights: SimpleQueue[Future[Flown]] = SimpleQueue()
+        self._flight: Future[Flown] | None = None
         self._hurry = Event()
+        self._flown_before = False
         self.piece = PIECE
         self.moved = 0
         """Tokens that were read here and went into the main cells."""
@@ -92,42 +111,60 @@ class Apart:
         """Whether this branch is read here, from now on if it is worth it and nobody else is."""
         if branch is self.branch:
             return True
-        if self.branch is not None or self.busy or not self.suits(branch) or not self.open():
+        if self.branch is not None or self.busy or not self.suits(branch) or not self._ready():
             return False
         if branch.computed and not self._bring(branch):
-            self._break()
+            self._break("a prefix could not be copied there")
             return False
         self.branch = branch
         branch.apart = branch.computed
         return True
 
-    # While streams run
+    # While streams run: a flight
 
     @property
     def busy(self) -> bool:
-        """Whether its half of the threads computes, or did and nobody has looked yet."""
-        return self._reading is not None
+        """Whether a flight is in the air, or nobody has fetched what came of it."""
+        return self._flight is not None
 
     @property
     def flying(self) -> Branch | None:
-        """Whose tokens are being computed while the streams go on."""
+        """Whose flight it is; none if that branch has left."""
         return self.branch if self.busy else None
 
-    def next(self, readers: Iterable[Branch]) -> Branch | None:
-        """Who could be read here while streams go on: who is here, or the first for whom it is worth it."""
-        if self.branch is not None:
-            return self.branch
-        return next((branch for branch in readers if self.suits(branch) and self.open()), None)
+    @property
+    def computing(self) -> int:
+        """How many threads compute here now."""
+        return self.threads if self._flight is not None and not self._flight.done() else 0
+
+    def choose(self, readers: Iterable[Branch]) -> Branch | None:
+        """The first for whom it is worth it; who is here is always among them."""
+        chosen = next((branch for branch in readers if branch is self.branch or self.suits(branch)), None)
+        return chosen if chosen is None or self._ready() else None
 
     def begin(self) -> None:
         """Compute what is in the batch; returns at once."""
         assert self._context is not None
         self._context.compute_with(self.threads)
+        if not self._flown_before:
+            self._flown_before = True
+            Thread(target=self._pilot, name="apart", daemon=True).start()
         self._hurry.clear()
-        self._reading = self._thread.submit(self._pieces)
+        self._flight = Future()
+        self._flights.put(self._flight)
 
-    def _pieces(self) -> tuple[int, int]:
-        """Piece by piece, as somebody may want to have the threads soon; the verdict and how many tokens."""
+    def _pilot(self) -> None:
+        while True:
+            flight = self._flights.get()
+            try:
+                flight.set_result(self._fly())
+            except Exception:  # noqa: BLE001 - it fails this flight alone
+                traceback.print_exc()
+                flight.set_result(Flown(-1, 0, 0.0))
+
+    def _fly(self) -> Flown:
+        """Piece by piece, as somebody may want to have the threads soon."""
+        started = time.monotonic()
         size, done, verdict = self.batch.size, 0, 0
         while done < size and not self._hurry.is_set():
             end = size if size - done <= self.piece * 4 // 3 else done + self.piece
@@ -135,22 +172,28 @@ class Apart:
             if verdict != 0:
                 break
             done = end
-        return verdict, done
+        return Flown(verdict, done, time.monotonic() - started)
 
-    def end(self, *, soon: bool) -> tuple[int, int] | None:
-        """llama.cpp's verdict on that batch, and how many of its tokens are computed; None while it goes on,
-        or if nobody wants it any more. `soon`: wait, no longer than for the piece that is being computed.
+    def hurry(self) -> None:
+        """What is in the air ends with the piece that is being computed."""
+        self._hurry.set()
+
+    def fetch(self, *, wait: bool) -> Flown | None:
+        """What came of the flight; None while it is in the air, or if whose it was has left. `wait`: for the
+        piece that is being computed, no longer.
         """
-        if self._reading is None or not (soon or self._reading.done()):
+        if self._flight is None or not (wait or self._flight.done()):
             return None
         self._hurry.set()
-        found = self._reading.result()
-        self._reading = None
-        self.flown += found[1]
+        flight, self._flight = self._flight, None
+        flown = flight.result()
         if self.branch is None:
             self._clear()
             return None
-        return found
+        self.flown += flown.tokens
+        return flown
+
+    # While nothing else is computed
 
     def decode(self) -> int:
         """Compute what is in the batch, with all threads."""
@@ -158,15 +201,17 @@ class Apart:
         self._context.compute_with(self._context.threads)
         return self.batch.decode(self.handle)
 
-    def open(self) -> bool:
+    # Coming and going
+
+    def _ready(self) -> bool:
         """Whether there is a context to read in, or could be made."""
         if self._context is None and not self._broken:
             if self._room() < LEFT_FREE + self._cells * self._main.cell_bytes:
                 return False
             try:
                 self._context = Context(self._model, cells=self._cells, batch=self._main.batch, sequences=2)
-            except LoadError:
-                self._broken = True
+            except LoadError as error:
+                self._break(str(error))
         return self._context is not None
 
     def _bring(self, branch: Branch) -> bool:
@@ -176,53 +221,54 @@ class Apart:
             self._clear()
         return done
 
-    def leave(self, branch: Branch, *, keep: bool = True) -> bool:
-        """The branch goes on in the main cells; False where what it read here is lost."""
+    def move(self, branch: Branch) -> bool:
+        """Copy what was read since the last time to the main cells; False where that is lost."""
+        start, read = branch.apart, branch.computed - branch.apart
+        if read and not self._copy(branch.sequence, start, branch.computed):
+            self._cache.wrote(branch.sequence, -read)
+            branch.computed = start
+            self.leave(branch)
+            self._break("what was read could not be copied to the main cells")
+            return False
+        branch.apart = branch.computed
+        self.moved += read
+        return True
+
+    def _copy(self, sequence: int, start: int, end: int) -> bool:
         assert self._context is not None
-        start, branch.apart = branch.apart, -1
+        lib.llama_memory_seq_rm(self._context.memory, _LEAVES, -1, -1)
+        lib.llama_memory_seq_cp(self._context.memory, READS, _LEAVES, start, end)
+        data = read_state(self.handle, _LEAVES)
+        return data is not None and self._cache.lay(sequence, start, end, data)
+
+    def leave(self, branch: Branch) -> None:
+        """The branch is over, or goes on in the main cells, with what has moved there."""
+        branch.apart = -1
         self.branch = None
         self._hurry.set()
-        keep = keep and not self.busy
-        read = branch.computed - start
-        done = keep and self._move(branch, start)
         if not self.busy:
             self._clear()
-        if done:
-            self.moved += read
-            return True
-        self._cache.wrote(branch.sequence, -read)
-        branch.computed = start
-        if keep:
-            self._break()
-        return False
-
-    def _move(self, branch: Branch, start: int) -> bool:
-        assert self._context is not None
-        if branch.computed == start:
-            return True
-        lib.llama_memory_seq_cp(self._context.memory, READS, _LEAVES, start, branch.computed)
-        data = read_state(self.handle, _LEAVES)
-        return data is not None and self._cache.lay(branch.sequence, start, branch.computed, data)
 
     def _clear(self) -> None:
         assert self._context is not None
         lib.llama_memory_clear(self._context.memory, False)
 
-    def give_up(self, branch: Branch) -> None:
+    def give_up(self, branch: Branch, verdict: int) -> None:
         """llama.cpp failed here: this branch, and all later ones, are read in the main context."""
-        self.leave(branch, keep=False)
-        self._break()
+        self.leave(branch)
+        self._break(f"llama_decode returned {verdict}")
 
-    def _break(self) -> None:
+    def _break(self, why: str) -> None:
         """What fails once would fail for the next prompt, too."""
+        print(f"no prompts are read apart any more: {why}", file=sys.stderr, flush=True)
         self._broken = True
         self.free()
 
     def free(self) -> int:
         """Give the memory back while nobody is here; how many bytes of cells it was."""
         if self.branch is None:
-            self.end(soon=True)
-        if self._context is None or self.branch is not None:
+            self.fetch(wait=False)
+        if self._context is None or self.branch is not None or self.busy:
             return 0
         size = self._cells * self._main.cell_bytes
         self._context.free()

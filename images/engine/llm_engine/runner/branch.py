@@ -62,7 +62,7 @@ class Branch:
     reach: int = 0
     """How many tokens could be read now: those before the next medium."""
     fed: int = 0
-    """How many tokens of this branch are in this turn's batch."""
+    """How many tokens of this branch are in this turn's batch, or in the air (see `apart`)."""
     admitted: float = 0.0
     first_token: float = 0.0
     apart: int = -1

@@ -24,7 +24,7 @@ from llm_engine.runner.media import Projector, fill_part
 from llm_engine.runner.messages import Stats
 from llm_engine.runner.model import Context
 from llm_engine.runner.outbox import STEP, Outbox
-from llm_engine.runner.pace import Pace
+from llm_engine.runner.pace import PIECE, Pace
 from llm_engine.runner.parts import Part, fill
 from llm_engine.runner.share import TILE, order, share
 from llm_engine.runner.speculate import Speculator
@@ -65,7 +65,8 @@ class Loop:
         self.apart = apart
         self._at_once = True
         self._flyer: Branch | None = None
-        """Whose prompt is read while the streams of this turn go on."""
+        """Whose prompt is read apart while the streams of this turn go on."""
+        self._flights = 0
         self._width = emitter.vocab.size
         self.running: list[Branch] = []
         self._spent = 0.0
@@ -121,7 +122,7 @@ class Loop:
     def _release(self, branch: Branch, *, keep: bool = True) -> None:
         """Give the sequence back, leaving in the cache what it computed if `keep`."""
         if self.apart is not None and branch.apart >= 0:
-            self.apart.leave(branch, keep=keep)
+            self.apart.leave(branch)
         if branch.shared_upto >= 0 and keep:
             self.cache.publish(branch.sequence, branch.tokens[branch.shared_upto : branch.computed])
         computed = branch.tokens[: branch.computed]
@@ -174,7 +175,7 @@ class Loop:
         projector = self._projector
         reading = [b for b in self.running if b.media and b.state is State.READING] if projector else []
         streams = sum(branch.state is State.WRITING for branch in self.running)
-        texts = any(b.state is State.READING and not b.media for b in self.running)
+        texts = any(not branch.media for branch in self._readers())
         most = self._pace.budget(streams, self._spent) // (2 if texts and streams else 1)
         filled = 0
         for branch in reading:
@@ -189,6 +190,7 @@ class Loop:
             if not self.cache.make_room(count):
                 self._give_way()
                 break
+            speed = self._share_threads()
             started, position = time.monotonic(), branch.position(branch.computed)
             if count == chunk.tokens:
                 verdict = projector.fill(self._context, chunk, branch.sequence, position)
@@ -199,7 +201,7 @@ class Loop:
                 self.cache.discard_from(branch.sequence, position)
                 self.fail(branch, "internal", f"llama.cpp failed on an image or sound (code {verdict})")
                 continue
-            self._pace.read(time.monotonic() - started, count)
+            self._pace.read((time.monotonic() - started) * speed, count)
             branch.fed = count
             self._advance(Part(branch, 0, count, -1, 0))
             branch.fed = 0
@@ -218,24 +220,30 @@ class Loop:
         return False
 
     def _readers(self) -> list[Branch]:
-        """Whose prompts could be read now: all but the one that is being read."""
+        """Whose prompts could be read now: all but the one in the air."""
         flying = self.apart.flying if self.apart is not None else None
         return [b for b in self.running if b.state is State.READING and b is not flying]
 
-    def _next_flyer(self, reading: list[Branch]) -> Branch | None:
-        """Who is read apart while the streams go on, or could be: of those who are here."""
-        if self.apart is None or self.apart.busy or not self.apart.threads or not reading:
-            return self.apart.flying if self.apart is not None else None
-        return self.apart.next(order(reading, oldest_first=self.counters.turns % 2 == 0))
+    def _next_flyer(self, reading: list[Branch], *, streams: bool) -> Branch | None:
+        """Whose prompt is in the air, or could be from this turn on."""
+        apart = self.apart
+        if apart is None or apart.busy:
+            return apart.flying if apart is not None else None
+        if not (streams and self._at_once and apart.threads and self._pace.bears(self._speed(apart.threads))):
+            return None
+        return apart.choose(order(reading, oldest_first=self._flights % 2 == 0))
 
     def _launch(self) -> None:
         """Begin to read a prompt while the streams go on."""
         branch, apart = self._flyer, self.apart
         if branch is None or apart is None or apart.busy:
             return
+        if apart.branch is not None and apart.branch is not branch:
+            apart.leave(apart.branch)
         if apart.take(branch):
             fill(apart.batch, [branch])
             apart.begin()
+            self._flights += 1
         else:
             branch.fed = 0
 
@@ -244,24 +252,37 @@ class Loop:
         apart = self.apart
         if apart is None or not apart.busy:
             return
-        streams = any(branch.state is State.WRITING for branch in self.running)
-        found = apart.end(soon=not streams and apart.branch is not None)
+        flown = apart.fetch(wait=not any(branch.state is State.WRITING for branch in self.running))
         branch = apart.branch
-        if found is None or branch is None:
+        if flown is None or branch is None:
             return
-        verdict, branch.fed = found
-        if verdict != 0:
+        self.counters.decode_seconds += flown.seconds
+        branch.fed = flown.tokens
+        if flown.verdict != 0:
             self.counters.decode_failures += 1
-            apart.give_up(branch)
+            apart.give_up(branch, flown.verdict)
+            return
+        if not self.cache.make_room(branch.fed):  # the next plan finds some
+            apart.leave(branch)
+            branch.fed = 0
             return
         rows = apart.batch.outputs if branch.fed == apart.batch.size else 0
         self._computed([Part(branch, 0, branch.fed, 0, rows)], apart.handle, rows)
+        self.outbox.flush(soon=True)
+
+    def _speed(self, elsewhere: int) -> float:
+        """What is left of the main context's speed while so many of its threads are elsewhere."""
+        return 1 - elsewhere / self._context.threads
+
+    def _share_threads(self) -> float:
+        """The main context computes with the threads that are left; its speed with them."""
+        elsewhere = self.apart.computing if self.apart is not None else 0
+        self._context.compute_with(self._context.threads - elsewhere)
+        return self._speed(elsewhere)
 
     def _read(self, reading: list[Branch]) -> None:
         """Compute the planned parts of prompts: one by one apart where that is worth it, or together."""
         apart = self.apart
-        if apart is not None and apart.busy:  # who is worth it waits for his turn there
-            reading = [branch for branch in reading if not apart.suits(branch)]
         together = []
         here = apart.branch if apart is not None else None
         # Who is apart already comes first, and makes room for the next.
@@ -289,7 +310,7 @@ class Loop:
         """Decide how many tokens each branch gets this turn; the sum."""
         writing = [b for b in self.running if b.state is State.WRITING]
         reading = self._readers()
-        flyer = self._flyer = self._next_flyer(reading if writing and self._at_once else [])
+        flyer = self._flyer = self._next_flyer(reading, streams=bool(writing))
         room = self._context.batch
         for branch in writing:
             branch.fed = 1
@@ -307,15 +328,24 @@ class Loop:
             if branch.tells_prompt:
                 branch.reach = min(branch.reach, rows)
                 rows -= branch.reach
-        budget = self._pace.budget(len(writing), spent)
+        beside = [branch for branch in reading if branch is not flyer]
+        speed = 1.0
+        if (apart := self.apart) is not None and (flyer is not None or apart.busy):
+            speed = self._speed(apart.threads)
+            # Who is worth it waits for his turn there.
+            beside = [branch for branch in beside if branch is not apart.branch and not apart.suits(branch)]
+        budget = self._pace.budget(len(writing), spent, speed)
         if writing:  # who waits for the next token waits for the media of this turn as well
             budget -= self._media_filled
-        beside = [branch for branch in reading if branch is not flyer]
+        for branch in reading:
+            branch.fed = 0
         share(beside, budget, self._context.batch, oldest_first=self.counters.turns % 2 == 0)
         if flyer in reading:
-            flyer.fed = min(flyer.reach, self._context.batch)
-        begun = flyer.fed if flyer is not None else 0
-        return len(writing) + proposed + begun + sum(branch.fed for branch in beside)
+            # With others waiting, they take turns.
+            turns = len(reading) - 1 > len(beside)
+            flyer.fed = min(flyer.reach, self._context.batch, 2 * PIECE if turns else self._context.batch)
+        flown = flyer.fed if flyer is not None else 0
+        return len(writing) + proposed + flown + sum(branch.fed for branch in beside)
 
     def _give_way(self, who: Branch | None = None) -> bool:
         """The running branches need more cells than there are: one goes back to the queue, the youngest
@@ -345,37 +375,37 @@ class Loop:
     # Computing it
 
     def _decode(self, parts: list[Part]) -> None:
-        started = time.monotonic()
-        apart, context = self.apart, self._context
-        context.compute_with(context.threads - (apart.threads if apart is not None and apart.busy else 0))
-        verdict = self._batch.decode(context.handle)
+        started, speed = time.monotonic(), self._share_threads()
+        verdict = self._batch.decode(self._context.handle)
         if verdict != 0:
             self._recover(parts, verdict)
             return
-        self._computed(parts, context.handle, self._batch.outputs, started)
+        self._computed(parts, self._context.handle, self._batch.outputs, started, speed)
 
     def _decode_apart(self, apart: Apart, branch: Branch) -> None:
         """Read the planned part of one prompt apart, while nothing else is computed."""
         started = time.monotonic()
         parts = fill(apart.batch, [branch])
-        if apart.decode() != 0:
+        if (verdict := apart.decode()) != 0:
             self.counters.decode_failures += 1
-            apart.give_up(branch)
+            apart.give_up(branch, verdict)
             return
         self._computed(parts, apart.handle, apart.batch.outputs, started)
 
-    def _computed(self, parts: list[Part], handle: Any, outputs: int, started: float | None = None) -> None:
-        """A batch is decoded: its cells are filled, its logits are there. `started`: when, unless other
-        things were computed meanwhile.
+    def _computed(
+        self, parts: list[Part], handle: Any, outputs: int, started: float | None = None, speed: float = 1.0
+    ) -> None:
+        """A batch is decoded: its cells are filled, its logits are there. `started`: when, if it is to count
+        for the pace, and with which part of the threads.
         """
         logits = logits_matrix(handle, outputs, self._width) if outputs else None
         if started is not None:
             seconds = time.monotonic() - started
             self.counters.decode_seconds += seconds
             if parts[0].branch.state is State.WRITING:
-                self._pace.wrote(seconds)
+                self._pace.wrote(seconds * speed)
             else:
-                self._pace.read(seconds, parts[-1].end)
+                self._pace.read(seconds * speed, parts[-1].end)
         advanced = [part for part in parts if self._advance(part)]
         for part in advanced:
             if part.rows and logits is not None:
@@ -389,10 +419,10 @@ class Loop:
         self.cache.wrote(branch.sequence, part.end - part.start)
         branch.computed += branch.fed
         if self.apart is not None and branch.apart >= 0:
-            if branch.pending:
-                return True
-            if not self.apart.leave(branch):
+            if not self.apart.move(branch):
                 return False
+            if not branch.pending:
+                self.apart.leave(branch)
         if branch.state is State.READING and branch.shared_upto >= 0 and branch.request.cache:
             self.cache.publish(branch.sequence, branch.tokens[branch.shared_upto : branch.computed])
             branch.shared_upto = branch.computed

@@ -162,13 +162,14 @@ class Machine:
         # The gap between the streams' tokens is for all that is read in it.
         prompts = any(branch.state is State.READING for branch in running)
         shares = len(embedders) + prompts
+        if embedders and self.loop is not None and self.loop.apart is not None:
+            self.loop.apart.hurry()  # an embedder computes with all threads
         for embedder in embedders:
             embedder.pace.share = 1 / shares
             embedder.step(streams)
         if self.loop is not None and self.loop.busy:
             if self._pace is not None:
                 self._pace.share = 1 / max(shares, 1)
-            # An embedder has all threads to itself when its turn comes.
             self.loop.turn(admit=not self._writer.behind, at_once=not embedders)
 
     def embed(self, job: Job, pooling: str | None) -> None:

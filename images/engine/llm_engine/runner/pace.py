@@ -18,7 +18,7 @@ LEAST = 64
 
 
 class Pace:
-    """`budget` before a turn, `wrote` and `read` after its decodes.
+    """`budget` before a turn, `wrote` and `read` after its decodes; those count as if all threads computed.
 
     What else is computed in the same turns has a pace of its own, `beside` the one of the streams: it knows
     from there how long their tokens take, and both keep to their `share` of the gap.
@@ -33,17 +33,21 @@ class Pace:
         self._per_token = 0.0
         self._least = min(capacity, LEAST)
 
-    def budget(self, running: int, spent: float = 0.0) -> int:
-        """Prompt tokens for this turn, given how many streams run, and how many seconds of it went to
-        something else.
+    def budget(self, running: int, spent: float = 0.0, speed: float = 1.0) -> int:
+        """Prompt tokens for this turn, given how many streams run, how many seconds of it went to something
+        else, and what part of the threads computes.
         """
         if running == 0:
             return self._capacity
         if self._per_token == 0.0:
             return self._least
-        tokens = int((self._gap - self.base - spent) * self.share / self._per_token)
+        tokens = int((self._gap - self.base / speed - spent) * self.share * speed / self._per_token)
         whole = (tokens + PIECE // 2) // PIECE * PIECE
         return max(self._least, min(self._capacity, whole))
+
+    def bears(self, speed: float) -> bool:
+        """Whether the streams keep to the gap with this part of the threads."""
+        return self.base <= self._gap * speed
 
     @property
     def base(self) -> float:

@@ -1,8 +1,9 @@
-"""The runner's threads: one reads requests, one computes, one writes answers.
+"""The runner's threads: one reads requests, one computes (on a processor with one to help; see `apart`), one
+writes answers.
 
 The reader tokenises and builds samplers, so the computing thread never waits for a long prompt's text. The
 writer takes finished frames from a queue, so a server that reads slowly never stops a turn; only admission
-pauses while it is far behind. Idle, all three sleep in the kernel. When the server goes away the reader sees
+pauses while it is far behind. Idle, all sleep in the kernel. When the server goes away the reader sees
 the end of the socket and the process ends at once, whatever the other threads are doing: a runner never
 outlives its server.
 """

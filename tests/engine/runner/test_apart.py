@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -55,20 +56,31 @@ def branch(inside: InProcess, number: int) -> Branch:
     return found
 
 
-def stream(inside: InProcess, number: int = 1, count: int = 1000) -> Branch:
-    """One that writes for as long as it is not cancelled."""
-    inside.submit(number, GenerateRequest("run", max_tokens=count, sampling=ENDLESS))
+def stream(inside: InProcess) -> Branch:
+    """The first request, which writes for as long as it is not cancelled."""
+    inside.submit(1, GenerateRequest("run", max_tokens=1 << 20, shift=True, sampling=ENDLESS))
     inside.machine.turn()
-    assert branch(inside, number).state is State.WRITING
-    return branch(inside, number)
+    assert branch(inside, 1).state is State.WRITING
+    return branch(inside, 1)
+
+
+def read(inside: InProcess, number: int, prompt: str = PROMPT) -> None:
+    inside.submit(number, GenerateRequest(prompt, max_tokens=20, sampling=ENDLESS))
 
 
 def until(inside: InProcess, true: Callable[[], bool]) -> None:
-    for _ in range(5000):
-        if true():
-            return
+    limit = time.monotonic() + 60
+    while not true():
+        assert time.monotonic() < limit, "it never comes about"
         inside.machine.turn()
-    raise AssertionError("it never comes about")
+
+
+def held(inside: InProcess, monkeypatch: pytest.MonkeyPatch) -> Gate:
+    """The second request is in the air, and stays there until the gate opens."""
+    gate = Gate(apart(inside), monkeypatch)
+    read(inside, 2)
+    until(inside, gate.held.is_set)
+    return gate
 
 
 def alone(random_model: Path, prompt: str, count: int) -> str:
@@ -82,7 +94,7 @@ def test_streams_go_on_while_a_prompt_is_read(
     inside: InProcess, random_model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     running, gate = stream(inside), Gate(apart(inside), monkeypatch)
-    inside.submit(2, GenerateRequest(PROMPT, max_tokens=20, sampling=ENDLESS))
+    read(inside, 2)
     inside.submit(3, GenerateRequest("z" * 200, max_tokens=20, sampling=ENDLESS))
     inside.submit(4, GenerateRequest("w", max_tokens=20, sampling=ENDLESS))
     until(inside, gate.held.is_set)
@@ -102,7 +114,7 @@ def test_streams_go_on_while_a_prompt_is_read(
     assert inside.loop._context._computing == 2
     inside.machine.cancel(1)
     # Who comes later finds what was read.
-    inside.submit(5, GenerateRequest(PROMPT, max_tokens=20, sampling=ENDLESS))
+    read(inside, 5)
     inside.run()
     end = inside.writer.ends[5]
     assert isinstance(end, Done) and end.usage.cached_tokens == end.usage.prompt_tokens - 1
@@ -113,9 +125,7 @@ def test_streams_go_on_while_a_prompt_is_read(
 def test_who_leaves_meanwhile_is_waited_for_by_nobody(
     inside: InProcess, monkeypatch: pytest.MonkeyPatch, way: str
 ) -> None:
-    running, gate = stream(inside), Gate(apart(inside), monkeypatch)
-    inside.submit(2, GenerateRequest(PROMPT, max_tokens=20, sampling=ENDLESS))
-    until(inside, gate.held.is_set)
+    running, gate = stream(inside), held(inside, monkeypatch)
     leaver = branch(inside, 2)
     if way == "cancelled":
         inside.machine.cancel(2)
@@ -154,7 +164,7 @@ def test_without_streams_the_rest_is_read_with_all_threads(
 
     monkeypatch.setattr(here, "_fly", hurried)
     monkeypatch.setattr(here, "decode", counted)
-    inside.submit(2, GenerateRequest(PROMPT, max_tokens=20, sampling=ENDLESS))
+    read(inside, 2)
     until(inside, lambda: here.busy)
     inside.machine.cancel(1)
     inside.run()
@@ -175,7 +185,7 @@ def test_prompts_take_turns(inside: InProcess, random_model: Path, monkeypatch: 
     monkeypatch.setattr(here, "begin", noted)
     other = "a different one " * 18
     for number, prompt in ((2, PROMPT), (3, other)):
-        inside.submit(number, GenerateRequest(prompt, max_tokens=20, sampling=ENDLESS))
+        read(inside, number, prompt)
     until(inside, lambda: {2, 3} <= inside.writer.ends.keys())
     first = flights[:4]
     assert {number for number, _ in first} == {2, 3} and max(size for _, size in first) <= 2 * PIECE
@@ -209,7 +219,7 @@ def test_who_leaves_in_a_later_flight_leaves_what_came_before_to_others(
     inside: InProcess, random_model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     stream(inside)
-    inside.submit(2, GenerateRequest(PROMPT, max_tokens=20, sampling=ENDLESS))
+    read(inside, 2)
     until(inside, lambda: apart(inside).moved > 0)
     leaver = branch(inside, 2)
     assert 512 <= leaver.computed < leaver.count
@@ -217,7 +227,7 @@ def test_who_leaves_in_a_later_flight_leaves_what_came_before_to_others(
     if apart(inside).busy:  # it began the next one in the same turn
         gate.held.set()
     until(inside, gate.held.is_set)
-    inside.submit(3, GenerateRequest(PROMPT, max_tokens=20, sampling=ENDLESS))
+    read(inside, 3)
     inside.machine.turn()
     inside.machine.cancel(2)
     gate.open()
@@ -242,7 +252,7 @@ def test_a_flight_that_is_cut_short_goes_on_from_there(
         return view(start, end)
 
     monkeypatch.setattr(here.batch, "view", hurried)
-    inside.submit(2, GenerateRequest(PROMPT, max_tokens=20, sampling=ENDLESS))
+    read(inside, 2)
     until(inside, lambda: here.moved > 0)
     assert cut == [64] and here.moved == 64
     until(inside, lambda: 2 in inside.writer.ends)
@@ -274,9 +284,7 @@ def test_whoever_waits_for_the_same_prompt_takes_it_over(
     inside: InProcess, random_model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     stream(inside)
-    gate = Gate(apart(inside), monkeypatch)
-    inside.submit(2, GenerateRequest(PROMPT, max_tokens=20, sampling=ENDLESS))
-    until(inside, gate.held.is_set)
+    gate = held(inside, monkeypatch)
     inside.submit(3, GenerateRequest(PROMPT, n=2, max_tokens=20, sampling=ENDLESS))
     for _ in range(3):
         inside.machine.turn()
@@ -293,9 +301,7 @@ def test_whoever_waits_for_the_same_prompt_takes_it_over(
 
 def test_texts_to_embed_make_a_flight_hurry(inside: InProcess, monkeypatch: pytest.MonkeyPatch) -> None:
     stream(inside)
-    gate = Gate(apart(inside), monkeypatch)
-    inside.submit(2, GenerateRequest(PROMPT, max_tokens=5, sampling=ENDLESS))
-    until(inside, gate.held.is_set)
+    gate = held(inside, monkeypatch)
     assert not apart(inside)._hurry.is_set()
     inside.machine.embed(Job(9, [np.array([5, 6, 7], dtype=np.int32)]), "mean")
     inside.machine.turn()
@@ -308,7 +314,7 @@ def test_texts_to_embed_make_a_flight_hurry(inside: InProcess, monkeypatch: pyte
 def test_streams_that_half_of_the_threads_would_make_too_slow_keep_them_all(inside: InProcess) -> None:
     stream(inside)
     inside.loop._pace._gap, inside.loop._pace._base = 1e-9, 1.0
-    inside.submit(2, GenerateRequest(PROMPT, max_tokens=20, sampling=ENDLESS))
+    read(inside, 2)
     until(inside, lambda: 2 in inside.writer.ends)
     assert apart(inside).flown == 0 and apart(inside).moved > 0
     inside.machine.cancel(1)
@@ -329,7 +335,7 @@ def test_what_fails_meanwhile_is_read_with_the_others(
         monkeypatch.setattr(apart(inside), "_fly", lambda: Flown(*[]))
     else:
         monkeypatch.setattr(inside.loop.cache, "lay", lambda *_: False)
-    inside.submit(2, GenerateRequest(PROMPT, max_tokens=20, sampling=ENDLESS))
+    read(inside, 2)
     until(inside, lambda: 2 in inside.writer.ends)
     assert inside.writer.text[2] == alone(random_model, PROMPT, 20)
     assert apart(inside).moved == 0
@@ -342,9 +348,7 @@ def test_cells_that_were_taken_meanwhile_are_found_again(
     inside: InProcess, random_model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     stream(inside)
-    gate = Gate(apart(inside), monkeypatch)
-    inside.submit(2, GenerateRequest(PROMPT, max_tokens=20, sampling=ENDLESS))
-    until(inside, gate.held.is_set)
+    gate = held(inside, monkeypatch)
     make_room, refused = inside.loop.cache.make_room, list[int]()
 
     def once(count: int) -> bool:
@@ -365,9 +369,7 @@ def test_memory_is_given_back_though_nobody_fetched_what_was_computed(
     inside: InProcess, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     stream(inside)
-    gate = Gate(apart(inside), monkeypatch)
-    inside.submit(2, GenerateRequest(PROMPT, max_tokens=20, sampling=ENDLESS))
-    until(inside, gate.held.is_set)
+    gate = held(inside, monkeypatch)
     assert apart(inside).free() == 0, "somebody is there"
     inside.machine.cancel(2)
     inside.machine.cancel(1)
@@ -387,6 +389,6 @@ def test_where_threads_are_few_or_busy_one_comes_after_the_other(
     made = InProcess(random_model, **{"num_ctx": 1200, "cells": 4096, "threads": 2, "lookup": 0, **settings})
     apart(made).least, apart(made).beside = 8, 0
     stream(made)
-    made.submit(2, GenerateRequest(PROMPT, max_tokens=20, sampling=ENDLESS))
+    read(made, 2)
     until(made, lambda: 2 in made.writer.ends)
     assert apart(made).moved > 0 and apart(made).flown == 0

@@ -139,11 +139,6 @@ class Branch:
         return self.request.cache and not self.uneven
 
     @property
-    def shareable(self) -> int:
-        """How many of its tokens others can take over."""
-        return self.apart if self.apart >= 0 else self.computed
-
-    @property
     def pending(self) -> int:
         return self.count - self.computed
 
@@ -152,7 +147,7 @@ class Branch:
         leader = self.follows
         if leader is None:
             return False
-        if leader.state is State.READING and leader.shareable < self.follow_upto:
+        if leader.state is State.READING and leader.computed < self.follow_upto:
             return True
         self.follows = None
         return False

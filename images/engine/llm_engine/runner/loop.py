@@ -257,15 +257,14 @@ class Loop:
         if flown is None or branch is None:
             return
         self.counters.decode_seconds += flown.seconds
-        branch.fed = flown.tokens
         if flown.verdict != 0:
             self.counters.decode_failures += 1
             apart.give_up(branch, flown.verdict)
             return
-        if not self.cache.make_room(branch.fed):  # the next plan finds some
+        if not self.cache.make_room(flown.tokens):  # the next plan finds some
             apart.leave(branch)
-            branch.fed = 0
             return
+        branch.fed = flown.tokens
         rows = apart.batch.outputs if branch.fed == apart.batch.size else 0
         self._computed([Part(branch, 0, branch.fed, 0, rows)], apart.handle, rows)
         self.outbox.flush(soon=True)

@@ -62,7 +62,7 @@ class Queue:
             if other.state is not State.READING or not other.gives:
                 continue
             shared = common_prefix(ours, other.tokens[: other.count])
-            if shared > max(best, other.shareable):
+            if shared > max(best, other.computed):
                 best, leader = shared, other
         branch.follows = leader
         branch.follow_upto = best if leader else 0
